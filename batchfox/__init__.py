@@ -1,0 +1,41 @@
+"""batchfox: a batch job runner for multimodal LLM work that survives anything.
+
+    from batchfox import Job, load_job, run
+
+    summary = run(load_job("jobs/demo.toml"))
+
+`run` is what the command line uses; `arun` is the same for a program with an event loop of its own.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from batchfox.version import __version__
+
+if TYPE_CHECKING:
+    from batchfox.core.job import Job
+    from batchfox.errors import BatchfoxError
+    from batchfox.execution import arun, run
+    from batchfox.jobfile import load_job
+    from batchfox.summary import Summary
+
+__all__ = ["BatchfoxError", "Job", "Summary", "__version__", "arun", "load_job", "run"]
+
+_HOMES = {
+    "BatchfoxError": "batchfox.errors",
+    "Job": "batchfox.core.job",
+    "Summary": "batchfox.summary",
+    "arun": "batchfox.execution",
+    "load_job": "batchfox.jobfile",
+    "run": "batchfox.execution",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Loads the public names when they are first asked for: `batchfox --help` must not wait for pyarrow."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)

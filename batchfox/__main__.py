@@ -1,0 +1,5 @@
+"""`python -m batchfox`."""
+
+from batchfox.cli import main
+
+main()

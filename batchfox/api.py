@@ -1,0 +1,129 @@
+"""The API over HTTP: aiohttp in, events out. The only import of the aiohttp client.
+
+Nothing is retried here and no redirect is followed: what a reply means is `core/verdict.py`'s to say, and a submit
+that is repeated behind the runner's back is paid twice.
+"""
+
+from __future__ import annotations
+
+import errno
+import time
+from typing import Any, Self
+
+import aiohttp
+import msgspec
+
+from batchfox.core import wire
+from batchfox.core.event import ApiError, Doubted, PollEvent, SubmitEvent, Unheard, Unreached
+from batchfox.version import __version__
+
+USER_AGENT = f"batchfox/{__version__}"
+CONNECT_S = 20.0
+SUBMIT_S = 120.0
+POLL_S = 60.0
+# A body on its way up gets this much longer for each of its bytes (100 kB/s).
+PER_BYTE_S = 1e-5
+# Idle connections are dropped before common servers drop them: a POST into a connection that the other side has just
+# closed would be in doubt for nothing.
+KEEPALIVE_S = 12.0
+MOST_BODY = 256 << 20
+_HIDDEN = b"[key]"
+
+
+class Api:
+    """One session with one API. Use as an async context manager. The key goes to `base_url` and nowhere else."""
+
+    def __init__(self, base_url: str, key: str, *, connections: int, sync_s: float = 3600.0) -> None:
+        self._base = base_url.rstrip("/")
+        self._key = key.encode()
+        self._connections = connections
+        self._submit_url = self._base + wire.SUBMIT_PATH
+        self._submit_timeout = aiohttp.ClientTimeout(total=SUBMIT_S, sock_connect=CONNECT_S, connect=None)
+        self._poll_timeout = aiohttp.ClientTimeout(total=POLL_S, sock_connect=CONNECT_S)
+        self._sync_s = sync_s
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        connector = aiohttp.TCPConnector(
+            limit=self._connections, keepalive_timeout=KEEPALIVE_S, ttl_dns_cache=60, enable_cleanup_closed=False
+        )
+        self._session = aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={
+                "Authorization": f"Bearer {self._key.decode()}",
+                "User-Agent": USER_AGENT,
+                "Accept": "application/json",
+            },
+            trust_env=False,
+            auto_decompress=True,
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._session is not None
+        await self._session.close()
+
+    async def submit(self, body: bytes, *, is_sync: bool) -> SubmitEvent:
+        """POSTs one request, once. Whatever happens, one event comes back, and it says whether money may be spent."""
+        timeout = self._submit_timeout
+        if is_sync or len(body) > 1 << 20:
+            total_s = (self._sync_s if is_sync else SUBMIT_S) + len(body) * PER_BYTE_S
+            timeout = aiohttp.ClientTimeout(total=total_s, sock_connect=CONNECT_S)
+        try:
+            reply = await self._ask("POST", self._submit_url, timeout, body)
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            return Unreached(error=self._describe(error, "unreached"))
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+                return Unreached(error=self._describe(error, "unreached"))
+            return Doubted(error=self._describe(error, "lost_reply"))
+        return wire.read_submit(reply, time.time(), is_sync=is_sync)
+
+    async def poll(self, task_id: str, *, sync_upstream: bool) -> PollEvent:
+        """Asks about one task, once. A poll is free and safe to repeat."""
+        url = self._base + wire.task_path(task_id, sync_upstream=sync_upstream)
+        try:
+            reply = await self._ask("GET", url, self._poll_timeout)
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            return Unheard(error=self._describe(error, "poll_unheard"))
+        return wire.read_poll(reply, time.time())
+
+    async def fetch(self, path: str) -> Any:
+        """A free GET (models, prices): its JSON, or None where the API does not give it."""
+        try:
+            reply = await self._ask("GET", self._base + path, self._poll_timeout)
+            return msgspec.json.decode(reply.body) if reply.status == 200 else None
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
+            return None
+
+    async def _ask(self, method: str, url: str, limits: aiohttp.ClientTimeout, body: bytes | None = None) -> wire.Reply:
+        assert self._session is not None, "use Api as an async context manager"
+        headers = {"Content-Type": "application/json"} if body is not None else None
+        async with self._session.request(
+            method, url, data=body, headers=headers, timeout=limits, allow_redirects=False
+        ) as response:
+            content = await _read(response)
+            if self._key in content:  # an API that echoes the key must not carry it into the output
+                content = content.replace(self._key, _HIDDEN)
+            return wire.Reply(status=response.status, body=content, retry_after=response.headers.get("Retry-After"))
+
+    def _describe(self, error: BaseException, code: str) -> ApiError:
+        text = str(error) or type(error).__name__
+        if isinstance(error, TimeoutError):
+            text = f"no answer in time ({type(error).__name__})"
+        return ApiError(code=code, type="connection", message=text.replace(self._key.decode(), _HIDDEN.decode()))
+
+
+async def _read(response: aiohttp.ClientResponse) -> bytes:
+    """The whole body; a body without end is given up as unreadable (ValueError)."""
+    if response.content_length is not None and response.content_length <= MOST_BODY:
+        return await response.read()
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in response.content.iter_any():
+        size += len(chunk)
+        if size > MOST_BODY:
+            raise ValueError(f"a reply of more than {MOST_BODY} bytes")
+        chunks.append(chunk)
+    return b"".join(chunks)

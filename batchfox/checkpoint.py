@@ -1,0 +1,291 @@
+"""The checkpoint: SQLite, the durable memory of an output. It records and tells; it decides nothing.
+
+One `Checkpoint` holds one connection and belongs to one thread at a time. Writes come in groups, one transaction with
+full sync each (`commit`), so the price of durability is shared. WAL mode does not work across hosts, so an output on a
+network file system keeps its checkpoint elsewhere (`[output] checkpoint`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from batchfox.core import blocks
+from batchfox.core.lifecycle import Life, State
+from batchfox.core.outcome import STATUSES, Outcome
+from batchfox.errors import BatchfoxError, MachineError, OutputError
+
+VERSION = 1
+_STATES = {State.WAITING: 0, State.SENDING: 1, State.RUNNING: 2, State.SETTLED: 3}
+_STATE_OF = {number: state for state, number in _STATES.items()}
+_MOST_KEYS = 500
+_UNFILED = "SELECT key, outcome FROM row WHERE state = 3"
+
+
+class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What of a `Life` outlives the process, the kept columns aside."""
+
+    index: int
+    id: str
+    group: str
+    model: str | None
+    request_hash: str | None
+    media: list[str]
+    submits: int
+    attempts: int
+    unresolved: int
+    maybe_billed_twice: bool
+    estimate: float
+    reserved: float | None
+    task_id: str | None
+    submitted_at: float | None
+    polls: int
+
+
+_record_fields = tuple(field.name for field in msgspec.structs.fields(Record))
+encode = msgspec.msgpack.Encoder().encode
+_decode_record = msgspec.msgpack.Decoder(Record).decode
+_decode_kept = msgspec.msgpack.Decoder(dict[str, Any]).decode
+decode_outcome = msgspec.msgpack.Decoder(Outcome).decode
+
+
+class Group:
+    """What one transaction records, in this order: blocks, new rows, records, outcomes, progress."""
+
+    def __init__(self) -> None:
+        self.blocks: dict[int, tuple[int, bytes]] = {}
+        self.rows: list[tuple[int, bytes, int, bytes | None, bytes, bytes | None, int | None]] = []
+        self.records: list[tuple[int, bytes, int]] = []
+        self.outcomes: list[tuple[bytes, int]] = []
+        self.forgotten: list[tuple[int]] = []
+        self.progress: tuple[float, bytes, str] | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.rows or self.records or self.outcomes or self.forgotten or self.progress or self.blocks)
+
+    def add_row(self, life: Life, kept: bytes, old_part: int | None, outcome: Outcome | None = None) -> None:
+        """A row's first record: its intent, or at once its outcome."""
+        state = 3 if outcome is not None else _STATES[life.state]
+        record = None if outcome is not None else _record_of(life)
+        payload = None if outcome is None else encode(outcome)
+        self.rows.append((life.slot, life.key, state, record, kept, payload, old_part))
+
+    def add_record(self, life: Life) -> None:
+        self.records.append((_STATES[life.state], _record_of(life), life.slot))
+
+    def add_outcome(self, slot: int, outcome: Outcome) -> int:
+        """Returns the payload's size in bytes."""
+        payload = encode(outcome)
+        self.outcomes.append((payload, slot))
+        return len(payload)
+
+
+def _record_of(life: Life) -> bytes:
+    return encode(Record(*(getattr(life, name) for name in _record_fields)))
+
+
+class Done(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A finished key: how it ended, and at which position of the input."""
+
+    status: str
+    row_index: int
+
+
+class Again(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A finished row that gets fresh attempts: where its outcome is, and what was paid so far."""
+
+    part: int
+    submits: int
+    unresolved: int
+    maybe_billed_twice: bool
+
+
+@contextlib.contextmanager
+def _at_the_border(path: Path) -> Iterator[None]:
+    """SQLite's errors in our words."""
+    try:
+        yield
+    except BatchfoxError:
+        raise
+    except sqlite3.OperationalError as error:
+        text = str(error)
+        if "full" in text or "disk I/O" in text:
+            raise MachineError(f"{path}: {text}; make room, then run the same command again") from error
+        if "readonly" in text or "unable to open" in text or "permission" in text.lower():
+            raise OutputError(f"{path}: {text}; the output folder must be writable") from error
+        raise MachineError(f"{path}: {text}") from error
+    except sqlite3.DatabaseError as error:
+        raise OutputError(f"{path}: {error}; the checkpoint is damaged: keep the folder as it is") from error
+
+
+class Checkpoint:
+    """The SQLite file of one output."""
+
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+        """Opens, or creates, the checkpoint. Raises `OutputError` for a newer version or a damaged file."""
+        self.path = path
+        with _at_the_border(path):
+            if read_only:
+                uri = f"{path.resolve().as_uri()}?mode=ro"
+                self._db = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=30)
+            else:
+                if not path.exists():
+                    os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
+                self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30)
+            try:
+                self._prepare(read_only)
+            except BaseException:
+                self._db.close()
+                raise
+
+    def _prepare(self, read_only: bool) -> None:
+        db = self._db
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        if version > VERSION:
+            raise OutputError(
+                f"{self.path}: written by a newer batchfox (checkpoint version {version}, this one knows {VERSION}); "
+                "upgrade batchfox to go on with this output"
+            )
+        db.execute("PRAGMA busy_timeout = 30000")
+        db.execute("PRAGMA cache_size = -16000")
+        if read_only:
+            return
+        mode = db.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+        if mode != "wal":
+            raise OutputError(
+                f"{self.path}: this file system does not take SQLite's write-ahead log; "
+                'set [output] checkpoint = "/a/local/path/checkpoint.db"'
+            )
+        db.execute("PRAGMA synchronous = FULL")
+        if version == 0:
+            script = files("batchfox").joinpath("checkpoint.sql").read_text()
+            db.executescript(f"BEGIN;\n{script}\nPRAGMA user_version = {VERSION};\nCOMMIT;")
+
+    def close(self) -> None:
+        self._db.close()
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """All or nothing, synced when it returns."""
+        with _at_the_border(self.path):
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+            except BaseException:
+                with contextlib.suppress(sqlite3.Error):
+                    self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
+
+    def query(self, sql: str, values: Iterable[Any] = ()) -> list[Any]:
+        with _at_the_border(self.path):
+            return self._db.execute(sql, tuple(values)).fetchall()
+
+    def commit(self, group: Group) -> None:
+        """Records a group, durably when it returns."""
+        with self.transaction() as db:
+            if group.blocks:
+                rows = [(number, *entry) for number, entry in group.blocks.items()]
+                db.executemany("INSERT OR REPLACE INTO block VALUES (?, ?, ?)", rows)
+            if group.rows:
+                sql = "INSERT INTO row (slot, key, state, record, kept, outcome, old_part) VALUES (?, ?, ?, ?, ?, ?, ?)"
+                db.executemany(sql, group.rows)
+            if group.records:
+                db.executemany("UPDATE row SET state = ?, record = ? WHERE slot = ?", group.records)
+            if group.outcomes:
+                db.executemany("UPDATE row SET state = 3, record = NULL, outcome = ? WHERE slot = ?", group.outcomes)
+            if group.forgotten:
+                db.executemany("DELETE FROM row WHERE slot = ?", group.forgotten)
+            if group.progress:
+                db.execute("UPDATE run SET beat_at = ?, progress = ? WHERE run_id = ?", group.progress)
+
+    # Facts about the output.
+
+    def get(self, name: str) -> Any:
+        found = self.query("SELECT value FROM meta WHERE name = ?", (name,))
+        return found[0][0] if found else None
+
+    def put(self, **values: Any) -> None:
+        with self.transaction() as db:
+            db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", values.items())
+
+    # Rows that an earlier run left.
+
+    def unfinished(self) -> Iterator[tuple[Life, int | None]]:
+        """Every row that is neither settled nor forgotten, with the part its new outcome will replace a row of."""
+        rows = self.query("SELECT slot, key, state, record, kept, old_part FROM row WHERE state < 3 ORDER BY slot")
+        for slot, key, state, record, kept, old_part in rows:
+            known = _decode_record(record)
+            life = Life(slot=slot, key=key, state=_STATE_OF[state], kept=_decode_kept(kept), **_fields(known))
+            yield life, old_part
+
+    def unfiled(self) -> dict[bytes, Done]:
+        """Keys whose outcome is recorded but not filed."""
+        outcomes = ((key, decode_outcome(outcome)) for key, outcome in self.query(_UNFILED))
+        return {key: Done(status=outcome.status, row_index=outcome.row_index) for key, outcome in outcomes}
+
+    def last_slot(self) -> int:
+        return int(self.query("SELECT coalesce(max(slot), 0) FROM row")[0][0])
+
+    # What is finished.
+
+    def finished_ids(self, keys: list[bytes]) -> dict[bytes, Done]:
+        """Of these keys of rows with ids, the finished ones."""
+        found: dict[bytes, Done] = {}
+        for start in range(0, len(keys), _MOST_KEYS):
+            some = keys[start : start + _MOST_KEYS]
+            marks = ",".join("?" * len(some))
+            sql = f"SELECT key, status, row_index FROM finished WHERE key IN ({marks})"
+            for key, status, row_index in self.query(sql, some):
+                found[key] = Done(status=STATUSES[status], row_index=row_index)
+        return found
+
+    def finished_positions(self, indices: list[int]) -> dict[int, Done]:
+        """Of these positions of an input without ids, the finished ones (as completed or failed, no finer)."""
+        found: dict[int, Done] = {}
+        bitmaps: dict[int, Any] = {}
+        for index in indices:
+            block, at = blocks.place(index)
+            if block not in bitmaps:
+                rows = self.query("SELECT done, incomplete FROM finished_block WHERE block = ?", (block,))
+                bitmaps[block] = rows[0] if rows else None
+            maps = bitmaps[block]
+            if maps and blocks.has(maps[0], at):
+                status = "failed" if blocks.has(maps[1], at) else "completed"
+                found[index] = Done(status=status, row_index=index)
+        return found
+
+    def retries(self, keys: list[bytes]) -> dict[bytes, Again]:
+        """Of these keys, those that `--retry` named and whose new outcome is not filed yet."""
+        found: dict[bytes, Again] = {}
+        for start in range(0, len(keys), _MOST_KEYS):
+            some = keys[start : start + _MOST_KEYS]
+            sql = (
+                f"SELECT key, part, submits, unresolved, doubled FROM retry WHERE key IN ({','.join('?' * len(some))})"
+            )
+            for key, part, submits, unresolved, doubled in self.query(sql, some):
+                found[key] = Again(part=part, submits=submits, unresolved=unresolved, maybe_billed_twice=bool(doubled))
+        return found
+
+    def block_digests(self) -> dict[int, tuple[int, bytes]]:
+        """Rows read and their digest, by block, as an earlier run left them."""
+        return {number: (rows, digest) for number, rows, digest in self.query("SELECT * FROM block")}
+
+    def counts(self) -> dict[str, int]:
+        """Rows in the output's parts, by status."""
+        total = dict.fromkeys(STATUSES, 0)
+        for (text,) in self.query("SELECT counts FROM part WHERE is_filed"):
+            for status, number in msgspec.json.decode(text).items():
+                total[status] += number
+        return {status: number for status, number in total.items() if number}
+
+
+def _fields(record: Record) -> dict[str, Any]:
+    return {name: getattr(record, name) for name in _record_fields}

@@ -1,0 +1,101 @@
+"""`batchfox run`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from batchfox.cli import common
+
+
+def job_options(function: Any) -> Any:
+    """The options that override, or make, a job."""
+    options = [
+        click.option(
+            "--input", "inputs", multiple=True, metavar="PATH", help="Input instead of the job's; repeatable."
+        ),
+        click.option("--output", metavar="DIR", help="Output folder instead of the job's."),
+        click.option("--set", "sets", multiple=True, metavar="SECTION.KEY=VALUE", help="Override one key; repeatable."),
+        click.option("--id", "id_column", metavar="COLUMN", help="The column that names a row."),
+        click.option("--model", metavar="NAME", help="[request] model."),
+        click.option("--prompt", metavar="TEXT", help="[request] prompt; a template over the row's columns."),
+        click.option("--system-prompt", metavar="TEXT", help="[request] system_prompt."),
+        click.option("--max-tokens", type=int, metavar="N", help="[request] max_tokens."),
+        click.option("--base-url", metavar="URL", help='[api] base_url; "simulator" needs no key.'),
+    ]
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def read_job(job: str | None, values: dict[str, Any]) -> Any:
+    """The job that the command line means: file, flags, or both. Raises `JobError`."""
+    from batchfox.errors import UserError
+    from batchfox.jobfile import load_job
+
+    tables: dict[str, dict[str, Any]] = {}
+    inputs = list(values["inputs"])
+    for section, key, value in (
+        ("input", "path", inputs if len(inputs) != 1 else inputs[0]),
+        ("input", "id", values["id_column"]),
+        ("output", "path", values["output"]),
+        ("request", "model", values["model"]),
+        ("request", "prompt", values["prompt"]),
+        ("request", "system_prompt", values["system_prompt"]),
+        ("request", "max_tokens", values["max_tokens"]),
+        ("api", "base_url", values["base_url"]),
+    ):
+        if value not in (None, []):
+            tables.setdefault(section, {})[key] = value
+    if job is None and ("input" not in tables or "path" not in tables["input"] or "output" not in tables):
+        raise UserError(
+            "name a job file (batchfox run jobs/demo.toml), or give at least --input PATH and --output DIR "
+            "(and --model, --prompt, ... for what the rows do not say)"
+        )
+    return load_job(job, sets=values["sets"], tables=tables)
+
+
+@click.command("run", short_help="Run a job; the same command again resumes it.")
+@click.argument("job", required=False, type=click.Path())
+@job_options
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N unfinished rows this time.")
+@click.option("--retry", metavar="STATUS[,...]", help="Give rows of these statuses fresh attempts: failed, ...")
+@click.option("--dry-run", is_flag=True, help="Print the first requests; send nothing.")
+@click.option("--fresh", is_flag=True, help="Move the old output to DIR.old-<run_id> and start anew.")
+@click.pass_context
+def command(context: click.Context, /, job: str | None, **values: Any) -> int:
+    """Run a job; the same command again resumes it.
+
+    JOB is a TOML file. Without one, --input, --output, --model, --prompt and the like make a job. Rows that are done
+    are not sent again; tasks that are running are picked up again. The summary goes to stdout, progress to stderr.
+    """
+    read = read_job(job, values)
+    if values["dry_run"]:
+        from batchfox.survey import Surveyor
+
+        for line in Surveyor(read).first_requests():
+            click.echo(line)
+        return 0
+    return _run(context, job, read, values)
+
+
+def _run(context: click.Context, job: str | None, read: Any, values: dict[str, Any]) -> int:
+    from batchfox.execution import run
+    from batchfox.show import describe, make_display
+
+    chosen = common(context)
+    retry = tuple(status.strip() for status in (values["retry"] or "").split(",") if status.strip())
+    summary = run(
+        read,
+        display=make_display(quiet=chosen["quiet"]),
+        limit=values["limit"],
+        retry=retry,
+        fresh=values["fresh"],
+        **chosen,
+    )
+    command_line = ["batchfox", *(str(Path(word)) if word == job else word for word in sys.argv[1:])]
+    click.echo(describe(summary, command_line))
+    return summary.exit_status

@@ -1,0 +1,31 @@
+"""`batchfox status`."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+WATCH_EVERY_S = 2.0
+
+
+@click.command("status", short_help="Show what a run is doing or did.")
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--watch", is_flag=True, help="Again every two seconds, until the run ends.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object (with --watch: one a line).")
+def command(folder: Path, watch: bool, as_json: bool) -> int:
+    """Show what a run is doing or did.
+
+    DIR is a job's output folder. Works while the run goes on, and after it ended or died.
+    """
+    import msgspec
+
+    from batchfox.status import describe, look
+
+    while True:
+        status = look(folder)
+        click.echo(msgspec.json.encode(status).decode() if as_json else describe(status))
+        if not watch or not status.is_running:
+            return 0
+        time.sleep(WATCH_EVERY_S)

@@ -1,0 +1,55 @@
+"""Credits: spent + reserved + the next request's estimate never passes the limit.
+
+The estimate of a request is the dearest reservation seen for its model and shape, else what the price list says.
+Rows in doubt stay reserved. Source: contract.md, "Credits".
+"""
+
+from __future__ import annotations
+
+
+class Budget:
+    """One run's money. Groups are a model and a shape; credits throughout.
+
+    `reserved` is what live rows may still cost; `standing` what rows may have cost whose charge will never be known.
+    """
+
+    def __init__(self, limit: float | None, *, spent: float = 0.0, standing: float = 0.0) -> None:
+        self.limit = limit
+        self.spent = spent
+        self.reserved = 0.0
+        self.standing = standing
+        self._dearest: dict[str, float] = {}
+
+    def estimate(self, group: str, listed: float) -> float:
+        """Credits that one more request of `group` is expected to reserve; `listed`: what the price list says."""
+        return self._dearest.get(group, listed)
+
+    def may_spend(self, estimate: float) -> bool:
+        return self.limit is None or self.spent + self.reserved + self.standing + estimate <= self.limit + 1e-9
+
+    def reserve(self, estimate: float) -> None:
+        """A submit is about to leave, or a recovered one may be charged."""
+        self.reserved += estimate
+
+    def learn(self, group: str, estimate: float, reserved: float | None) -> float:
+        """The API said what it reserved: replaces the estimate, and returns what is reserved now."""
+        if reserved is None:
+            return estimate
+        self.reserved += reserved - estimate
+        if reserved > self._dearest.get(group, -1.0):
+            self._dearest[group] = reserved
+        return reserved
+
+    def release(self, reserved: float) -> None:
+        """A submit was refused, or its task failed: nothing is charged."""
+        self.reserved = max(self.reserved - reserved, 0.0)
+
+    def let_stand(self, reserved: float) -> None:
+        """A POST is in doubt, or its task was given up: it may have been charged, and stays reserved."""
+        self.release(reserved)
+        self.standing += reserved
+
+    def charge(self, reserved: float, charged: float) -> None:
+        """A task ended: its reservation becomes a charge."""
+        self.release(reserved)
+        self.spent += charged

@@ -1,0 +1,61 @@
+"""What of a job may change between one execution and the next, and what would mix two meanings in one output."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from batchfox.core.job import SIMULATOR
+
+# Keys (or whole tables) that say what a row means. Limits, retry, poll and the rest may change at any time.
+MEANING = ("input.fields", "input.keep", "request", "media.root", "api.base_url")
+_ABSENT = object()
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True):
+    """One key that changed, with both values as text; "(not set)" where there is none."""
+
+    key: str
+    was: str
+    now: str
+
+    def __str__(self) -> str:
+        return f"{self.key} was {self.was}, is now {self.now}"
+
+
+def refused_changes(old: dict[str, Any], new: dict[str, Any], *, is_unfinished: bool, has_ids: bool) -> list[Change]:
+    """The changes that may not be taken over by this output.
+
+    While a run is unfinished all that gives rows their meaning stays. After it, rows with ids may be asked anew
+    (answered ones keep their answers); without ids an output belongs to one request. Simulated answers never mix with
+    real ones.
+    """
+    changes = [change for key in MEANING for change in _compare(key, _find(old, key), _find(new, key))]
+    if is_unfinished or not has_ids:
+        return changes
+    return [
+        change for change in changes if change.key == "api.base_url" and f'"{SIMULATOR}"' in (change.was, change.now)
+    ]
+
+
+def _find(tables: Any, key: str) -> Any:
+    for step in key.split("."):
+        tables = tables.get(step, _ABSENT) if isinstance(tables, dict) else _ABSENT
+    return tables
+
+
+def _compare(key: str, was: Any, now: Any) -> Iterator[Change]:
+    if isinstance(was, dict) and isinstance(now, dict):
+        for name in sorted(was.keys() | now.keys()):
+            yield from _compare(f"{key}.{name}", was.get(name, _ABSENT), now.get(name, _ABSENT))
+    elif was is not now and was != now:
+        yield Change(key=key, was=_show(was), now=_show(now))
+
+
+def _show(value: Any) -> str:
+    if value is _ABSENT:
+        return "(not set)"
+    text = msgspec.json.encode(value).decode()
+    return text if len(text) <= 200 else text[:199] + "…"

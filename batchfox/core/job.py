@@ -1,0 +1,267 @@
+"""The job file: parsed into frozen records, or refused with the key's path and what was expected.
+
+Source of names, defaults and meaning: contract.md, "The job file". Reading the file itself is `jobfile.py`'s work.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import Any, Literal
+
+import msgspec
+
+from batchfox.errors import JobError
+
+SIMULATOR = "simulator"
+_UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|[smhd]))+")
+_DURATION_ITEM = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhd])")
+
+
+class Duration(float):
+    """Seconds. Written as a number of seconds, or as text: "90s", "15m", "6h", "1h30m", "1d"."""
+
+    def __new__(cls, value: float | str) -> Duration:
+        if isinstance(value, str):
+            text = value.replace(" ", "")
+            if not _DURATION.fullmatch(text):
+                raise ValueError(f'expected a duration such as "90s", "15m" or "6h", got "{value}"')
+            value = sum(float(number) * _UNITS_S[unit] for number, unit in _DURATION_ITEM.findall(text))
+        return super().__new__(cls, value)
+
+
+class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    pass
+
+
+class Input(_Section, frozen=True, kw_only=True):
+    """Where the rows come from. `path`: a path, a list, a glob, a folder, or "-" for standard input."""
+
+    path: str | list[str]
+    id: str | None = None
+    keep: list[str] = msgspec.field(default_factory=lambda: ["*"])
+    fields: list[str] | None = None
+
+    @property
+    def paths(self) -> list[str]:
+        return [self.path] if isinstance(self.path, str) else list(self.path)
+
+
+class Api(_Section, frozen=True, kw_only=True):
+    """Which API, and the name of the environment variable that holds the key."""
+
+    base_url: str = "https://api.foxapi.cc"
+    key_env: str = "FOXAPI_API_KEY"
+    simulate: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
+class Limits(_Section, frozen=True, kw_only=True):
+    """What a run may use. `requests_per_minute` None: the pace adapts. `time` in seconds."""
+
+    requests_per_minute: float | None = None
+    polls_per_minute: float | None = None
+    in_flight: int = 200
+    credits: float | None = None
+    time: Duration | None = None
+
+
+class Retry(_Section, frozen=True, kw_only=True):
+    """What is paid for again. `attempts`: billed submits a row may cost, at most."""
+
+    attempts: int = 4
+    failed: Literal["never", "transient", "always"] = "transient"
+    in_doubt: Literal["resubmit", "hold"] = "resubmit"
+    in_doubt_limit: int | Literal["auto"] = "auto"
+    patience: Duration = Duration("1h")
+
+
+class Poll(_Section, frozen=True, kw_only=True):
+    """When tasks are asked about. `first`: seconds, or "auto" (learned). `task_timeout`: of watching."""
+
+    first: float | str = "auto"
+    task_timeout: Duration = Duration("1h")
+
+    @property
+    def first_s(self) -> float | None:
+        """Seconds to the first poll, or None for "auto". Raises ValueError for anything else."""
+        return None if self.first == "auto" else Duration(self.first)
+
+
+class Media(_Section, frozen=True, kw_only=True):
+    """How media travel; local files must lie below `root`."""
+
+    mode: Literal["auto", "url", "inline", "upload"] = "auto"
+    root: str = "."
+
+
+class Output(_Section, frozen=True, kw_only=True):
+    """Where the output goes. `checkpoint`: a local path for the SQLite file when `path` is on a network drive."""
+
+    path: str
+    rows_per_part: int = 10_000
+    checkpoint: str | None = None
+
+
+class Schedule(_Section, frozen=True, kw_only=True):
+    """`timezone` (IANA name) fixes what day `run_date` is; None: the machine's own."""
+
+    timezone: str | None = None
+
+
+class ModelRule(_Section, frozen=True, kw_only=True):
+    """A model the user adds, or one whose rules the user knows better. `match` is a name, or a prefix with `*`."""
+
+    match: str
+    media: list[Literal["image", "video", "audio", "file"]] = msgspec.field(default_factory=list)
+    most_images: int | None = None
+    most_videos: int | None = None
+    requires_max_tokens: bool = False
+    least_max_tokens: int | None = None
+    youtube: bool = False
+
+
+class Rules(_Section, frozen=True, kw_only=True):
+    """The user's say in the rules: names of rules to switch off (`batchfox validate` prints them), models to add."""
+
+    off: list[str] = msgspec.field(default_factory=list)
+    models: list[ModelRule] = msgspec.field(default_factory=list)
+
+
+class Job(_Section, frozen=True, kw_only=True):
+    """What to run. Build one with `Job.from_dict`, or from a file with `batchfox.load_job`."""
+
+    input: Input
+    output: Output
+    request: dict[str, Any] = msgspec.field(default_factory=dict)
+    api: Api = Api()
+    limits: Limits = Limits()
+    retry: Retry = Retry()
+    poll: Poll = Poll()
+    media: Media = Media()
+    schedule: Schedule = Schedule()
+    rules: Rules = Rules()
+    name: str = "job"
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Job:
+        """A job from the TOML's tables. Raises `JobError` naming the key's path, what was found, what is allowed."""
+        _refuse_unknown(data, cls, "")
+        try:
+            job = msgspec.convert(data, cls, dec_hook=_decode)
+        except msgspec.ValidationError as error:
+            raise JobError(_say(str(error))) from error
+        _check(job)
+        return job
+
+    def to_dict(self) -> dict[str, Any]:
+        """The tables again, defaults filled in, keys without a value left out. There is no secret in a job."""
+        data = msgspec.to_builtins(self, enc_hook=float)
+        return {name: _without_none(value) for name, value in data.items()}
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_none(item) for name, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [_without_none(item) for item in value]
+    return value
+
+
+def _decode(wanted: type, value: Any) -> Any:
+    if wanted is Duration:
+        if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+            raise ValueError(f'expected seconds or a duration such as "90s", got {_show(value)}')
+        return Duration(value)
+    raise NotImplementedError(wanted)
+
+
+def _sections(struct: type[msgspec.Struct]) -> dict[str, type[msgspec.Struct] | None]:
+    found: dict[str, type[msgspec.Struct] | None] = {}
+    for field in msgspec.structs.fields(struct):
+        kind = field.type
+        found[field.name] = kind if isinstance(kind, type) and issubclass(kind, msgspec.Struct) else None
+    return found
+
+
+def _refuse_unknown(data: dict[str, Any], struct: type[msgspec.Struct], path: str) -> None:
+    sections = _sections(struct)
+    for name, value in data.items():
+        where = f"{path}{name}"
+        if name not in sections:
+            raise JobError(f"{where}: unknown key{nearest(name, sections)}; allowed here: {', '.join(sections)}")
+        section = sections[name]
+        if section is not None:
+            if not isinstance(value, dict):
+                raise JobError(f"{where}: expected a table [{where}], got {_show(value)}")
+            _refuse_unknown(value, section, f"{where}.")
+
+
+def nearest(name: str, known: Any) -> str:
+    """A suggestion to append to an error: ` (did you mean "x"?)`, or nothing."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f' (did you mean "{close[0]}"?)' if close else ""
+
+
+def _show(value: Any) -> str:
+    return {bool: "a boolean", dict: "a table", list: "a list"}.get(type(value), repr(value))
+
+
+def _say(message: str) -> str:
+    """msgspec's "Expected `int`, got `str` - at `$.limits.in_flight`" in the words of the job file."""
+    text, _, place = message.partition(" - at `$.")
+    if missing := re.match(r"Object missing required field `(\w+)`", text):
+        prefix = place.rstrip("`")
+        where = f"{prefix}.{missing[1]}" if prefix else missing[1]
+        return f"{where}: missing; a job needs it"
+    text = text.replace("`", "").replace("Expected", "expected").replace("Invalid enum value", "not allowed:")
+    return f"{place.rstrip('`') or 'the job file'}: {text}"
+
+
+def _check(job: Job) -> None:
+    """Impossible values, each with its path."""
+    limits, retry, poll = job.limits, job.retry, job.poll
+    _demand(bool(job.input.paths), "input.path", job.input.path, "at least one path")
+    _demand(bool(job.output.path.strip()), "output.path", job.output.path, "a folder's path")
+    _demand(limits.in_flight >= 1, "limits.in_flight", limits.in_flight, "1 or more")
+    for name in ("requests_per_minute", "polls_per_minute", "credits", "time"):
+        value = getattr(limits, name)
+        _demand(value is None or 0 < value < float("inf"), f"limits.{name}", value, "more than 0")
+    _demand(1 <= retry.attempts <= 100, "retry.attempts", retry.attempts, "1 to 100")
+    _demand(
+        retry.in_doubt_limit == "auto" or retry.in_doubt_limit >= 0,
+        "retry.in_doubt_limit",
+        retry.in_doubt_limit,
+        '0 or more, or "auto"',
+    )
+    _demand(retry.patience > 0, "retry.patience", float(retry.patience), "more than 0")
+    _demand(_is_delay(poll), "poll.first", poll.first, 'seconds, a duration such as "5s", or "auto"')
+    _demand(poll.task_timeout > 0, "poll.task_timeout", float(poll.task_timeout), "more than 0")
+    _demand(
+        1 <= job.output.rows_per_part <= 1_000_000, "output.rows_per_part", job.output.rows_per_part, "1 to 1,000,000"
+    )
+    base = job.api.base_url
+    _demand(
+        base == SIMULATOR or base.startswith(("https://", "http://")),
+        "api.base_url",
+        base,
+        'an http(s) URL, or "simulator"',
+    )
+    _demand(
+        job.api.base_url == SIMULATOR or not job.api.simulate,
+        "api.simulate",
+        job.api.simulate,
+        'nothing unless base_url = "simulator"',
+    )
+
+
+def _is_delay(poll: Poll) -> bool:
+    try:
+        return poll.first_s is None or 0 <= poll.first_s < float("inf")
+    except ValueError:
+        return False
+
+
+def _demand(holds: bool, where: str, found: Any, wanted: str) -> None:
+    if not holds:
+        raise JobError(f"{where}: expected {wanted}, got {_show(found)}")

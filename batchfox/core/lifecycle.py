@@ -1,0 +1,299 @@
+"""A row's states, events and transition table. `advance` owns them: nothing else changes a `Life`'s state.
+
+    WAITING ──Sent──▶ SENDING ──Accepted──▶ RUNNING ──Answered──▶ SETTLED
+       ▲                 │ refused, held       │ failed, expired       ▲
+       └─try later, doubt┘                     └───────────────────────┘
+
+An event that the table does not list for a state raises `IllegalEventError` and changes nothing.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+from typing import Any, Literal, assert_never
+
+import msgspec
+
+from batchfox.core.event import (
+    Accepted,
+    Answer,
+    Answered,
+    ApiError,
+    Deferred,
+    Doubted,
+    Event,
+    Halted,
+    Missing,
+    Refused,
+    Running,
+    TaskFailed,
+    Unheard,
+    Unreached,
+    Unsendable,
+)
+from batchfox.core.outcome import Status
+
+# A task is gone for good, or will never show its results, after this many odd replies in a row over at least so long
+# (api.md: transient 404s, and `completed` without results, are seen and pass).
+ODD_REPLIES = 5
+ODD_FOR_S = 60.0
+EXPIRED = "task_expired"
+NO_RESULTS = "no_results"
+
+
+class State(Enum):
+    """Where a live row stands."""
+
+    WAITING = auto()
+    SENDING = auto()
+    RUNNING = auto()
+    SETTLED = auto()
+
+
+class Sent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """The row is about to be POSTed: its intent goes on record now."""
+
+    unix_s: float
+
+
+class Overdue(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """The task was watched for `poll.task_timeout`, and polled at least once in this run."""
+
+
+_ = State
+TABLE: dict[State, dict[type, frozenset[State]]] = {
+    _.WAITING: {
+        Sent: frozenset({_.SENDING}),
+    },
+    _.SENDING: {
+        Accepted: frozenset({_.RUNNING}),
+        Answered: frozenset({_.SETTLED}),
+        Refused: frozenset({_.SETTLED}),
+        Unsendable: frozenset({_.SETTLED}),
+        Deferred: frozenset({_.WAITING, _.SETTLED}),
+        Unreached: frozenset({_.WAITING}),
+        Halted: frozenset({_.WAITING}),
+        Doubted: frozenset({_.WAITING, _.SETTLED}),
+    },
+    _.RUNNING: {
+        Running: frozenset({_.RUNNING}),
+        Unheard: frozenset({_.RUNNING, _.SETTLED}),
+        Missing: frozenset({_.RUNNING, _.SETTLED}),
+        Halted: frozenset({_.RUNNING}),
+        Answered: frozenset({_.SETTLED}),
+        TaskFailed: frozenset({_.WAITING, _.SETTLED}),
+        Overdue: frozenset({_.SETTLED}),
+    },
+    _.SETTLED: {},
+}
+del _
+
+
+class IllegalEventError(AssertionError):
+    """A bug: this event cannot happen in this state."""
+
+
+class Policy(msgspec.Struct, frozen=True, kw_only=True):
+    """The job's `[retry]`, as far as one row's fate goes. Seconds."""
+
+    attempts: int = 4
+    failed: Literal["never", "transient", "always"] = "transient"
+    in_doubt: Literal["resubmit", "hold"] = "resubmit"
+    patience_s: float = 3600.0
+
+
+class Life(msgspec.Struct, kw_only=True, gc=False):
+    """A live row and what became of it so far. Only `advance` and the fleet write to it.
+
+    `unresolved` counts POSTs that were neither refused nor ended in a failed task: with one of those, another POST
+    may pay twice. `submits` counts POSTs that were or may have been billed; `attempts` those of them that this run's
+    `[retry] attempts` counts (a `--retry` begins a new count). `kept`: the input columns that travel to the output.
+    `listed`: what the price list says one attempt may cost. `slot`: its record in the checkpoint, 0 before it has one.
+    `request` is None until the input has shown a row that is known from the checkpoint alone. `born`: when its task
+    was accepted, in the run's clock; `watched_since`: since when this run has known it.
+    """
+
+    key: bytes
+    index: int
+    id: str
+    kept: dict[str, Any]
+    request: dict[str, Any] | None = None
+    state: State = State.WAITING
+    slot: int = 0
+    group: str = ""
+    model: str | None = None
+    request_hash: str | None = None
+    media: list[str] = msgspec.field(default_factory=list)
+    is_sync: bool = False
+
+    submits: int = 0
+    attempts: int = 0
+    unresolved: int = 0
+    maybe_billed_twice: bool = False
+    listed: float = 0.0
+    estimate: float = 0.0
+    reserved: float | None = None
+
+    task_id: str | None = None
+    submitted_at: float | None = None
+    born: float = 0.0
+    watched_since: float = 0.0
+    polls: int = 0
+    polls_here: int = 0
+    found_running_at: float = 0.0
+    unheard: int = 0
+    odd_replies: int = 0
+    odd_since: float = 0.0
+    shuns_upstream: bool = False
+
+    deferrals: int = 0
+    deferred_at: float | None = None
+    impatience_s: float = 0.0
+
+    error: ApiError | None = None
+    http_status: int | None = None
+
+
+class Move(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Where an event takes a row: its next state and, where that is SETTLED, with which status and answer."""
+
+    state: State
+    status: Status | None = None
+    answer: Answer | None = None
+
+
+WAIT = Move(state=State.WAITING)
+RUN = Move(state=State.RUNNING)
+
+
+class Surroundings(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What a row's fate takes from the fleet: may one more row in doubt be sent again, do others get through."""
+
+    may_resubmit_doubt: bool = True
+    others_get_through: bool = True
+
+
+def advance(life: Life, event: Event | Sent | Overdue, policy: Policy, around: Surroundings, now: float) -> Move:
+    """Applies `event` to `life` and returns where it went. Raises `IllegalEventError`, changing nothing."""
+    allowed = TABLE[life.state].get(type(event))
+    if allowed is None:
+        raise IllegalEventError(f"{type(event).__name__} in {life.state.name}, row {life.id}")
+    move = _decide(life, event, policy, around, now)
+    assert move.state in allowed, (life.state, event, move)
+    life.state = move.state
+    return move
+
+
+def _decide(life: Life, event: Event | Sent | Overdue, policy: Policy, around: Surroundings, now: float) -> Move:
+    match event:
+        case Sent():
+            life.submitted_at = event.unix_s
+            life.maybe_billed_twice = life.maybe_billed_twice or life.unresolved > 0
+            life.task_id = None
+            life.reserved = None
+            return Move(state=State.SENDING)
+        case Accepted():
+            _count_post(life)
+            _forget_trouble(life)
+            life.task_id, life.reserved = event.task_id, event.reserved
+            life.born = life.watched_since = life.found_running_at = now
+            life.polls_here = 0
+            return RUN
+        case Answered():
+            if life.state is State.SENDING:
+                _count_post(life)
+            _forget_trouble(life)
+            life.http_status = event.http_status
+            return Move(state=State.SETTLED, status="completed", answer=event.answer)
+        case Refused():
+            _note(life, event.error, event.http_status)
+            return Move(state=State.SETTLED, status="failed")
+        case Unsendable():
+            _note(life, event.error, None)
+            return Move(state=State.SETTLED, status="failed" if life.submits else "invalid")
+        case Deferred():
+            _note(life, event.error, event.http_status)
+            return _defer(life, policy, around, now)
+        case Unreached():
+            _note(life, event.error, None)
+            life.deferrals += 1
+            return WAIT
+        case Halted():
+            return WAIT if life.state is State.SENDING else RUN
+        case Doubted():
+            _count_post(life)
+            _note(life, event.error, event.http_status)
+            return _doubt(life, policy, around)
+        case Running():
+            life.odd_replies = life.unheard = 0
+            life.found_running_at = now
+            return RUN
+        case Unheard():
+            life.unheard += 1
+            _note(life, event.error, event.http_status)
+            return _find_odd(life, NO_RESULTS, now) if event.without_results else RUN
+        case Missing():
+            _note(life, event.error, 404)
+            return _find_odd(life, EXPIRED, now)
+        case TaskFailed():
+            life.unresolved -= 1
+            _note(life, event.error, event.http_status)
+            may = policy.failed == "always" or (policy.failed == "transient" and event.transient)
+            life.deferrals += 1
+            return WAIT if may and life.attempts < policy.attempts else Move(state=State.SETTLED, status="failed")
+        case Overdue():
+            message = f"still unfinished after {now - life.watched_since:.0f} s of watching"
+            life.error = ApiError(code="task_timeout", message=message)
+            return Move(state=State.SETTLED, status="timed_out")
+        case _:
+            assert_never(event)
+
+
+def _count_post(life: Life) -> None:
+    life.submits += 1
+    life.attempts += 1
+    life.unresolved += 1
+
+
+def _forget_trouble(life: Life) -> None:
+    life.error = None
+    life.http_status = None
+    life.deferrals = 0
+    life.deferred_at = None
+    life.impatience_s = 0.0
+    life.odd_replies = life.unheard = 0
+
+
+def _note(life: Life, error: ApiError, http_status: int | None) -> None:
+    life.error = error
+    life.http_status = http_status
+
+
+def _defer(life: Life, policy: Policy, around: Surroundings, now: float) -> Move:
+    """Patience runs only while others get through: an outage is nobody's fault, a row nobody serves is the row's."""
+    if life.deferred_at is not None and around.others_get_through:
+        life.impatience_s += now - life.deferred_at
+    life.deferred_at = now
+    life.deferrals += 1
+    if life.impatience_s >= policy.patience_s:
+        return Move(state=State.SETTLED, status="failed")
+    return WAIT
+
+
+def _doubt(life: Life, policy: Policy, around: Surroundings) -> Move:
+    may = policy.in_doubt == "resubmit" and around.may_resubmit_doubt and life.attempts < policy.attempts
+    life.deferrals += 1
+    return WAIT if may else Move(state=State.SETTLED, status="in_doubt")
+
+
+def _find_odd(life: Life, code: str, now: float) -> Move:
+    """A reply that should pass. When it does not, the task is over: its answer cannot be had any more."""
+    if life.odd_replies == 0:
+        life.odd_since = now
+    life.odd_replies += 1
+    life.shuns_upstream = True
+    if life.odd_replies < ODD_REPLIES or now - life.odd_since < ODD_FOR_S:
+        return RUN
+    said = life.error.message if life.error else None
+    life.error = ApiError(code=code, type="task_error", message=said)
+    return Move(state=State.SETTLED, status="failed")

@@ -1,0 +1,97 @@
+"""Row → a life ready to be sent, or the outcome `invalid`. Nothing is touched and nothing is sent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from batchfox.core.carry import Carry
+from batchfox.core.event import ApiError
+from batchfox.core.lifecycle import Life
+from batchfox.core.outcome import Outcome
+from batchfox.core.prices import Price, estimate
+from batchfox.core.render import Renderer, request_hash
+from batchfox.core.row import Row
+from batchfox.core.rules import Complaint, RuleBook, check, rewrite_shorts
+from batchfox.core.shape import shape_of
+
+UNREADABLE = "unreadable_row"
+STREAMED_SYNC = (
+    "sync and stream: found both true; allowed: one of them (a streamed answer to a synchronous call is not built yet)"
+)
+
+
+class Invalid(msgspec.Struct, frozen=True, kw_only=True):
+    """A row that breaks a rule or could not be read, with what travels to the output of it all the same."""
+
+    row: Row
+    kept: dict[str, Any]
+    error: ApiError
+    model: str | None = None
+
+
+class Preparer:
+    """Carries, renders and checks rows. One instance a run."""
+
+    def __init__(
+        self, carry: Carry, renderer: Renderer, book: RuleBook, prices: dict[str, Price] | None = None
+    ) -> None:
+        self._carry = carry
+        self._renderer = renderer
+        self._book = book
+        self._prices = prices or {}
+
+    def prepare(self, row: Row) -> Life | Invalid:
+        """The row's life, WAITING and not yet offered to the fleet; or why there is none."""
+        kept = self._carry.select(row.columns)
+        if row.problem is not None:
+            return Invalid(row=row, kept=kept, error=ApiError(code=UNREADABLE, type="invalid_row", message=row.problem))
+        request = self._renderer.render(row)
+        if isinstance(request, Complaint):
+            return Invalid(row=row, kept=kept, error=_error_of([request]))
+        request = rewrite_shorts(request)
+        refusals = [found for found in check(request, self._book, final=False) if found.severity == "refusal"]
+        model = request.get("model")
+        if refusals:
+            model = model if isinstance(model, str) else None
+            return Invalid(row=row, kept=kept, error=_error_of(refusals), model=model)
+        is_sync = bool(request.get("sync"))
+        if is_sync and request.get("stream"):
+            error = ApiError(code="sync_stream", type="invalid_row", message=STREAMED_SYNC)
+            return Invalid(row=row, kept=kept, error=error, model=model)
+        shape = shape_of(request)
+        return Life(
+            key=row.key,
+            index=row.index,
+            id=row.id,
+            kept=kept,
+            request=request,
+            group=f"{model}|{shape}",
+            listed=estimate(self._prices, model, shape, request.get("max_tokens")) or 0.0,
+            model=model,
+            request_hash=request_hash(request),
+            is_sync=is_sync,
+        )
+
+
+def _error_of(complaints: list[Complaint]) -> ApiError:
+    """The first complaint names the error; all of them are told."""
+    message = "; ".join(complaint.message for complaint in complaints[:5])
+    if len(complaints) > 5:
+        message += f"; and {len(complaints) - 5} more"
+    return ApiError(code=complaints[0].rule, type="invalid_row", message=message)
+
+
+def outcome_of(invalid: Invalid, *, unix_s: float, run_id: str, run_date: str) -> Outcome:
+    """The output row of a row that was never sent."""
+    return Outcome(
+        row_index=invalid.row.index,
+        row_id=invalid.row.id,
+        status="invalid",
+        error=invalid.error,
+        model=invalid.model,
+        finished_at=unix_s,
+        run_id=run_id,
+        run_date=run_date,
+    )

@@ -1,0 +1,44 @@
+"""`Row`: one input record, never changed."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import Any
+
+import msgspec
+
+KEY_BYTES = 16
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One input record.
+
+    `index` is its position in the whole input, from 0; `line` the place a person would look for it (from 1, counted
+    over blank lines and, with several files, within `file`). `problem` is set where the record could not be read
+    at all; `columns` is then empty. `digest` is BLAKE2b-128 of the raw record, the basis of the check for a changed
+    input (source: contract.md, "Without ids").
+    """
+
+    index: int
+    id: str
+    key: bytes
+    columns: dict[str, Any]
+    line: int
+    file: str = ""
+    problem: str | None = None
+    digest: bytes = b""
+
+
+def key_of_id(text: str) -> bytes:
+    """The 16-byte key of a row that has an id. Ids compare as text."""
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=KEY_BYTES, person=b"id").digest()
+
+
+def key_of_line(line: int) -> bytes:
+    """The key of a row whose id is missing: no id can be equal to it, whatever its text."""
+    return blake2b(line.to_bytes(8, "big"), digest_size=KEY_BYTES, person=b"line").digest()
+
+
+def key_of_position(index: int) -> bytes:
+    """The key of a row in an input without ids: its position, 8 bytes big-endian."""
+    return index.to_bytes(8, "big")

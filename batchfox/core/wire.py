@@ -1,0 +1,281 @@
+"""The API's dialect: replies → events. With `shape.py` and `rules.py` the only place that knows JSON field names.
+
+Any bytes may come in; what comes out is always one event. Source: api.md and the seeds 000-004.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+
+from batchfox.core import verdict
+from batchfox.core.event import (
+    Accepted,
+    Answer,
+    Answered,
+    ApiError,
+    Deferred,
+    Doubted,
+    Halted,
+    Missing,
+    PollEvent,
+    Refused,
+    Running,
+    SubmitEvent,
+    TaskFailed,
+    Unheard,
+)
+
+SUBMIT_PATH = "/v1/llm/generations"
+MODELS_PATH = "/v1/configs/llm_generations_models"
+PRICES_PATH = "/api/pricing"
+_MOST_MESSAGE = 2000
+_MOST_WAIT_S = 3600.0
+_INT64 = 1 << 63
+
+
+def task_path(task_id: str, *, sync_upstream: bool = False) -> str:
+    """The path that polls a task; the id, which came from outside, is quoted."""
+    return f"/v1/tasks/{quote(task_id, safe='')}{'?sync_upstream=true' if sync_upstream else ''}"
+
+
+class Reply(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One HTTP reply, whole. `retry_after`: that header as it stood."""
+
+    status: int
+    body: bytes
+    retry_after: str | None = None
+
+
+class _Task(msgspec.Struct, gc=False):
+    """A task object, lazily: what is not looked at is not decoded."""
+
+    id: Any = None
+    status: Any = None
+    progress: Any = None
+    object: Any = None
+    results: msgspec.Raw = msgspec.Raw(b"null")
+    error: Any = None
+    usage: Any = None
+
+
+_decode_task = msgspec.json.Decoder(_Task).decode
+_decode_raw_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_decode_any = msgspec.json.Decoder().decode
+
+
+def read_submit(reply: Reply, now_unix_s: float, *, is_sync: bool) -> SubmitEvent:
+    """The event of a submit's reply. `now_unix_s` serves a `Retry-After` given as a date."""
+    if 200 <= reply.status < 300:
+        return _read_submitted(reply, is_sync=is_sync)
+    error = read_error(reply)
+    meaning = verdict.of_submit(reply.status, error, reply.body)
+    match meaning:
+        case "refused":
+            return Refused(error=error, http_status=reply.status)
+        case "rate" | "service" | "row":
+            wait_s = retry_after_s(reply.retry_after, now_unix_s)
+            return Deferred(error=error, scope=meaning, http_status=reply.status, retry_after_s=wait_s)
+        case "key" | "balance" | "gateway":
+            return Halted(cause=meaning, error=error, http_status=reply.status)
+        case "doubt":
+            return Doubted(error=error, http_status=reply.status)
+
+
+def _read_submitted(reply: Reply, *, is_sync: bool) -> SubmitEvent:
+    task = _open(reply.body)
+    if task is not None:
+        if is_sync and (answer := _read_answer(reply.body, _charge(task.usage, final=True))) is not None:
+            return Answered(answer=answer, http_status=reply.status)
+        if isinstance(task.id, str) and task.id and task.object != "chat.completion" and not _has_surrogate(task.id):
+            reserved = _charge(task.usage, final=False)
+            return Accepted(task_id=task.id, reserved=reserved, http_status=reply.status)
+    message = f"HTTP {reply.status} whose body is no task: {_glimpse(reply.body)}"
+    said = ApiError(code="unreadable_reply", message=message)
+    return Doubted(error=said, http_status=reply.status)
+
+
+def read_poll(reply: Reply, now_unix_s: float) -> PollEvent:
+    """The event of a poll's reply."""
+    if 200 <= reply.status < 300:
+        return _read_polled(reply)
+    error = read_error(reply)
+    meaning = verdict.of_poll(reply.status, error, reply.body)
+    match meaning:
+        case "missing":
+            return Missing(error=error)
+        case "key" | "gateway":
+            return Halted(cause=meaning, error=error, http_status=reply.status)
+        case "rate" | "again":
+            wait_s = retry_after_s(reply.retry_after, now_unix_s)
+            is_rate = meaning == "rate"
+            return Unheard(error=error, http_status=reply.status, retry_after_s=wait_s, is_rate=is_rate)
+
+
+def _read_polled(reply: Reply) -> PollEvent:
+    task = _open(reply.body)
+    if task is None or not isinstance(task.status, str):
+        said = ApiError(code="unreadable_reply", message=f"a poll's body is no task: {_glimpse(reply.body)}")
+        return Unheard(error=said, http_status=reply.status)
+    if task.status == "failed":
+        error = _error_of(task.error, default_code="task_failed")
+        return TaskFailed(error=error, transient=verdict.is_transient(error), http_status=reply.status)
+    if task.status != "completed":
+        progress = task.progress if isinstance(task.progress, (int, float)) else None
+        return Running(progress=progress)
+    try:
+        results = _decode_raw_list(task.results)
+    except msgspec.DecodeError:
+        results = []
+    if results:
+        first = bytes(results[0])
+        if (answer := _read_answer(first, _charge(task.usage, final=True))) is not None:
+            return Answered(answer=answer, http_status=reply.status)
+    said = ApiError(code="no_results", message=f"completed, but without a readable result: {_glimpse(reply.body)}")
+    return Unheard(error=said, http_status=reply.status, without_results=True)
+
+
+def _open(body: bytes) -> _Task | None:
+    """The body as a task object, or None where it is no JSON object in UTF-8."""
+    try:
+        return _decode_task(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        pass
+    try:  # lone surrogates and NaN are refused by the fast decoder, taken by the standard one
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(value, dict):
+        return None
+    results = msgspec.Raw(json.dumps(value.get("results")).encode())
+    rest = {name: value.get(name) for name in ("id", "status", "progress", "object", "error", "usage")}
+    return _Task(results=results, **rest)
+
+
+def _read_answer(raw: bytes, charge: float | None) -> Answer | None:
+    """The ChatCompletion in `raw`, or None where it is none: neither `choices` nor a `message` (seed 004's form)."""
+    try:
+        completion = raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+    value = _loads(raw)
+    if not isinstance(value, dict):
+        return None
+    choices = value.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices else value
+    if not isinstance(choice, dict) or not isinstance(choice.get("message"), dict):
+        return None
+    message = choice["message"]
+    usage = value.get("usage")
+    usage = usage if isinstance(usage, dict) else {}
+    return Answer(
+        completion=completion,
+        text=_text_of(message.get("content")),
+        reasoning=_text(message.get("reasoning_content")),
+        finish_reason=_text(choice.get("finish_reason")),
+        model=_text(value.get("model")),
+        prompt_tokens=_count(usage.get("prompt_tokens")),
+        completion_tokens=_count(usage.get("completion_tokens")),
+        total_tokens=_count(usage.get("total_tokens")),
+        credits=charge,
+    )
+
+
+def _loads(raw: bytes) -> Any:
+    try:
+        return _decode_any(raw)
+    except (msgspec.DecodeError, RecursionError):
+        try:
+            return json.loads(raw)
+        except (ValueError, RecursionError):
+            return None
+
+
+def _text_of(content: Any) -> str | None:
+    """A message's content as text; an array of blocks is joined by its text blocks."""
+    if isinstance(content, list):
+        texts = [block.get("text") for block in content if isinstance(block, dict)]
+        content = "".join(text for text in texts if isinstance(text, str)) if texts else None
+    return _text(content)
+
+
+def _text(value: Any) -> str | None:
+    """A string that UTF-8 can hold, or None. A lone surrogate becomes U+FFFD."""
+    if not isinstance(value, str):
+        return None
+    return value.encode("utf-8", "replace").decode() if _has_surrogate(value) else value
+
+
+def _has_surrogate(text: str) -> bool:
+    return not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
+def _count(value: Any) -> int | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        return None
+    return int(value) if abs(value) < _INT64 else None
+
+
+def _charge(usage: Any, *, final: bool) -> float | None:
+    """Credits in a task's `usage`: the charge in a final reply, the reservation in a submit's."""
+    if not isinstance(usage, dict):
+        return None
+    names = ("credits_charged", "credits_used", "credits_consumed", "credits") if final else ("credits_reserved",)
+    for name in names:
+        value = usage.get(name)
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value >= 0:
+            return float(value)
+    return None
+
+
+def read_error(reply: Reply) -> ApiError:
+    """The error in a reply's body. HTML, empty and broken bodies are shown by their beginning."""
+    value = _loads(reply.body) if reply.body else None
+    inner = value.get("error") if isinstance(value, dict) else None
+    if inner is None:
+        return ApiError(message=f"HTTP {reply.status}: {_glimpse(reply.body)}")
+    return _error_of(inner, default_code=None)
+
+
+def _error_of(value: Any, *, default_code: str | None) -> ApiError:
+    if isinstance(value, dict):
+        code = value.get("code")
+        code = str(code) if isinstance(code, (str, int)) and not isinstance(code, bool) else default_code
+        message = _text(value.get("message"))
+        return ApiError(code=_short(_text(code)), type=_short(_text(value.get("type"))), message=_short(message))
+    return ApiError(code=default_code, message=_short(_text(value) if isinstance(value, str) else None))
+
+
+def _short(text: str | None) -> str | None:
+    return text if text is None or len(text) <= _MOST_MESSAGE else text[: _MOST_MESSAGE - 1] + "…"
+
+
+def _glimpse(body: bytes) -> str:
+    text = " ".join(body[:400].decode("utf-8", "replace").split())
+    return (text[:160] + "…" if len(text) > 160 else text) or "an empty body"
+
+
+def retry_after_s(header: str | None, now_unix_s: float) -> float | None:
+    """Seconds that `Retry-After` asks for: a number of seconds or an HTTP date; None where it says nothing sane.
+
+    Never negative, and never more than an hour: a wrong clock at the other end must not park the run for a day.
+    """
+    if header is None:
+        return None
+    header = header.strip()
+    try:
+        wait_s = float(header)
+    except ValueError:
+        try:
+            moment = parsedate_to_datetime(header)
+        except (ValueError, TypeError, IndexError, OverflowError):
+            return None
+        moment = moment if isinstance(moment, datetime) and moment.tzinfo else moment.replace(tzinfo=UTC)
+        wait_s = moment.timestamp() - now_unix_s
+    return min(max(wait_s, 0.0), _MOST_WAIT_S) if math.isfinite(wait_s) else None

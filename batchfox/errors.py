@@ -1,0 +1,43 @@
+"""What can go wrong, split first by whose fault it is.
+
+Only these classes cross a module border; each hand translates the foreign exceptions of the one thing it wraps and
+keeps the cause. `exit_status` is what the process ends with when nobody catches the error.
+"""
+
+from __future__ import annotations
+
+
+class BatchfoxError(Exception):
+    """Root of all errors that a user may see; `str(error)` says what, where and what next."""
+
+    exit_status = 1
+
+
+class UserError(BatchfoxError):
+    """The user can mend it: usage, job file, input, permission. Nothing was sent."""
+
+    exit_status = 2
+
+
+class JobError(UserError):
+    """The job file (or a `--set`) is refused: names the key's path, what was found and what was expected."""
+
+
+class InputError(UserError):
+    """The input cannot be read, or changed below what is done."""
+
+
+class OutputError(UserError):
+    """The output folder or its checkpoint cannot be used: permission, newer version, corruption, foreign parts."""
+
+
+class OutputBusyError(BatchfoxError):
+    """Another live run holds this output."""
+
+    exit_status = 5
+
+
+class MachineError(BatchfoxError):
+    """This machine failed: disk full, I/O error. What was recorded stays; the run can be resumed."""
+
+    exit_status = 4

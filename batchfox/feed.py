@@ -1,0 +1,222 @@
+"""The feed loop: pulls rows while the fleet has room, passes over what is done, offers the rest.
+
+What is done is decided by key, before a template is rendered or a medium touched. Without ids the raw rows below what
+is done are compared with what they were, block by block, before anything beyond them is sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
+from typing import Protocol
+
+import msgspec
+
+from batchfox.checkpoint import Again, Checkpoint, Done
+from batchfox.core.blocks import BlockDigest
+from batchfox.core.dispatch import Fleet
+from batchfox.core.lifecycle import Life
+from batchfox.core.prepare import Invalid, Preparer
+from batchfox.core.row import Row
+from batchfox.errors import InputError
+
+ROWS_A_TURN = 32
+
+
+class Rows(Protocol):
+    """The input, as far as the feed needs it."""
+
+    def batches(self) -> Iterator[list[Row]]: ...
+
+
+class Ledger(Protocol):
+    """What the feed tells of rows."""
+
+    unfiled: dict[bytes, Done]
+
+    def record_block(self, block: int, rows: int, digest: bytes) -> None: ...
+    def settle_invalid(self, invalid: Invalid, again: Again | None) -> None: ...
+    def begin(self, life: Life, again: Again | None) -> None: ...
+    def forget_filed(self) -> None: ...
+
+
+class Fed(msgspec.Struct):
+    """What the feed has seen so far."""
+
+    rows: int = 0
+    completed_before: int = 0
+    ended_before: int = 0
+    duplicates: int = 0
+    taken: int = 0
+    is_over: bool = False
+    is_limited: bool = False
+
+
+class Feed:
+    """One pass over the input."""
+
+    def __init__(
+        self,
+        rows: Rows,
+        *,
+        fleet: Fleet,
+        preparer: Preparer,
+        ledger: Ledger,
+        checkpoint: Checkpoint,
+        thread: Executor,
+        has_ids: bool,
+        limit: int | None,
+        inspect: Callable[[list[Row]], bool],
+        now: Callable[[], float],
+    ) -> None:
+        self._source = rows
+        self._fleet = fleet
+        self._preparer = preparer
+        self._ledger = ledger
+        self._checkpoint = checkpoint
+        self._thread = thread
+        self._has_ids = has_ids
+        self._limit = limit
+        self._inspect = inspect
+        self._now = now
+        self._digest = BlockDigest()
+        self._digests = {} if has_ids else checkpoint.block_digests()
+        self._held: list[tuple[Row, Done | None, Again | None]] = []
+        self.fed = Fed()
+        self.has_room = asyncio.Event()
+
+    async def run(self) -> None:
+        """The loop. Ends with the input, at the limit, or when the fleet is stopped."""
+        batches = self._source.batches()
+        queue: deque[tuple[Row, Done | None, Again | None]] = deque()
+        await self._look_ahead(batches, queue)
+        while self._fleet.stopped is None:
+            if not queue:
+                entries = await self._next(batches)
+                if entries is None:
+                    self._check_not_shorter()
+                    self.fed.is_over = True
+                    return
+                queue.extend(entries)
+            for _ in range(min(len(queue), ROWS_A_TURN)):
+                if not await self._wait_for_room():
+                    return
+                self._take(*queue.popleft())
+                if self._limit is not None and self.fed.taken >= self._limit:
+                    self.fed.is_limited = self.fed.is_over = True
+                    return
+            await asyncio.sleep(0)
+
+    async def _look_ahead(
+        self, batches: Iterator[list[Row]], queue: deque[tuple[Row, Done | None, Again | None]]
+    ) -> None:
+        """Shows the first rows to `inspect` (is a template's variable missing from all of them?) before any is sent."""
+        seen = 0
+        while seen < 100:
+            entries = await self._next(batches)
+            if entries is None:
+                self._inspect([])
+                return
+            queue.extend(entries)
+            seen += len(entries)
+            if not self._inspect([row for row, _, _ in entries]):
+                return
+
+    async def _next(self, batches: Iterator[list[Row]]) -> list[tuple[Row, Done | None, Again | None]] | None:
+        self._ledger.forget_filed()
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._read, batches)
+
+    def _read(self, batches: Iterator[list[Row]]) -> list[tuple[Row, Done | None, Again | None]] | None:
+        """In the reading thread: a batch of rows, each with what the checkpoint knows of it."""
+        rows = next(batches, None)
+        if rows is None:
+            return None
+        retries = self._checkpoint.retries([row.key for row in rows])
+        if self._has_ids:
+            done = self._checkpoint.finished_ids([row.key for row in rows])
+            return [(row, done.get(row.key), retries.get(row.key)) for row in rows]
+        positions = self._checkpoint.finished_positions([row.index for row in rows])
+        return [(row, positions.get(row.index), retries.get(row.key)) for row in rows]
+
+    async def _wait_for_room(self) -> bool:
+        """True once the fleet has room for a row; False when it was stopped."""
+        while self._fleet.room() == 0:
+            if self._fleet.stopped is not None:
+                return False
+            self.has_room.clear()
+            await self.has_room.wait()
+        return self._fleet.stopped is None
+
+    def _take(self, row: Row, done: Done | None, again: Again | None) -> None:
+        self.fed.rows += 1
+        if self._has_ids:
+            self._decide(row, done, again)
+            return
+        self._digest.add(row.index, row.digest)
+        block, rows = self._digest.block, self._digest.rows
+        known = self._digests.get(block)
+        if known is None or rows > known[0]:
+            self._ledger.record_block(block, rows, self._digest.digest())
+            self._decide(row, done, again)
+            return
+        self._held.append((row, done, again))
+        if rows == known[0]:
+            if self._digest.digest() != known[1]:
+                raise InputError(_changed(block, rows))
+            held, self._held = self._held, []
+            for entry in held:
+                self._decide(*entry)
+
+    def _check_not_shorter(self) -> None:
+        """The input is over: every row that an earlier run read must have been there again."""
+        if self._held:
+            raise InputError(_changed(self._digest.block, self._digest.rows))
+        block, rows = self._digest.block, self._digest.rows
+        for number, (known, _) in self._digests.items():
+            if number > block or (number == block and known > rows):
+                raise InputError(_changed(number, known))
+
+    def _decide(self, row: Row, done: Done | None, again: Again | None) -> None:
+        """Done, known, duplicate or new? By key alone."""
+        life = self._fleet.lives.get(row.key)
+        if life is not None:
+            self._meet(row, life)
+        elif row.key in self._ledger.unfiled:
+            self._pass_over(row, self._ledger.unfiled[row.key])
+        elif done is not None and again is None:
+            self._pass_over(row, done)
+        else:
+            self.fed.taken += 1
+            prepared = self._preparer.prepare(row)
+            if isinstance(prepared, Invalid):
+                self._ledger.settle_invalid(prepared, again)
+            else:
+                self._ledger.begin(prepared, again)
+
+    def _meet(self, row: Row, life: Life) -> None:
+        if life.request is not None:
+            self.fed.duplicates += 1
+            return
+        self.fed.taken += 1
+        prepared = self._preparer.prepare(row)
+        if isinstance(prepared, Life):
+            self._fleet.meet(row.key, prepared, self._now())
+
+    def _pass_over(self, row: Row, done: Done) -> None:
+        if done.row_index != row.index:
+            self.fed.duplicates += 1
+        elif done.status == "completed":
+            self.fed.completed_before += 1
+        else:
+            self.fed.ended_before += 1
+
+
+def _changed(block: int, rows: int) -> str:
+    first = block * 10_000
+    return (
+        f"the input changed: rows {first} to {first + rows - 1} (from 0) are not what they were when this output was "
+        "begun, and without ids rows are known by their position only. Nothing was sent. Either name the column that "
+        'identifies a row ([input] id = "...") in a new output, or put the old input back, or start anew with --fresh'
+    )

@@ -1,0 +1,282 @@
+"""From recorded outcomes to parts: assign, write, rename, mark as filed; the same steps again after a crash.
+
+The checkpoint assigns rows to a part's number before the part is written, so that after a crash it is known what a
+file under that number must hold. Rows that replace earlier outcomes (`--retry`) take the old ones out of their parts
+first, by a rename; the old outcomes are kept in `superseded/`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from batchfox.checkpoint import Checkpoint, decode_outcome
+from batchfox.core import blocks
+from batchfox.core.outcome import STATUSES
+from batchfox.errors import OutputError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+ROWS_PER_TABLE = 1_000
+BYTES_PER_TABLE = 8 << 20
+_decode_kept = msgspec.msgpack.Decoder(dict[str, Any]).decode
+
+
+class Folders(msgspec.Struct, frozen=True, kw_only=True):
+    """Where things are in an output."""
+
+    root: Path
+
+    @property
+    def data(self) -> Path:
+        return self.root / "data"
+
+    @property
+    def own(self) -> Path:
+        return self.root / "_batchfox"
+
+    @property
+    def tmp(self) -> Path:
+        return self.own / "tmp"
+
+    @property
+    def superseded(self) -> Path:
+        return self.own / "superseded"
+
+    @property
+    def log(self) -> Path:
+        return self.own / "log.jsonl"
+
+    @property
+    def job(self) -> Path:
+        return self.own / "job.toml"
+
+
+class Filing:
+    """Writes parts from what the checkpoint holds. Belongs to one thread, with a connection of its own."""
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        folders: Folders,
+        *,
+        has_ids: bool,
+        known_types: Callable[[], dict[str, pa.DataType] | None],
+        note: Callable[[str, dict[str, Any]], None],
+    ) -> None:
+        self._checkpoint = checkpoint
+        self._folders = folders
+        self._has_ids = has_ids
+        self._known_types = known_types
+        self._note = note
+        self._types: dict[str, pa.DataType] | None = None
+        self._misfits: set[str] = set()
+
+    def types(self) -> dict[str, pa.DataType] | None:
+        """The carried columns' types, once they are fixed."""
+        if self._types is None and (kept := self._checkpoint.get("types")) is not None:
+            from batchfox import columns
+
+            self._types = columns.decode_types(kept)
+        return self._types
+
+    def recover(self) -> list[bytes]:
+        """Finishes what a crash cut: parts assigned but not filed. Returns the keys filed. Refuses foreign parts."""
+        parts = dict(self._checkpoint.query("SELECT number, is_filed FROM part"))
+        self._check_folder(parts)
+        filed: list[bytes] = []
+        for number, is_filed in sorted(parts.items()):
+            if not is_filed:
+                filed += self._finish(number)
+        for leftover in self._folders.tmp.iterdir():
+            leftover.unlink()
+        return filed
+
+    def _check_folder(self, parts: dict[int, int]) -> None:
+        from batchfox.parts import number_of, part_name
+
+        names = {path.name for path in self._folders.data.iterdir()}
+        foreign = sorted(name for name in names if number_of(name) not in parts)
+        if foreign and foreign == [part_name(0)] and not parts and self._is_empty_part(self._folders.data / foreign[0]):
+            foreign = []
+        if foreign:
+            raise OutputError(
+                f"{self._folders.data / foreign[0]}: no record of this output names this file"
+                f"{f' (and {len(foreign) - 1} more)' if len(foreign) > 1 else ''}; nothing was changed: move it out "
+                "of data/ and run the same command again"
+            )
+        lost = sorted(part_name(number) for number, is_filed in parts.items() if is_filed)
+        lost = [name for name in lost if name not in names]
+        if lost:
+            raise OutputError(
+                f"{self._folders.data / lost[0]}: this part was filed and is gone"
+                f"{f' (and {len(lost) - 1} more)' if len(lost) > 1 else ''}; put it back, or start anew with --fresh"
+            )
+
+    @staticmethod
+    def _is_empty_part(path: Path) -> bool:
+        from batchfox.parts import count_rows
+
+        return count_rows(path) == 0
+
+    def file(self, most_rows: int) -> list[bytes]:
+        """Files the oldest `most_rows` recorded outcomes as one part. Returns the keys filed, none if there were
+        none."""
+        with self._checkpoint.transaction() as db:
+            sql = "SELECT slot FROM row WHERE state = 3 AND part IS NULL ORDER BY slot LIMIT ?"
+            slots = db.execute(sql, (most_rows,)).fetchall()
+            if not slots:
+                return []
+            number = db.execute("SELECT coalesce(max(number) + 1, 0) FROM part").fetchone()[0]
+            db.executemany(f"UPDATE row SET part = {number} WHERE slot = ?", slots)
+            db.execute("INSERT INTO part VALUES (?, 0, ?, '{}')", (number, len(slots)))
+        return self._finish(number)
+
+    def _finish(self, number: int) -> list[bytes]:
+        """Brings an assigned part to its end, whatever of it is done already."""
+        from batchfox import parts
+
+        final = self._folders.data / parts.part_name(number)
+        rows = self._checkpoint.query("SELECT rows FROM part WHERE number = ?", (number,))[0][0]
+        self._fix_types(number)
+        if parts.count_rows(final) != rows:
+            temporary = self._folders.tmp / final.name
+            parts.write(temporary, parts.schema_of(self._types or {}), self._tables(number))
+            self._take_out_old(number)
+            parts.put_in_place(temporary, final)
+        return self._mark_filed(number, rows)
+
+    def _fix_types(self, number: int) -> None:
+        """The schema is fixed by the first part with rows, for good."""
+        if self.types() is not None:
+            return
+        from batchfox import columns
+
+        kept = (kept for _, _, kept in self._rows(number))
+        self._types = columns.infer(kept, self._known_types())
+        self._checkpoint.put(types=columns.encode_types(self._types))
+
+    def _rows(self, number: int) -> Iterator[tuple[bytes, Any, dict[str, Any]]]:
+        """Key, outcome and carried columns of the rows assigned to a part, a few at a time."""
+        slots = [slot for (slot,) in self._checkpoint.query("SELECT slot FROM row WHERE part = ?", (number,))]
+        slots.sort()
+        for start in range(0, len(slots), 100):
+            some = slots[start : start + 100]
+            sql = f"SELECT key, outcome, kept FROM row WHERE slot IN ({','.join('?' * len(some))}) ORDER BY slot"
+            for key, outcome, kept in self._checkpoint.query(sql, some):
+                yield key, decode_outcome(outcome), _decode_kept(kept)
+
+    def _tables(self, number: int) -> Iterator[pa.Table]:
+        from batchfox import parts
+
+        records: list[tuple[Any, ...]] = []
+        kepts: list[dict[str, Any]] = []
+        size = 0
+
+        def flush() -> pa.Table:
+            table, misfits = parts.build(records, kepts, self._types or {})
+            for name in sorted(misfits - self._misfits):
+                self._misfits.add(name)
+                self._note("column_misfit", {"column": name, "now_in": "input_extra"})
+            return table
+
+        for _, outcome, kept in self._rows(number):
+            records.append(outcome.record())
+            kepts.append(kept)
+            size += len(outcome.answer.completion) if outcome.answer else 200
+            size += sum(len(value) for value in kept.values() if isinstance(value, (str, bytes)))
+            if len(records) >= ROWS_PER_TABLE or size >= BYTES_PER_TABLE:
+                yield flush()
+                records, kepts, size = [], [], 0
+        if records:
+            yield flush()
+
+    def _take_out_old(self, number: int) -> None:
+        """Takes the outcomes that this part replaces out of their parts. Done twice, it finds nothing to do."""
+        sql = "SELECT old_part, outcome FROM row WHERE part = ? AND old_part IS NOT NULL"
+        replaced: dict[int, set[str]] = defaultdict(set)
+        for old_part, outcome in self._checkpoint.query(sql, (number,)):
+            replaced[old_part].add(decode_outcome(outcome).row_id)
+        for old_part, ids in sorted(replaced.items()):
+            self._rewrite_without(old_part, ids, number)
+
+    def _rewrite_without(self, old_part: int, ids: set[str], number: int) -> None:
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        from batchfox import parts
+
+        path = self._folders.data / parts.part_name(old_part)
+        gone = pa.array(sorted(ids), pa.string())
+        schema = parts.schema_of(self._types or {})
+
+        def half(is_replaced: bool) -> Iterator[pa.Table]:
+            for table in parts.read(path):
+                is_in = pc.is_in(table["row_id"], value_set=gone)
+                yield table.filter(is_in if is_replaced else pc.invert(is_in))
+
+        kept_old = self._folders.tmp / f"part-{old_part:05d}-replaced-by-{number:05d}.parquet"
+        if parts.write(kept_old, schema, half(True)) == 0:
+            return
+        smaller = self._folders.tmp / path.name
+        rows = parts.write(smaller, schema, half(False))
+        counts = Counter(status for table in half(False) for status in table["status"].to_pylist())
+        parts.put_in_place(kept_old, self._folders.superseded / kept_old.name)
+        with self._checkpoint.transaction() as db:
+            values = (rows, msgspec.json.encode(counts).decode(), old_part)
+            db.execute("UPDATE part SET rows = ?, counts = ? WHERE number = ?", values)
+        parts.put_in_place(smaller, path)
+
+    def _mark_filed(self, number: int, rows: int) -> list[bytes]:
+        keys: list[bytes] = []
+        entries: list[tuple[bytes, int, int, bytes | None]] = []
+        counts: Counter[str] = Counter()
+        for key, outcome, _ in self._rows(number):
+            counts[outcome.status] += 1
+            keys.append(key)
+            short = bytes.fromhex(outcome.request_hash)[:8] if outcome.request_hash else None
+            entries.append((key, STATUSES.index(outcome.status), outcome.row_index, short))
+        with self._checkpoint.transaction() as db:
+            if self._has_ids:
+                db.executemany("INSERT OR REPLACE INTO finished VALUES (?, ?, ?, ?)", sorted(entries))
+            else:
+                _mark_positions(db, entries)
+            db.executemany("DELETE FROM retry WHERE key = ?", [(key,) for key in keys])
+            values = (rows, msgspec.json.encode(counts).decode(), number)
+            db.execute("UPDATE part SET is_filed = 1, rows = ?, counts = ? WHERE number = ?", values)
+            db.execute("DELETE FROM row WHERE part = ?", (number,))
+        self._note("part_filed", {"part": number, "rows": rows})
+        return keys
+
+    def file_empty(self) -> None:
+        """An output without rows holds one empty part with the schema."""
+        from batchfox import columns, parts
+
+        final = self._folders.data / parts.part_name(0)
+        if any(self._folders.data.iterdir()):
+            return
+        types = self.types()
+        if types is None:
+            types = columns.infer([], self._known_types())
+        temporary = self._folders.tmp / final.name
+        parts.write(temporary, parts.schema_of(types), [])
+        parts.put_in_place(temporary, final)
+
+
+def _mark_positions(db: Any, entries: list[tuple[bytes, int, int, bytes | None]]) -> None:
+    by_block: dict[int, list[tuple[int, bool]]] = defaultdict(list)
+    for _, status, index, _ in entries:
+        block, at = blocks.place(index)
+        by_block[block].append((at, status != 0))
+    for block, marks in by_block.items():
+        row = db.execute("SELECT done, incomplete FROM finished_block WHERE block = ?", (block,)).fetchone()
+        done, incomplete = (bytearray(half) for half in row or (bytes(blocks.BITMAP_BYTES),) * 2)
+        for at, is_incomplete in marks:
+            blocks.mark(done, at)
+            blocks.mark(incomplete, at, is_incomplete)
+        db.execute("INSERT OR REPLACE INTO finished_block VALUES (?, ?, ?)", (block, bytes(done), bytes(incomplete)))

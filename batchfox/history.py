@@ -1,0 +1,75 @@
+"""Which run this is: a new one, or the resume of one that did not finish."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import UTC, datetime
+from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import msgspec
+
+from batchfox.checkpoint import Checkpoint
+from batchfox.core.job import Job
+from batchfox.errors import JobError
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """One run. `before`: its figures when an earlier execution of it ended, empty for a new one."""
+
+    run_id: str
+    run_date: str
+    started_at: float
+    is_resume: bool = False
+    before: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
+def run_date_of(job: Job, unix_s: float) -> str:
+    """The day on which a run begins, in the job's time zone, else the machine's. Raises `JobError`."""
+    if job.schedule.timezone is None:
+        return datetime.fromtimestamp(unix_s).astimezone().date().isoformat()
+    try:
+        zone = ZoneInfo(job.schedule.timezone)
+    except (ZoneInfoNotFoundError, ValueError) as error:
+        found = job.schedule.timezone
+        raise JobError(f'schedule.timezone: expected an IANA name such as "Europe/Berlin", got "{found}"') from error
+    return datetime.fromtimestamp(unix_s, zone).date().isoformat()
+
+
+def unfinished_run(checkpoint: Checkpoint) -> Run | None:
+    """The last run, where it did not finish."""
+    sql = "SELECT run_id, run_date, started_at, is_finished, progress FROM run ORDER BY started_at DESC LIMIT 1"
+    rows = checkpoint.query(sql)
+    if not rows or rows[0][3]:
+        return None
+    run_id, run_date, started_at, _, progress = rows[0]
+    before = msgspec.json.decode(progress) if progress else {}
+    return Run(run_id=run_id, run_date=run_date, started_at=started_at, is_resume=True, before=before)
+
+
+def begin_run(checkpoint: Checkpoint, job: Job, unix_s: float) -> Run:
+    """The unfinished run, taken up again; else a new one, on record from now on."""
+    run = unfinished_run(checkpoint)
+    if run is None:
+        stamp = datetime.fromtimestamp(unix_s, UTC).strftime("%Y%m%d-%H%M%S")
+        run_id = f"{stamp}-{secrets.token_hex(2)}"
+        run = Run(run_id=run_id, run_date=run_date_of(job, unix_s), started_at=unix_s)
+        with checkpoint.transaction() as db:
+            sql = "INSERT INTO run (run_id, run_date, started_at, beat_at) VALUES (?, ?, ?, ?)"
+            db.execute(sql, (run.run_id, run.run_date, unix_s, unix_s))
+    else:
+        with checkpoint.transaction() as db:
+            sql = "UPDATE run SET ended_at = NULL, exit_status = NULL, beat_at = ? WHERE run_id = ?"
+            db.execute(sql, (unix_s, run.run_id))
+    return run
+
+
+def end_run(
+    checkpoint: Checkpoint, run: Run, *, unix_s: float, exit_status: int, is_finished: bool, progress: dict[str, Any]
+) -> None:
+    """Puts the end of an execution on record."""
+    with checkpoint.transaction() as db:
+        sql = (
+            "UPDATE run SET ended_at = ?, beat_at = ?, exit_status = ?, is_finished = ?, progress = ? WHERE run_id = ?"
+        )
+        db.execute(sql, (unix_s, unix_s, exit_status, is_finished, msgspec.json.encode(progress), run.run_id))

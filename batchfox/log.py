@@ -1,0 +1,93 @@
+"""The log: JSON lines in `_batchfox/log.jsonl`, and what a person asked to see on stderr. The key is never in it.
+
+Events are named noun_verbed. Logging never ends a run: a full disk costs lines, not rows.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import MutableMapping
+from pathlib import Path
+from typing import Any, TextIO
+
+import msgspec
+import structlog
+
+from batchfox.core.complaint import mask
+
+_LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
+
+class Log:
+    """Both sinks at once. `level` None: info to the file, warnings to the terminal."""
+
+    def __init__(
+        self, path: Path | None, *, key: str = "", level: str | None = None, form: str = "console", quiet: bool = False
+    ) -> None:
+        self._file: TextIO | None = path.open("a", encoding="utf-8") if path is not None else None
+        self._key = key
+        self.lost_lines = 0
+        self._level = _LEVELS[level or "info"]
+        self._sinks: list[tuple[int, Any]] = []
+        shared: list[Any] = [structlog.processors.TimeStamper(fmt="iso", utc=True), self._hide_secrets]
+        as_json = structlog.processors.JSONRenderer(serializer=_to_json)
+        if self._file is not None:
+            self._sinks.append((self._level, self._make(self._file, [*shared, as_json])))
+        if not quiet:
+            is_colored = form == "console" and sys.stderr.isatty()
+            form_of = as_json if form == "json" else structlog.dev.ConsoleRenderer(colors=is_colored)
+            self._sinks.append((_LEVELS[level or "warning"], self._make(sys.stderr, [*shared, form_of])))
+        self.lowest = min((least for least, _ in self._sinks), default=logging.ERROR)
+
+    @staticmethod
+    def _make(stream: TextIO, processors: list[Any]) -> Any:
+        return structlog.wrap_logger(
+            structlog.WriteLogger(stream),
+            processors=[structlog.processors.add_log_level, *processors],
+            wrapper_class=structlog.BoundLogger,
+            cache_logger_on_first_use=True,
+        )
+
+    def _hide_secrets(self, _: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        for name, value in event.items():
+            if isinstance(value, str):
+                text = value.replace(self._key, "[key]") if self._key and self._key in value else value
+                event[name] = mask(text) if "://" in text else text
+        return event
+
+    def debugs(self) -> bool:
+        """Does anybody read debug lines? Ask before building one."""
+        return self.lowest <= logging.DEBUG
+
+    def debug(self, event: str, **values: Any) -> None:
+        self._tell("debug", event, values)
+
+    def info(self, event: str, **values: Any) -> None:
+        self._tell("info", event, values)
+
+    def warning(self, event: str, **values: Any) -> None:
+        self._tell("warning", event, values)
+
+    def error(self, event: str, **values: Any) -> None:
+        self._tell("error", event, values)
+
+    def _tell(self, level: str, event: str, values: dict[str, Any]) -> None:
+        number = _LEVELS[level]
+        for least, sink in self._sinks:
+            if number >= least:
+                try:
+                    getattr(sink, level)(event, **values)
+                except (OSError, ValueError):
+                    self.lost_lines += 1
+
+    def close(self) -> None:
+        if self._file is not None:
+            try:
+                self._file.close()
+            except OSError:
+                self.lost_lines += 1
+
+
+def _to_json(value: Any, **_: Any) -> str:
+    return msgspec.json.encode(value, enc_hook=str).decode()

@@ -1,0 +1,142 @@
+"""An output folder: made, locked, moved aside. What is in it is `checkpoint.py`'s and `parts.py`'s."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from batchfox.core.job import Job
+from batchfox.errors import JobError, OutputBusyError, OutputError
+from batchfox.filing import Folders
+
+_PLACEHOLDER = re.compile(r"\{\{\s*([^}]*?)\s*\}\}")
+_NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs", "fuse.glusterfs", "ceph", "lustre", "afs"})
+
+
+def resolve_path(pattern: str, *, run_date: str, job_name: str) -> str:
+    """`[output] path` with its placeholders filled in. Raises `JobError` for any other placeholder."""
+
+    def fill(found: re.Match[str]) -> str:
+        values = {"run_date": run_date, "job": job_name}
+        if found[1] not in values:
+            raise JobError(
+                f"output.path: unknown placeholder {found[0]}; there are {{{{ run_date }}}} and {{{{ job }}}}"
+            )
+        return values[found[1]]
+
+    return _PLACEHOLDER.sub(fill, pattern)
+
+
+def is_dated(pattern: str) -> bool:
+    return any(found == "run_date" for found in _PLACEHOLDER.findall(pattern))
+
+
+def dated_folders(job: Job) -> list[Path]:
+    """The folders that earlier runs of a job with a dated path left, the oldest first."""
+    marked = resolve_path(job.output.path, run_date="\0", job_name=job.name)
+    pattern = re.sub(r"([*?\[])", r"[\1]", marked).replace("\0", "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]")
+    anchor = Path(Path(pattern).anchor) if Path(pattern).is_absolute() else Path()
+    relative = pattern[len(str(anchor)) :] if Path(pattern).is_absolute() else pattern
+    return sorted(path for path in anchor.glob(relative) if path.is_dir())
+
+
+class Output:
+    """An output folder that this process holds. `checkpoint_path` may lie elsewhere (`[output] checkpoint`)."""
+
+    def __init__(self, root: Path, checkpoint: str | None) -> None:
+        self.folders = Folders(root=root)
+        self.checkpoint_path = Path(checkpoint) if checkpoint else self.folders.own / "checkpoint.db"
+
+    @property
+    def is_begun(self) -> bool:
+        return self.checkpoint_path.exists()
+
+
+@contextlib.contextmanager
+def hold(root: Path, *, checkpoint: str | None = None) -> Iterator[Output]:
+    """Makes the folder where needed and holds its lock: an OS lock, which dies with its process.
+
+    Raises `OutputBusyError` where another live run holds it, `OutputError` where it cannot be used.
+    """
+    output = Output(root, checkpoint)
+    folders = output.folders
+    if checkpoint is None and (kind := _file_system(root)) in _NETWORK:
+        raise OutputError(
+            f"{root}: on a network file system ({kind}), where SQLite's write-ahead log is not safe; "
+            'set [output] checkpoint = "/a/local/path/checkpoint.db"'
+        )
+    with _at_the_border(root):
+        _refuse_strangers(root)
+        for folder in (root, folders.data, folders.own, folders.tmp, folders.superseded):
+            folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folders.data, os.W_OK) or not os.access(folders.own, os.W_OK):
+            raise OutputError(f"{root}: not writable; choose another [output] path or mend its permissions")
+        handle = os.open(folders.own / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            who = os.pread(handle, 64, 0).decode("ascii", "replace").strip()
+            raise OutputBusyError(
+                f"{root}: another live run holds this output{f' (process {who})' if who else ''}; "
+                "wait for it, or stop it, or choose another [output] path"
+            ) from error
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+        yield output
+    finally:
+        os.close(handle)
+
+
+def move_aside(root: Path, run_id: str) -> Path:
+    """`--fresh`: the old output becomes `DIR.old-<run_id>`. Nothing is deleted."""
+    target = root.with_name(f"{root.name}.old-{run_id}")
+    number = 1
+    while target.exists():
+        number += 1
+        target = root.with_name(f"{root.name}.old-{run_id}-{number}")
+    with _at_the_border(root):
+        root.rename(target)
+    return target
+
+
+@contextlib.contextmanager
+def _at_the_border(root: Path) -> Iterator[None]:
+    try:
+        yield
+    except NotADirectoryError as error:
+        raise OutputError(f"{root}: a file is in the way; [output] path must be a folder") from error
+    except FileExistsError as error:
+        raise OutputError(f"{root}: a file is in the way; [output] path must be a folder") from error
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise OutputError(f"{root}: {error.strerror}; the output folder must be writable") from error
+        raise OutputError(f"{root}: {error.strerror}") from error
+
+
+def _refuse_strangers(root: Path) -> None:
+    """A folder with somebody's files in it, and none of ours, is no output."""
+    if root.is_dir() and not (root / "_batchfox").exists() and any(root.iterdir()):
+        raise OutputError(
+            f"{root}: not empty, and not an output of batchfox; choose an empty or new folder for [output] path"
+        )
+
+
+def _file_system(path: Path) -> str:
+    """The type of the file system that a path is, or will be, on; "" where the machine does not tell."""
+    path = path.absolute()
+    best, kind = "", ""
+    try:
+        lines = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    for line in lines:
+        _, mount, this_kind, *_ = line.split(" ")
+        if len(mount) >= len(best) and (str(path) + "/").startswith(mount.rstrip("/") + "/"):
+            best, kind = mount, this_kind
+    return kind

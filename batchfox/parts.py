@@ -1,0 +1,127 @@
+"""One Parquet part: temporary file, sync, rename, sync of the folder.
+
+A reader of `data/` sees a part whole or not at all. Source of the steps: restic's local backend and design.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+from collections.abc import Iterable, Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from batchfox import columns
+from batchfox.core.outcome import COLUMNS, EXTRA
+from batchfox.errors import MachineError, OutputError
+
+_NAME = re.compile(r"part-(\d{5,})\.parquet")
+_ARROW = {
+    "int64": pa.int64(),
+    "int32": pa.int32(),
+    "int16": pa.int16(),
+    "float64": pa.float64(),
+    "string": pa.string(),
+    "bool": pa.bool_(),
+    "timestamp": pa.timestamp("us", tz="UTC"),
+    "date32": pa.date32(),
+    "list<string>": pa.list_(pa.string()),
+}
+_OWN_TYPES = {name: _ARROW[kind] for name, kind in COLUMNS.items()}
+_RUN_DATE = list(COLUMNS).index("run_date")
+
+
+def part_name(number: int) -> str:
+    return f"part-{number:05d}.parquet"
+
+
+def number_of(name: str) -> int | None:
+    """The number in a part's file name; None for any other file."""
+    found = _NAME.fullmatch(name)
+    return int(found[1]) if found else None
+
+
+def schema_of(types: dict[str, pa.DataType]) -> pa.Schema:
+    """The output's schema: its own columns, the carried ones, `input_extra`."""
+    fields = [pa.field(name, kind) for name, kind in (_OWN_TYPES | types).items()]
+    return pa.schema([*fields, pa.field(EXTRA, pa.string())])
+
+
+def build(
+    records: list[tuple[Any, ...]], kept: list[dict[str, Any]], types: dict[str, pa.DataType]
+) -> tuple[pa.Table, set[str]]:
+    """A table of outcomes (`Outcome.record()`) and their carried columns; also the columns that did not fit."""
+    own = []
+    for number, (values, kind) in enumerate(zip(zip(*records, strict=True), _OWN_TYPES.values(), strict=True)):
+        if number == _RUN_DATE:
+            dates = {text: date.fromisoformat(text) for text in set(values)}
+            values = tuple(dates[text] for text in values)
+        own.append(pa.array(values, kind))
+    carried, extra, misfits = columns.fit(kept, types)
+    arrays = [*own, *carried, pa.array(extra, pa.string())]
+    return pa.Table.from_arrays(arrays, schema=schema_of(types)), misfits
+
+
+@contextlib.contextmanager
+def _at_the_border(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise OutputError(f"{path}: {error.strerror}; the output folder must be writable") from error
+        reason = error.strerror or str(error)
+        raise MachineError(f"{path}: {reason}; make room, then run the same command again") from error
+
+
+def write(path: Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> int:
+    """Writes and syncs a Parquet file, a row group a table. Returns its rows. Not yet in place: see `put_in_place`."""
+    rows = 0
+    with _at_the_border(path), path.open("wb") as file:
+        with pq.ParquetWriter(file, schema, compression="zstd") as writer:
+            for table in tables:
+                if table.num_rows:
+                    writer.write_table(table)
+                    rows += table.num_rows
+        file.flush()
+        os.fsync(file.fileno())
+    return rows
+
+
+def put_in_place(temporary: Path, final: Path) -> None:
+    """Renames a synced file to its name and syncs the folder: it is there for good when this returns."""
+    with _at_the_border(final):
+        temporary.replace(final)
+        sync_folder(final.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def count_rows(path: Path) -> int | None:
+    """Rows by the footer; None where the file is missing, cut short or no Parquet."""
+    try:
+        with pq.ParquetFile(path) as file:
+            return int(file.metadata.num_rows)
+    except (OSError, pa.ArrowException):
+        return None
+
+
+def read(path: Path, names: list[str] | None = None, rows: int = 2_000) -> Iterator[pa.Table]:
+    """A part's rows in small tables, in bounded memory. Raises `OutputError` where it cannot be read."""
+    try:
+        with pq.ParquetFile(path, pre_buffer=False) as file:
+            for batch in file.iter_batches(batch_size=rows, columns=names):
+                yield pa.Table.from_batches([batch])
+    except (OSError, pa.ArrowException) as error:
+        raise OutputError(f"{path}: cannot be read as Parquet: {error}") from error

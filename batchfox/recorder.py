@@ -1,0 +1,68 @@
+"""Group commits: what the run decides is collected here and made durable by one thread, a group at a time.
+
+While one group is being synced the next one grows, so the price of a sync is shared by all that happened meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Executor
+
+from batchfox.checkpoint import Checkpoint, Group
+
+
+class Recorder:
+    """Owns the checkpoint's writing connection while `run` runs."""
+
+    def __init__(self, checkpoint: Checkpoint, thread: Executor) -> None:
+        self._checkpoint = checkpoint
+        self._thread = thread
+        self.group = Group()
+        self._waiters: list[asyncio.Future[None]] = []
+        self._wake = asyncio.Event()
+        self._is_closing = False
+        self.commits = 0
+        self.stamp: Callable[[], tuple[float, bytes, str]] | None = None
+
+    def touch(self) -> None:
+        """Something was added to `group`: it will be durable soon."""
+        self._wake.set()
+
+    async def durable(self) -> None:
+        """Returns once everything added so far is on disk. Raises what the commit raised."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        self._wake.set()
+        await waiter
+
+    def close(self) -> None:
+        """`run` returns after what has been added is on disk."""
+        self._is_closing = True
+        self._wake.set()
+
+    async def run(self) -> None:
+        """The loop. A failed commit fails everyone who waits for it, and ends the run."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            group, self.group = self.group, Group()
+            waiters, self._waiters = self._waiters, []
+            if group:
+                if self.stamp is not None:
+                    group.progress = self.stamp()
+                try:
+                    await loop.run_in_executor(self._thread, self._checkpoint.commit, group)
+                except Exception as error:
+                    for waiter in waiters:
+                        if not waiter.done():
+                            waiter.set_exception(error)
+                            waiter.exception()
+                    raise
+                self.commits += 1
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
+            if self._is_closing and not self.group and not self._waiters:
+                return

@@ -1,0 +1,108 @@
+"""What a run did, as one record: what the command prints at the end and the Python API returns."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from typing import Any
+
+import msgspec
+
+from batchfox.core.outcome import Outcome
+
+RETRYABLE = ("failed", "timed_out", "in_doubt", "invalid")
+
+
+class Cause(msgspec.Struct, kw_only=True):
+    """Rows that ended the same way, with one of them as the example."""
+
+    status: str
+    code: str
+    rows: int
+    example_row: str
+    example_message: str
+
+
+class Causes:
+    """Counts why rows did not complete. Bounded: beyond 200 different causes the rest is one."""
+
+    MOST = 200
+
+    def __init__(self) -> None:
+        self._rows: Counter[tuple[str, str]] = Counter()
+        self._examples: dict[tuple[str, str], tuple[str, str]] = {}
+
+    def see(self, outcome: Outcome) -> None:
+        error = outcome.error
+        code = (error.code or error.type or f"http_{outcome.http_status}") if error else "unknown"
+        cause = (outcome.status, code)
+        if cause not in self._rows:
+            if len(self._rows) >= self.MOST:
+                cause = (outcome.status, "other")
+            message = (error.message or "") if error else ""
+            self._examples.setdefault(cause, (outcome.row_id, message))
+        self._rows[cause] += 1
+
+    def top(self, most: int = 10) -> list[Cause]:
+        found = []
+        for (status, code), rows in self._rows.most_common(most):
+            row_id, message = self._examples[(status, code)]
+            found.append(Cause(status=status, code=code, rows=rows, example_row=row_id, example_message=message))
+        return found
+
+
+class Summary(msgspec.Struct, kw_only=True):
+    """One execution of a job. Counts are rows; `by_status` of the whole output, `settled` of this execution.
+
+    `exit_status` is the contract's table. `reason`: why the run stopped early, in plain words.
+    """
+
+    run_id: str
+    run_date: str
+    output: str
+    exit_status: int
+    reason: str | None = None
+    by_status: dict[str, int]
+    settled: dict[str, int]
+    completed_before: int = 0
+    duplicates: int = 0
+    left_in_flight: int = 0
+    submits: int = 0
+    polls: int = 0
+    throttles: int = 0
+    maybe_billed_twice: int = 0
+    in_doubt_held: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    credits_spent: float = 0.0
+    credits_in_doubt: float = 0.0
+    elapsed_s: float = 0.0
+    causes: list[Cause] = msgspec.field(default_factory=list)
+    retry_gone: int = 0
+
+    def next_step(self, command: list[str]) -> str | None:
+        """The line to type next, where there is one. `command`: this run's own."""
+        if self.exit_status in (4, 129, 130, 143):
+            return shlex.join(_without_option(command, "--fresh", has_value=False))
+        again = [status for status in RETRYABLE if self.by_status.get(status)]
+        if self.exit_status == 3 and again:
+            plain = _without_option(_without_option(command, "--fresh", has_value=False), "--retry", has_value=True)
+            return shlex.join([*plain, "--retry", ",".join(again)])
+        return None
+
+    def to_dict(self) -> dict[str, Any]:
+        found: dict[str, Any] = msgspec.to_builtins(self)
+        return found
+
+
+def _without_option(command: list[str], option: str, *, has_value: bool) -> list[str]:
+    kept: list[str] = []
+    skip = False
+    for word in command:
+        if skip:
+            skip = False
+        elif word == option:
+            skip = has_value
+        elif not word.startswith(f"{option}="):
+            kept.append(word)
+    return kept
