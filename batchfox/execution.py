@@ -20,7 +20,8 @@ from batchfox.core.breaker import Breaker
 from batchfox.core.budget import Budget
 from batchfox.core.carry import Carry
 from batchfox.core.change import refused_changes
-from batchfox.core.dispatch import Fleet, Orders
+from batchfox.core.dispatch import Fleet
+from batchfox.core.gate import Doubts, Gate
 from batchfox.core.job import SIMULATOR, Job
 from batchfox.core.lifecycle import Policy
 from batchfox.core.outcome import COLUMNS, EXTRA
@@ -30,7 +31,9 @@ from batchfox.core.prices import Price, read_prices
 from batchfox.core.render import MissingVariables, Renderer
 from batchfox.core.row import Row
 from batchfox.core.rulebook import RuleBook
+from batchfox.core.settle import Orders
 from batchfox.core.timing import Timing
+from batchfox.core.watch import Watch
 from batchfox.core.wire import PRICES_PATH
 from batchfox.errors import BatchfoxError, JobError, UserError
 from batchfox.filing import Filing
@@ -239,12 +242,11 @@ class Execution:
             filing = self._make_filing()
             filing.recover()
             marked = self._mark_retries()
-            pool, recorder = self._make_pool(fleet, api, filing, monitor, book)
+            pool = self._make_pool(fleet, api, filing, monitor, book)
             self._adopt(fleet, pool)
             preparer = Preparer(self._make_carry(), renderer, book, prices)
             feed = self._make_feed(pool, fleet, preparer, renderer)
             monitor.view = lambda: self._view(pool, fleet)
-            recorder.stamp = pool.stamp
             with self._signals(pool):
                 try:
                     await pool.run(feed)
@@ -282,8 +284,6 @@ class Execution:
                 patience_s=float(job.retry.patience),
             ),
             in_flight=job.limits.in_flight,
-            in_doubt_limit=None if job.retry.in_doubt_limit == "auto" else job.retry.in_doubt_limit,
-            task_timeout_s=float(job.poll.task_timeout),
             run_id=run.run_id,
             run_date=run.run_date,
         )
@@ -295,9 +295,14 @@ class Execution:
         budget = Budget(
             job.limits.credits, spent=before.get("credits_spent", 0.0), standing=before.get("credits_standing", 0.0)
         )
-        pace = Pace(job.limits.requests_per_minute)
-        fleet = Fleet(orders, pace=pace, timing=timing, breaker=Breaker(), budget=budget, draw=draw)
-        fleet.doubts_resubmitted = before.get("in_doubt_resubmitted", 0)
+        in_doubt_limit = None if job.retry.in_doubt_limit == "auto" else job.retry.in_doubt_limit
+        gate = Gate(
+            pace=Pace(job.limits.requests_per_minute),
+            breaker=Breaker(),
+            budget=budget,
+            doubts=Doubts(in_doubt_limit, resubmitted=before.get("in_doubt_resubmitted", 0)),
+        )
+        fleet = Fleet(orders, gate=gate, watch=Watch(timing, float(job.poll.task_timeout), draw), draw=draw)
         fleet.submits_before = before.get("submits", 0)
         return fleet
 
@@ -332,13 +337,14 @@ class Execution:
             return 0
         return mark(self._checkpoint, self._folders.data, self._options.retry, has_ids=self._has_ids)
 
-    def _make_pool(self, fleet: Fleet, api: Api, filing: Filing, monitor: Monitor, book: RuleBook) -> tuple[Pool, Any]:
+    def _make_pool(self, fleet: Fleet, api: Api, filing: Filing, monitor: Monitor, book: RuleBook) -> Pool:
         from batchfox.bodies import Bodies
+        from batchfox.ledger import Ledger, Unfiled
         from batchfox.media import MediaDoor
-        from batchfox.pool import Pool
+        from batchfox.pool import Limits, Pool
         from batchfox.recorder import Recorder
 
-        job, thread = self._job, self._threads["file"]
+        job, thread, clock = self._job, self._threads["file"], self._clock
         rows_per_part = job.output.rows_per_part
 
         class InThread:
@@ -346,21 +352,31 @@ class Execution:
                 return await asyncio.get_running_loop().run_in_executor(thread, filing.file, rows_per_part)
 
         recorder = Recorder(self._checkpoint, self._threads["record"])
+        ledger = Ledger(
+            recorder,
+            fleet.orders,
+            unfiled=Unfiled(self._checkpoint.unfiled(), rows_per_part, clock.now()),
+            first_slot=self._checkpoint.last_slot() + 1,
+            unix=clock.unix,
+            now=clock.now,
+            settled=monitor.settled,
+        )
         pool = Pool(
             fleet=fleet,
             sender=api,
             builder=Bodies(MediaDoor(job.media), book, self._threads["media"]),
             recorder=recorder,
+            ledger=ledger,
             filer=InThread(),
             observer=monitor,
-            clock=self._clock,
-            rows_per_part=rows_per_part,
-            first_slot=self._checkpoint.last_slot() + 1,
-            unfiled=self._checkpoint.unfiled(),
-            time_limit_s=None if job.limits.time is None else float(job.limits.time),
-            polls_per_minute=job.limits.polls_per_minute,
+            clock=clock,
+            limits=Limits(
+                time_s=None if job.limits.time is None else float(job.limits.time),
+                polls_per_minute=job.limits.polls_per_minute,
+            ),
         )
-        return pool, recorder
+        recorder.stamp = pool.stamp
+        return pool
 
     def _adopt(self, fleet: Fleet, pool: Pool) -> None:
         """Rows that an earlier execution left: tasks to watch on, submits in doubt, rows to try again."""
@@ -385,7 +401,8 @@ class Execution:
             self._source,
             fleet=fleet,
             preparer=preparer,
-            ledger=pool,
+            taker=pool,
+            ledger=pool.ledger,
             checkpoint=self._reader(),
             thread=self._threads["read"],
             has_ids=self._has_ids,
@@ -425,8 +442,8 @@ class Execution:
             limit_per_minute=self._job.limits.requests_per_minute,
             in_flight_limit=self._job.limits.in_flight,
             credits_limit=self._job.limits.credits,
-            is_cooling_for_s=max(fleet.pace.resumes_at - now, 0.0),
-            is_breaker_open=fleet.breaker.is_open,
+            is_cooling_for_s=max(fleet.gate.pace.resumes_at - now, 0.0),
+            is_breaker_open=fleet.gate.breaker.is_open,
         )
 
     # Closing.
@@ -435,7 +452,7 @@ class Execution:
         progress, fed, unix_s = pool.progress(), feed.fed, self._clock.unix()
         by_status = self._checkpoint.counts()
         is_finished = fleet.stopped is None
-        settled = dict(pool.tally.by_status)
+        settled = dict(pool.ledger.tally.by_status)
         is_short = any(number for status, number in settled.items() if status != "completed") or fed.ended_before
         exit_status = 3 if is_short else 0
         reason = None
@@ -445,7 +462,7 @@ class Execution:
             if fleet.stop_error is not None and fleet.stop_error.message:
                 reason = f"{reason} (the API said: {fleet.stop_error.message})"
         gone = int(self._checkpoint.query("SELECT count(*) FROM retry")[0][0]) if is_finished and marked else 0
-        self._checkpoint.put(latencies=fleet.timing.export())
+        self._checkpoint.put(latencies=fleet.watch.timing.export())
         history.end_run(
             self._checkpoint,
             self._run_record,
@@ -469,12 +486,12 @@ class Execution:
             submits=progress["submits"],
             polls=progress["polls"],
             throttles=progress["throttles"],
-            maybe_billed_twice=pool.tally.twice,
-            in_doubt_held=fleet.doubts_held,
-            prompt_tokens=pool.tally.prompt_tokens,
-            completion_tokens=pool.tally.completion_tokens,
-            credits_spent=fleet.budget.spent,
-            credits_in_doubt=fleet.budget.standing,
+            maybe_billed_twice=pool.ledger.tally.twice,
+            in_doubt_held=fleet.gate.doubts.held,
+            prompt_tokens=pool.ledger.tally.prompt_tokens,
+            completion_tokens=pool.ledger.tally.completion_tokens,
+            credits_spent=fleet.gate.budget.spent,
+            credits_in_doubt=fleet.gate.budget.standing,
             elapsed_s=progress["elapsed_s"],
             causes=monitor.causes.top(),
             retry_gone=gone,

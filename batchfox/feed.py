@@ -21,6 +21,7 @@ from batchfox.core.lifecycle import Life
 from batchfox.core.prepare import Invalid, Preparer
 from batchfox.core.row import Row
 from batchfox.errors import InputError
+from batchfox.ledger import Ledger
 
 ROWS_A_TURN = 32
 
@@ -31,15 +32,11 @@ class Rows(Protocol):
     def batches(self) -> Iterator[list[Row]]: ...
 
 
-class Ledger(Protocol):
-    """What the feed tells of rows."""
+class Taker(Protocol):
+    """Who takes the rows that are to be sent, and those that never will be."""
 
-    unfiled: dict[bytes, Done]
-
-    def record_block(self, block: int, rows: int, digest: bytes) -> None: ...
-    def settle_invalid(self, invalid: Invalid, again: Again | None) -> None: ...
     def begin(self, life: Life, again: Again | None) -> None: ...
-    def forget_filed(self) -> None: ...
+    def settle_invalid(self, invalid: Invalid, again: Again | None) -> None: ...
 
 
 class Fed(msgspec.Struct):
@@ -63,6 +60,7 @@ class Feed:
         *,
         fleet: Fleet,
         preparer: Preparer,
+        taker: Taker,
         ledger: Ledger,
         checkpoint: Checkpoint,
         thread: Executor,
@@ -74,6 +72,7 @@ class Feed:
         self._source = rows
         self._fleet = fleet
         self._preparer = preparer
+        self._taker = taker
         self._ledger = ledger
         self._checkpoint = checkpoint
         self._thread = thread
@@ -125,7 +124,7 @@ class Feed:
                 return
 
     async def _next(self, batches: Iterator[list[Row]]) -> list[tuple[Row, Done | None, Again | None]] | None:
-        self._ledger.forget_filed()
+        self._ledger.unfiled.forget_filed()
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._read, batches)
 
     def _read(self, batches: Iterator[list[Row]]) -> list[tuple[Row, Done | None, Again | None]] | None:
@@ -158,7 +157,7 @@ class Feed:
         block, rows = self._digest.block, self._digest.rows
         known = self._digests.get(block)
         if known is None or rows > known[0]:
-            self._ledger.record_block(block, rows, self._digest.digest())
+            self._ledger.note_block(block, rows, self._digest.digest())
             self._decide(row, done, again)
             return
         self._held.append((row, done, again))
@@ -183,17 +182,17 @@ class Feed:
         life = self._fleet.lives.get(row.key)
         if life is not None:
             self._meet(row, life)
-        elif row.key in self._ledger.unfiled:
-            self._pass_over(row, self._ledger.unfiled[row.key])
+        elif (recorded := self._ledger.unfiled.get(row.key)) is not None:
+            self._pass_over(row, recorded)
         elif done is not None and again is None:
             self._pass_over(row, done)
         else:
             self.fed.taken += 1
             prepared = self._preparer.prepare(row)
             if isinstance(prepared, Invalid):
-                self._ledger.settle_invalid(prepared, again)
+                self._taker.settle_invalid(prepared, again)
             else:
-                self._ledger.begin(prepared, again)
+                self._taker.begin(prepared, again)
 
     def _meet(self, row: Row, life: Life) -> None:
         if life.request is not None:

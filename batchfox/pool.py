@@ -8,26 +8,22 @@ the second leaves at once. Both lose nothing.
 from __future__ import annotations
 
 import asyncio
-import itertools
-from collections import Counter
 from collections.abc import Coroutine
 from typing import Any, Protocol
 
 import msgspec
 
-from batchfox.checkpoint import Again, Done, encode
+from batchfox.checkpoint import Again
 from batchfox.core.dispatch import Fleet
 from batchfox.core.event import Event, PollEvent, SubmitEvent, Unsendable
 from batchfox.core.lifecycle import Life, State
-from batchfox.core.outcome import Outcome
-from batchfox.core.prepare import Invalid, outcome_of
+from batchfox.core.prepare import Invalid
 from batchfox.feed import Feed
+from batchfox.ledger import PART_AGE_S, Ledger
 from batchfox.limiter import Limiter
 from batchfox.recorder import Recorder
 
 POLLS_ON_THE_WIRE = 100
-BYTES_PER_PART = 64 << 20
-PART_AGE_S = 15 * 60.0
 SHOW_EVERY_S = 0.5
 BEAT_EVERY_S = 1.0
 STOP_S = 5.0
@@ -49,15 +45,14 @@ class Builder(Protocol):
 
 
 class Filer(Protocol):
-    """Files recorded outcomes as a part."""
+    """Files recorded outcomes as a part, and returns their keys."""
 
     async def file(self) -> list[bytes]: ...
 
 
 class Observer(Protocol):
-    """Sees what happens. It may be slow or fail; the run goes on."""
+    """Sees the figures now and then. It may be slow or fail; the run goes on."""
 
-    def settled(self, outcome: Outcome) -> None: ...
     def show(self) -> None: ...
 
 
@@ -68,13 +63,12 @@ class Clock(Protocol):
     def unix(self) -> float: ...
 
 
-class Tally(msgspec.Struct):
-    """What this run settled."""
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """When a run stops submitting by itself. `idle_s`: this long with an API that takes nothing at all."""
 
-    by_status: Counter[str] = msgspec.field(default_factory=Counter)
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    twice: int = 0
+    time_s: float | None = None
+    idle_s: float = 86_400.0
+    polls_per_minute: float | None = None
 
 
 class Pool:
@@ -87,87 +81,56 @@ class Pool:
         sender: Sender,
         builder: Builder,
         recorder: Recorder,
+        ledger: Ledger,
         filer: Filer,
         observer: Observer,
         clock: Clock,
-        rows_per_part: int,
-        first_slot: int,
-        unfiled: dict[bytes, Done],
-        time_limit_s: float | None,
-        polls_per_minute: float | None,
-        idle_limit_s: float = 86_400.0,
+        limits: Limits,
     ) -> None:
         self.fleet = fleet
+        self.ledger = ledger
         self._sender = sender
         self._builder = builder
         self._recorder = recorder
         self._filer = filer
         self._observer = observer
         self._clock = clock
-        self._rows_per_part = rows_per_part
-        self._slots = itertools.count(first_slot)
-        self.unfiled = unfiled
-        self._unfiled_bytes = 0
-        self._first_unfiled_at: float | None = clock.now() if unfiled else None
-        self._filed: list[bytes] = []
-        self._old_parts: dict[bytes, int | None] = {}
-        self._large: set[bytes] = set()
-        self.tally = Tally()
+        self._limits = limits
         self._started_at = clock.now()
-        self._time_limit_s = time_limit_s
-        self._idle_limit_s = idle_limit_s
-        self._polls_limiter = Limiter(polls_per_minute) if polls_per_minute else None
-        self._limiter = Limiter(fleet.pace.per_minute)
+        self._limiter = Limiter(fleet.gate.pace.per_minute)
+        self._polls_limiter = Limiter(limits.polls_per_minute) if limits.polls_per_minute else None
         self._polling = 0
+        self._large: set[bytes] = set()
         self._wake_submit = asyncio.Event()
         self._wake_poll = asyncio.Event()
         self._wake_file = asyncio.Event()
         self._done = asyncio.Event()
         self._feed: Feed | None = None
-        self._stop_deadline: asyncio.TimerHandle | None = None
-        self._requests: set[asyncio.Task[None]] = set()
         self._group: asyncio.TaskGroup | None = None
+        self._requests: set[asyncio.Task[None]] = set()
 
-    # What the feed tells.
+    # Rows come in, from the checkpoint and from the feed.
+
+    def adopt(self, life: Life, old_part: int | None) -> None:
+        """A row that an earlier execution left, as the checkpoint has it."""
+        self.ledger.note_known(life, old_part)
+        outcome = self.fleet.adopt(life, self._clock.now(), self._clock.unix())
+        if outcome is not None:
+            self.ledger.record_outcome(life, outcome)
+        else:
+            self.ledger.record(life)
 
     def begin(self, life: Life, again: Again | None) -> None:
         """A new row, or one that gets fresh attempts."""
         if again is not None:
-            life.submits, life.unresolved = again.submits, again.unresolved
-            life.maybe_billed_twice = again.maybe_billed_twice
-            self._old_parts[life.key] = again.part
+            self.ledger.note_retry(life, again)
         self.fleet.offer(life)
         self._wake_submit.set()
 
-    def adopt(self, life: Life, old_part: int | None) -> None:
-        """A row that an earlier execution left, as the checkpoint has it."""
-        if old_part is not None:
-            self._old_parts[life.key] = old_part
-        outcome = self.fleet.adopt(life, self._clock.now(), self._clock.unix())
-        if outcome is not None:
-            self._record_outcome(life, outcome)
-        else:
-            self._record_life(life)
-
     def settle_invalid(self, invalid: Invalid, again: Again | None) -> None:
-        """A row that is never sent: its outcome is recorded at once."""
-        orders = self.fleet.orders
-        outcome = outcome_of(invalid, unix_s=self._clock.unix(), run_id=orders.run_id, run_date=orders.run_date)
-        row = invalid.row
-        life = Life(key=row.key, index=row.index, id=row.id, kept=invalid.kept, slot=next(self._slots))
-        old_part = None if again is None else again.part
-        self._recorder.group.add_row(life, encode(invalid.kept), old_part, outcome)
-        self._recorder.touch()
-        self._settled(row.key, outcome, 400)
-
-    def record_block(self, block: int, rows: int, digest: bytes) -> None:
-        self._recorder.group.blocks[block] = (rows, digest)
-
-    def forget_filed(self) -> None:
-        """No look-up among the finished keys is under way: keys filed meanwhile will be found there."""
-        for key in self._filed:
-            self.unfiled.pop(key, None)
-        self._filed.clear()
+        """A row that is never sent."""
+        self.ledger.record_invalid(invalid, again)
+        self._wake_filing()
 
     # The run.
 
@@ -176,6 +139,7 @@ class Pool:
         self._feed = feed
         async with asyncio.TaskGroup() as group:
             self._group = group
+            record = group.create_task(self._recorder.run(), name="record")
             loops = [
                 group.create_task(loop, name=name)
                 for name, loop in (
@@ -186,24 +150,18 @@ class Pool:
                     ("show", self._show_loop()),
                 )
             ]
-            record = group.create_task(self._recorder.run(), name="record")
             await self._done.wait()
             for task in (*loops, *self._requests):
                 task.cancel()
             await asyncio.gather(*loops, *self._requests, return_exceptions=True)
             self._recorder.close()
             await record
-        if self._stop_deadline is not None:
-            self._stop_deadline.cancel()
 
     async def file_rest(self) -> None:
-        """Files what is recorded and not filed yet, as the last part of this run."""
-        while self.unfiled:
-            keys = await self._filer.file()
-            if not keys:
-                return
-            for key in keys:
-                self.unfiled.pop(key, None)
+        """Files what is recorded and not filed yet, as the last parts of this run."""
+        while self.ledger.unfiled:
+            self.ledger.unfiled.filed(await self._filer.file(), self._clock.now())
+            self.ledger.unfiled.forget_filed()
 
     def request_stop(self) -> None:
         """First call: stop feeding, wait for the POSTs on the wire, leave. Second call: leave at once."""
@@ -213,58 +171,52 @@ class Pool:
         self.fleet.stop("signal")
         sending = self.fleet.sending()
         is_long = bool(self._large & sending) or any(self.fleet.lives[key].is_sync for key in sending)
-        loop = asyncio.get_running_loop()
-        self._stop_deadline = loop.call_later(STOP_LONG_S if is_long else STOP_S, self._done.set)
+        asyncio.get_running_loop().call_later(STOP_LONG_S if is_long else STOP_S, self._done.set)
         self._check_done()
 
     def _check_done(self) -> None:
-        feed_is_over = self._feed is not None and self._feed.fed.is_over
-        if feed_is_over and self.fleet.stopped is None:
+        feed = self._feed
+        if feed is None:
+            return
+        if feed.fed.is_over and not feed.fed.is_limited and self.fleet.stopped is None:
             self._abandon_orphans()
-        if self.fleet.is_done(is_input_over=feed_is_over):
+        if self.fleet.is_done(is_input_over=feed.fed.is_over):
             self._done.set()
-        if self.fleet.stopped is not None and self._feed is not None:
-            self._feed.has_room.set()
+        elif self.fleet.stopped is not None:
+            feed.has_room.set()
 
     def _abandon_orphans(self) -> None:
-        if self._feed is None or self._feed.fed.is_limited:
-            return
         for life in self.fleet.orphans():
             outcome = self.fleet.abandon(life, self._clock.unix())
             if outcome is None:
-                self._recorder.group.forgotten.append((life.slot,))
-                self._recorder.touch()
+                self.ledger.forget(life)
             else:
-                self._record_outcome(life, outcome)
+                self.ledger.record_outcome(life, outcome)
 
     async def _feed_loop(self, feed: Feed) -> None:
         await feed.run()
         self._check_done()
-        self._wake_submit.set()
+
+    # Submits: intent recorded → token → POST.
 
     async def _submit_loop(self) -> None:
         fleet = self.fleet
         while True:
             self._wake_submit.clear()
-            if fleet.pace.per_minute != self._limiter.per_minute:
-                self._limiter = Limiter(fleet.pace.per_minute)
-            wait_s: float | None = await self._limiter.ready_in_s()
+            if fleet.gate.pace.per_minute != self._limiter.per_minute:
+                self._limiter = Limiter(fleet.gate.pace.per_minute)
+            wait_s = await self._limiter.ready_in_s()
             now = self._clock.now()
-            chosen = fleet.submits(now, self._clock.unix(), self._limiter.ahead()) if wait_s == 0.0 else []
-            if chosen:
-                await self._send_all(chosen)
-                continue
-            self._check_limits(now)
-            if not wait_s:
-                due = fleet.next_submit_at(now)
-                wait_s = None if due is None else max(due - now, 0.001)
-                await self._sleep(self._wake_submit, wait_s)
-            else:
+            if wait_s > 0.0:
                 await asyncio.sleep(wait_s)
+            elif chosen := fleet.submits(now, self._clock.unix(), self._limiter.ahead()):
+                await self._send_all(chosen)
+            else:
+                self._check_limits(now)
+                due = fleet.next_submit_at(now)
+                await _sleep(self._wake_submit, None if due is None else max(due - now, 0.001))
 
     async def _send_all(self, chosen: list[Life]) -> None:
-        """Intent recorded → token → POST, for a few rows at once."""
-        group = self._recorder.group
         bodies: list[tuple[Life, bytes]] = []
         for life in chosen:
             body = await self._builder.build(life)
@@ -274,13 +226,8 @@ class Pool:
             if len(body) > LARGE_BODY:
                 self._large.add(life.key)
             bodies.append((life, body))
-        group = self._recorder.group
         for life, _ in bodies:
-            if life.slot:
-                group.add_record(life)
-            else:
-                life.slot = next(self._slots)
-                group.add_row(life, encode(life.kept), self._old_parts.pop(life.key, None))
+            self.ledger.record(life)
         await self._recorder.durable()
         for life, body in bodies:
             if self._may_send():
@@ -290,22 +237,18 @@ class Pool:
                 self._spawn(self._submit(life, body))
             else:
                 self.fleet.unsend(life, self._clock.now())
-                self._record_life(life)
+                self.ledger.record(life)
         self._check_done()
 
     def _may_send(self) -> bool:
-        return self.fleet.stopped is None and self.fleet.pace.is_open(self._clock.now())
-
-    def _spawn(self, request: Coroutine[Any, Any, None]) -> None:
-        assert self._group is not None
-        task = self._group.create_task(request)
-        self._requests.add(task)
-        task.add_done_callback(self._requests.discard)
+        return self.fleet.stopped is None and self.fleet.gate.pace.is_open(self._clock.now())
 
     async def _submit(self, life: Life, body: bytes) -> None:
         event = await self._sender.submit(body, is_sync=life.is_sync)
         self._large.discard(life.key)
         self._receive(life, event)
+
+    # Polls.
 
     async def _poll_loop(self) -> None:
         fleet = self.fleet
@@ -318,96 +261,70 @@ class Pool:
                 self._polling += 1
                 self._spawn(self._poll(life))
             due = fleet.next_poll_at() if self._polling < POLLS_ON_THE_WIRE else None
-            await self._sleep(self._wake_poll, None if due is None else max(due - now, 0.001))
+            await _sleep(self._wake_poll, None if due is None else max(due - now, 0.001))
 
     async def _poll(self, life: Life) -> None:
         assert life.task_id is not None
         try:
-            event = await self._sender.poll(life.task_id, sync_upstream=self.fleet.asks_upstream(life))
+            event = await self._sender.poll(life.task_id, sync_upstream=self.fleet.watch.asks_upstream(life))
         finally:
             self._polling -= 1
         self._receive(life, event)
 
+    def _spawn(self, request: Coroutine[Any, Any, None]) -> None:
+        assert self._group is not None
+        task = self._group.create_task(request)
+        self._requests.add(task)
+        task.add_done_callback(self._requests.discard)
+
     def _receive(self, life: Life, event: Event) -> None:
-        """Every reply comes through here: the fleet decides, the recorder remembers, whoever waits is woken."""
+        """Every reply comes through here: the fleet decides, the ledger remembers, whoever waits is woken."""
         before = life.state
         outcome = self.fleet.receive(life.key, event, self._clock.now(), self._clock.unix())
         if outcome is not None:
-            self._record_outcome(life, outcome)
+            self.ledger.record_outcome(life, outcome)
+            self._wake_filing()
         elif life.state is not before:
-            self._record_life(life)
-        if life.state is State.RUNNING:
+            self.ledger.record(life)
+        if life.state is State.RUNNING or self._polling >= POLLS_ON_THE_WIRE - 1:
             self._wake_poll.set()
-        else:
+        if life.state is not State.RUNNING:
             self._wake_submit.set()
-            if self._polling >= POLLS_ON_THE_WIRE - 1:
-                self._wake_poll.set()
             if self._feed is not None and self.fleet.room():
                 self._feed.has_room.set()
-        self._check_done()
+            self._check_done()
 
-    def _record_life(self, life: Life) -> None:
-        self._recorder.group.add_record(life)
-        self._recorder.touch()
+    # Parts, figures, limits.
 
-    def _record_outcome(self, life: Life, outcome: Outcome) -> None:
-        if life.slot:
-            size = self._recorder.group.add_outcome(life.slot, outcome)
-        else:
-            life.slot = next(self._slots)
-            self._recorder.group.add_row(life, encode(life.kept), self._old_parts.pop(life.key, None), outcome)
-            size = 400
-        self._recorder.touch()
-        self._settled(life.key, outcome, size)
-
-    def _settled(self, key: bytes, outcome: Outcome, size: int) -> None:
-        self.unfiled[key] = Done(status=outcome.status, row_index=outcome.row_index)
-        self._unfiled_bytes += size
-        if self._first_unfiled_at is None:
-            self._first_unfiled_at = self._clock.now()
-        tally = self.tally
-        tally.by_status[outcome.status] += 1
-        tally.twice += outcome.maybe_billed_twice
-        if outcome.answer is not None:
-            tally.prompt_tokens += outcome.answer.prompt_tokens or 0
-            tally.completion_tokens += outcome.answer.completion_tokens or 0
-        self._observer.settled(outcome)
-        if len(self.unfiled) >= self._rows_per_part or self._unfiled_bytes >= BYTES_PER_PART:
+    def _wake_filing(self) -> None:
+        if self.ledger.unfiled.is_full():
             self._wake_file.set()
 
     async def _file_loop(self) -> None:
+        unfiled = self.ledger.unfiled
         while True:
-            wait_s = PART_AGE_S
-            if self._first_unfiled_at is not None:
-                wait_s = max(self._first_unfiled_at + PART_AGE_S - self._clock.now(), 0.0)
-            await self._sleep(self._wake_file, wait_s)
+            closes_at = unfiled.closes_at()
+            wait_s = PART_AGE_S if closes_at is None else max(closes_at - self._clock.now(), 0.0)
+            await _sleep(self._wake_file, wait_s)
             self._wake_file.clear()
-            is_old = self._first_unfiled_at is not None and (self._clock.now() - self._first_unfiled_at >= PART_AGE_S)
-            if self._is_part_full() or is_old:
+            closes_at = unfiled.closes_at()
+            is_old = closes_at is not None and self._clock.now() >= closes_at
+            if unfiled.is_full() or is_old:
                 await self._recorder.durable()
-                self._unfiled_bytes = 0
-                self._filed += await self._filer.file()
-                self._first_unfiled_at = self._clock.now() if len(self.unfiled) > len(self._filed) else None
-
-    def _is_part_full(self) -> bool:
-        rows = len(self.unfiled) - len(self._filed)
-        return rows >= self._rows_per_part or self._unfiled_bytes >= BYTES_PER_PART
+                unfiled.filed(await self._filer.file(), self._clock.now())
+                self._wake_filing()
 
     async def _show_loop(self) -> None:
-        beat_at = 0.0
+        beat_at = float("-inf")
         while True:
             self._observer.show()
             now = self._clock.now()
             if now - beat_at >= BEAT_EVERY_S:
                 beat_at = now
                 self._check_limits(now)
-                self.beat()
+                self._recorder.group.progress = self.stamp()
+                self._recorder.touch()
             await asyncio.sleep(SHOW_EVERY_S)
-
-    def beat(self) -> None:
-        """Puts the run's figures on record, for `status` and for the next run."""
-        self._recorder.group.progress = self.stamp()
-        self._recorder.touch()
 
     def stamp(self) -> tuple[float, bytes, str]:
         """The figures as each group of records carries them: what a resume goes on counting from."""
@@ -415,14 +332,14 @@ class Pool:
 
     def progress(self) -> dict[str, Any]:
         """This run's figures."""
-        tally, fed = self.tally, self._feed.fed if self._feed else None
+        tally = self.ledger.tally
         return self.fleet.snapshot() | {
             "by_status": dict(tally.by_status),
             "prompt_tokens": tally.prompt_tokens,
             "completion_tokens": tally.completion_tokens,
             "maybe_billed_twice": tally.twice,
             "elapsed_s": self._clock.now() - self._started_at,
-            "fed": msgspec.to_builtins(fed) if fed is not None else {},
+            "fed": msgspec.to_builtins(self._feed.fed) if self._feed is not None else {},
             "stopped": self.fleet.stopped,
         }
 
@@ -431,21 +348,22 @@ class Pool:
         fleet = self.fleet
         if fleet.stopped is not None:
             return
-        opened_at = fleet.breaker.opened_at
-        is_late = self._time_limit_s is not None and now - self._started_at >= self._time_limit_s
-        if is_late or (opened_at is not None and now - opened_at >= self._idle_limit_s):
+        opened_at, time_s = fleet.gate.breaker.opened_at, self._limits.time_s
+        is_late = time_s is not None and now - self._started_at >= time_s
+        if is_late or (opened_at is not None and now - opened_at >= self._limits.idle_s):
             fleet.stop("time")
-        elif fleet.is_budget_binding and fleet.in_flight == 0:
+        elif fleet.gate.is_budget_binding and fleet.in_flight == 0:
             fleet.stop("credits")
         self._check_done()
 
-    async def _sleep(self, wake: asyncio.Event, wait_s: float | None) -> None:
-        """Until woken, or `wait_s` have passed."""
-        if wait_s is None:
-            await wake.wait()
-            return
-        timer = asyncio.get_running_loop().call_later(wait_s, wake.set)
-        try:
-            await wake.wait()
-        finally:
-            timer.cancel()
+
+async def _sleep(wake: asyncio.Event, wait_s: float | None) -> None:
+    """Until woken, or `wait_s` have passed."""
+    if wait_s is None:
+        await wake.wait()
+        return
+    timer = asyncio.get_running_loop().call_later(wait_s, wake.set)
+    try:
+        await wake.wait()
+    finally:
+        timer.cancel()

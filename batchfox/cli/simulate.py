@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from batchfox.simulator import Settings, Simulator
+    from batchfox.simulator import Simulator
 
 _HINTS = """\
 Serving until Ctrl-C. In a job file: [api] base_url = "{url}"; any key that begins with sk- is taken.
@@ -64,11 +64,12 @@ def command(host: str, port: int, state: Path | None, list_faults: bool, faults:
         _show_faults()
         return
     # aiohttp takes a tenth of a second to import: only who serves is to pay for it.
-    from batchfox.simulator import Settings, SettingsError, Simulator, StateError
+    from batchfox.simulator import Settings, SettingsError, Simulator, StateError, fastest_loop
 
     try:
         simulator = Simulator(Settings(faults=_rates(faults), **given), state=state, host=host, port=port)
-        caught = asyncio.run(_serve(simulator))
+        with asyncio.Runner(loop_factory=fastest_loop()) as runner:
+            caught = runner.run(_serve(simulator))
     except (SettingsError, StateError) as error:
         raise click.UsageError(str(error)) from error
     except OSError as error:
@@ -83,8 +84,10 @@ def _rates(faults: tuple[str, ...]) -> dict[str, float]:
         name, _, rate = fault.partition("=")
         try:
             rates[name] = float(rate)
-        except ValueError:
-            raise click.BadParameter(f'expected NAME=RATE, such as lost=0.01, found "{fault}"', param_hint="--fault")
+        except ValueError as error:
+            raise click.BadParameter(
+                f'expected NAME=RATE, such as lost=0.01, found "{fault}"', param_hint="--fault"
+            ) from error
     return rates
 
 

@@ -11,88 +11,50 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any, Literal
 
-import msgspec
-
 from batchfox.core.agenda import Agenda
-from batchfox.core.breaker import Breaker
-from batchfox.core.budget import Budget
 from batchfox.core.event import (
-    Accepted,
     Answer,
-    Answered,
     ApiError,
     Deferred,
     Doubted,
     Event,
     Halted,
-    Missing,
-    Refused,
-    Running,
-    TaskFailed,
-    Unheard,
-    Unreached,
-    Unsendable,
 )
-from batchfox.core.lifecycle import Life, Move, Overdue, Policy, Sent, State, Surroundings, advance
+from batchfox.core.gate import Gate, held
+from batchfox.core.lifecycle import Life, Overdue, Sent, State, Surroundings, Withheld, advance
 from batchfox.core.outcome import Outcome, Status
-from batchfox.core.pace import Pace
-from batchfox.core.timing import Timing, retry_delay_s
+from batchfox.core.settle import Orders, outcome_of
+from batchfox.core.timing import retry_delay_s
+from batchfox.core.watch import Watch
 
 StopCause = Literal["key", "gateway", "balance", "credits", "time", "signal", "machine", "asked"]
 # These end the watching too: what is in flight is for the next run.
 _LEAVING: tuple[StopCause, ...] = ("key", "gateway", "signal")
 LOOKAHEAD = 256
 LEAST_WAITING = 1000
-# `in_doubt_limit = "auto"`: this many resubmits, or this share of submits, whichever is more (contract.md).
 INTERRUPTED = Doubted(
     error=ApiError(code="interrupted", type="connection", message="the run ended while this POST was on the wire")
 )
-AUTO_DOUBTS = 100
-AUTO_DOUBT_SHARE = 0.01
-
-
-class Orders(msgspec.Struct, frozen=True, kw_only=True):
-    """What the job asks of the fleet."""
-
-    policy: Policy
-    in_flight: int
-    in_doubt_limit: int | None
-    task_timeout_s: float
-    run_id: str
-    run_date: str
 
 
 class Fleet:
     """All live rows. One instance a run."""
 
-    def __init__(
-        self, orders: Orders, *, pace: Pace, timing: Timing, breaker: Breaker, budget: Budget, draw: Callable[[], float]
-    ) -> None:
+    def __init__(self, orders: Orders, *, gate: Gate, watch: Watch, draw: Callable[[], float]) -> None:
         self.orders = orders
-        self.pace = pace
-        self.timing = timing
-        self.breaker = breaker
-        self.budget = budget
+        self.gate = gate
+        self.watch = watch
         self._draw = draw
         self.lives: dict[bytes, Life] = {}
         self._ready: deque[Life] = deque()
         self._retries = Agenda()
-        self._agenda = Agenda()
         self._sending: dict[bytes, float] = {}
-        self._polling: set[bytes] = set()
         self._running = 0
-        self._got_through_at = float("-inf")
-        self._polls_resume_at = 0.0
-        self._polls_throttled = 0
         self.stopped: StopCause | None = None
         self.stop_error: ApiError | None = None
         self.submits_sent = 0
         self.submits_before = 0
-        self.polls_sent = 0
-        self.doubts_resubmitted = 0
-        self.doubts_held = 0
         self.events: Counter[str] = Counter()
-        self.is_budget_binding = False
 
     # What stands.
 
@@ -124,10 +86,10 @@ class Fleet:
         return max(min(ahead, most - len(self.lives)), 0)
 
     def is_done(self, *, is_input_over: bool) -> bool:
-        """Nothing is left to do: all rows ended, or the run was stopped and what was in flight ended."""
+        """Nothing is left to do: all rows ended (orphans aside), or the run was stopped and nothing is in flight."""
         if self.stopped is not None:
             return self.in_flight == 0 or (self.stopped in _LEAVING and not self._sending)
-        return is_input_over and not self.lives
+        return is_input_over and self.in_flight == 0 and not self._ready and not self._retries
 
     # Rows come in.
 
@@ -143,22 +105,19 @@ class Fleet:
         assert life.key not in self.lives, life.id
         self.lives[life.key] = life
         if life.state is State.SENDING:
-            self.budget.standing += self._held(life)
+            self.gate.budget.reserve(held(life))
+            self.gate.budget.let_stand(held(life))
             move = advance(life, INTERRUPTED, self.orders.policy, self._around(None), now)
-            self._count_doubt(life)
+            self.gate.doubts.count(life, self.orders.policy)
             if move.state is State.SETTLED:
-                outcome = self._outcome(life, "in_doubt", None, unix_s)
+                outcome = outcome_of(life, self.orders, "in_doubt", None, unix_s)
                 self._forget(life)
                 return outcome
             return None
         if life.state is State.RUNNING:
             self._running += 1
-            age_s = max(unix_s - (life.submitted_at or unix_s), 0.0)
-            life.born = life.found_running_at = now - age_s
-            life.watched_since = now
-            life.polls_here = 0
-            self.budget.reserve(self._held(life))
-            self._agenda.put(life.key, now)
+            self.watch.take_up(life, now, unix_s)
+            self.gate.budget.reserve(held(life))
         return None
 
     def meet(self, key: bytes, life: Life, now: float) -> None:
@@ -182,30 +141,26 @@ class Fleet:
         if life.unresolved == 0 and life.submits == 0:
             return None
         status: Status = "in_doubt" if life.unresolved else "failed"
-        return self._outcome(life, status, None, unix_s)
+        return outcome_of(life, self.orders, status, None, unix_s)
 
     # What to do next.
 
     def submits(self, now: float, unix_s: float, most: int) -> list[Life]:
         """At most `most` rows that are to be POSTed now, each SENDING from here on."""
         chosen: list[Life] = []
-        if self.stopped is not None or not self.pace.is_open(now):
+        if self.stopped is not None:
             return chosen
+        width = self.gate.width(now, len(self._sending))
         most = min(most, self.orders.in_flight - self.in_flight)
-        if self.breaker.is_open:
-            most = min(most, 1 if self.breaker.allows(now, len(self._sending)) else 0)
+        most = most if width is None else min(most, width)
         around = self._around(None)
         while len(chosen) < most:
             life = self._next_ready(now)
             if life is None:
                 break
-            estimate = self.budget.estimate(life.group, life.listed)
-            self.is_budget_binding = not self.budget.may_spend(estimate)
-            if self.is_budget_binding:
+            if not self.gate.admit(life):
                 self._ready.appendleft(life)
                 break
-            self.budget.reserve(estimate)
-            life.estimate = estimate
             advance(life, Sent(unix_s=unix_s), self.orders.policy, around, now)
             self._sending[life.key] = now
             chosen.append(life)
@@ -223,45 +178,32 @@ class Fleet:
         self.submits_sent += 1
 
     def unsend(self, life: Life, now: float) -> None:
-        """A row that `submits` chose was not POSTed after all (the run is stopping)."""
+        """A row that `submits` chose was not POSTed after all (the run is stopping, or a cool-down began)."""
         del self._sending[life.key]
-        self.budget.release(life.estimate)
-        life.state = State.WAITING
+        self.gate.give_back(life)
+        advance(life, Withheld(), self.orders.policy, self._around(None), now)
         self._retries.put(life.key, now)
 
     def polls(self, now: float, most: int) -> list[Life]:
         """At most `most` rows whose task is to be asked about now."""
-        if now < self._polls_resume_at or self.stopped in _LEAVING:
+        if self.stopped in _LEAVING:
             return []
-        keys = self._agenda.take_due(now, most)
-        self._polling.update(keys)
-        self.polls_sent += len(keys)
-        return [self.lives[key] for key in keys]
-
-    def asks_upstream(self, life: Life) -> bool:
-        """Should this poll have the router refresh from upstream? Now and then, once a task is late; never again
-        after that brought `completed` without results (api.md)."""
-        return not life.shuns_upstream and life.polls_here >= 3 and life.polls_here % 3 == 0
+        return [self.lives[key] for key in self.watch.take_due(now, most)]
 
     def next_poll_at(self) -> float | None:
         """When the next poll is due; None: no task is being watched."""
-        if self.stopped in _LEAVING or (due := self._agenda.next_due()) is None:
-            return None
-        return max(due, self._polls_resume_at)
+        return None if self.stopped in _LEAVING else self.watch.next_at()
 
     def next_submit_at(self, now: float) -> float | None:
         """When the next submit may leave, as far as time decides it; None: only an event can bring one about."""
         if self.stopped is not None or self.in_flight >= self.orders.in_flight:
             return None
-        if self.breaker.is_open and self._sending:
+        if self.gate.breaker.is_open and self._sending:
             return None
-        if self.is_budget_binding and self.in_flight:
+        if self.gate.is_budget_binding and self.in_flight:
             return None
         due = now if self._ready else self._retries.next_due()
-        if due is None:
-            return None
-        opens = max(now, self.pace.resumes_at)
-        return max(due, opens, self.breaker.probe_at) if self.breaker.is_open else max(due, opens)
+        return None if due is None else max(due, self.gate.opens_at(now))
 
     # What came of it.
 
@@ -275,25 +217,27 @@ class Fleet:
             del self._sending[key]
             self._note_submit(life, event, sent_at, now)
         else:
-            self._polling.discard(key)
             life.polls += 1
             life.polls_here += 1
-            self._note_poll(life, event, move.state, now)
+            self.watch.note(life, event, now)
+        if isinstance(event, Halted):
+            self.stop(event.cause, event.error)
         match move.state:
             case State.RUNNING:
                 if sent_at is not None:
                     self._running += 1
-                elif now - life.watched_since >= self.orders.task_timeout_s:
+                elif self.watch.is_overdue(life, now):
                     move = advance(life, Overdue(), self.orders.policy, self._around(life), now)
             case State.WAITING:
                 self._queue_again(life, event, now)
             case _:
                 pass
         if move.state is State.SETTLED:
-            return self._settle(life, event, move, unix_s, was_running=sent_at is None)
+            status = move.status or "failed"
+            return self._settle(life, event, status, move.answer, unix_s, was_running=sent_at is None)
         if move.state is State.WAITING and sent_at is None:
             self._running -= 1
-            self.budget.release(self._held(life))
+            self.gate.note_end(life, event, was_running=True, charged=None)
         return None
 
     def _queue_again(self, life: Life, event: Event, now: float) -> None:
@@ -305,134 +249,30 @@ class Fleet:
             self._retries.put(life.key, now + delay_s)
 
     def _note_submit(self, life: Life, event: Event, sent_at: float, now: float) -> None:
-        """What a submit's reply tells about pace, money, and whether the API is there at all."""
-        budget = self.budget
-        match event:
-            case Accepted():
-                self._got_through_at = now
-                self.pace.accept(now)
-                self.breaker.succeed()
-                life.estimate = budget.learn(life.group, life.estimate, event.reserved)
-                self._agenda.put(life.key, now + self.timing.first_poll_s(life.group))
-            case Answered():
-                self._got_through_at = now
-                self.pace.accept(now)
-                self.breaker.succeed()
-            case Refused():
-                self.breaker.succeed()
-                budget.release(life.estimate)
-            case Unsendable():
-                budget.release(life.estimate)
-            case Deferred():
-                budget.release(life.estimate)
-                if event.scope == "rate":
-                    self.pace.throttle(now, sent_at, event.retry_after_s)
-                if event.scope == "service":
-                    self.breaker.fail(now)
-                else:
-                    self.breaker.succeed()
-            case Unreached():
-                budget.release(life.estimate)
-                self.breaker.fail(now)
-            case Doubted():
-                self.breaker.fail(now)
-                budget.let_stand(self._held(life))
-                self._count_doubt(life)
-            case Halted():
-                budget.release(life.estimate)
-                self.stop(event.cause, event.error)
-            case _:
-                raise AssertionError(event)
+        self.gate.note_submit(life, event, sent_at, now, self.orders.policy)
+        if life.state is State.RUNNING:
+            self.watch.begin(life, now)
 
-    def _count_doubt(self, life: Life) -> None:
-        """Resubmits of rows in doubt are bounded in a run; past the limit rows are held."""
-        policy = self.orders.policy
-        if life.state is State.WAITING:
-            self.doubts_resubmitted += 1
-        elif policy.in_doubt == "resubmit" and life.attempts < policy.attempts:
-            self.doubts_held += 1
-
-    def _note_poll(self, life: Life, event: Event, state: State, now: float) -> None:
-        """What a poll's reply tells about latencies, and when to ask next."""
-        match event:
-            case Answered() | TaskFailed():
-                low_s, high_s = life.found_running_at - life.born, now - life.born
-                self.timing.see(life.group, low_s, high_s, now)
-                return
-            case Running():
-                wait_s = self.timing.next_poll_s(life.group, now - life.born)
-            case Unheard(is_rate=True):
-                self._polls_throttled += 1
-                wait_s = retry_delay_s(life.unheard, self._draw(), event.retry_after_s)
-                self._polls_resume_at = max(self._polls_resume_at, now + (event.retry_after_s or 1.0))
-            case Unheard() | Missing():
-                wait_s = retry_delay_s(life.unheard + life.odd_replies, self._draw())
-            case Halted():
-                wait_s = 1.0
-                self.stop(event.cause, event.error)
-            case _:
-                raise AssertionError(event)
-        if state is State.RUNNING:
-            deadline = life.watched_since + self.orders.task_timeout_s
-            self._agenda.put(life.key, max(min(now + wait_s, deadline), now))
-
-    def _settle(self, life: Life, event: Event, move: Move, unix_s: float, *, was_running: bool) -> Outcome:
-        status = move.status or "failed"
+    def _settle(
+        self, life: Life, event: Event, status: Status, answer: Answer | None, unix_s: float, *, was_running: bool
+    ) -> Outcome:
         if was_running:
             self._running -= 1
-        outcome = self._outcome(life, status, move.answer, unix_s)
-        held = self._held(life)
-        if status == "completed":
-            self.budget.charge(held, held if outcome.credits is None else outcome.credits)
-        elif was_running and isinstance(event, TaskFailed):
-            self.budget.release(held)
-        elif was_running:
-            self.budget.let_stand(held)
+        outcome = outcome_of(life, self.orders, status, answer, unix_s)
+        self.gate.note_end(life, event, was_running=was_running, charged=outcome.credits)
         self._forget(life)
         return outcome
 
-    def _outcome(self, life: Life, status: Status, answer: Answer | None, unix_s: float) -> Outcome:
-        charged = answer.credits if answer is not None else None
-        is_charged = status == "completed" or life.unresolved > 0
-        submitted_at = life.submitted_at if life.submits else None
-        return Outcome(
-            row_index=life.index,
-            row_id=life.id,
-            status=status,
-            answer=answer,
-            error=None if status == "completed" else life.error,
-            model=life.model,
-            task_id=life.task_id,
-            credits=charged if charged is not None else life.reserved if is_charged else None,
-            http_status=life.http_status,
-            submits=life.submits,
-            maybe_billed_twice=life.maybe_billed_twice,
-            polls=life.polls,
-            submitted_at=submitted_at,
-            finished_at=unix_s,
-            latency_s=None if submitted_at is None else max(unix_s - submitted_at, 0.0),
-            request_hash=life.request_hash,
-            media=life.media,
-            run_id=self.orders.run_id,
-            run_date=self.orders.run_date,
-        )
-
     def _forget(self, life: Life) -> None:
-        self._agenda.drop(life.key)
+        self.watch.end(life.key)
         self._retries.drop(life.key)
         del self.lives[life.key]
 
-    def _held(self, life: Life) -> float:
-        return life.reserved if life.reserved is not None else life.estimate
-
     def _around(self, life: Life | None) -> Surroundings:
-        limit = self.orders.in_doubt_limit
-        if limit is None:
-            limit = max(AUTO_DOUBTS, int(AUTO_DOUBT_SHARE * (self.submits_before + self.submits_sent)))
         deferred_at = life.deferred_at if life is not None else None
         return Surroundings(
-            may_resubmit_doubt=self.doubts_resubmitted < limit,
-            others_get_through=deferred_at is not None and self._got_through_at >= deferred_at,
+            may_resubmit_doubt=self.gate.doubts.may_resubmit(self.submits_before + self.submits_sent),
+            others_get_through=deferred_at is not None and self.gate.got_through_at >= deferred_at,
         )
 
     def stop(self, cause: StopCause, error: ApiError | None = None) -> None:
@@ -446,13 +286,13 @@ class Fleet:
             "in_flight": self.in_flight,
             "waiting": self.waiting,
             "submits": self.submits_before + self.submits_sent,
-            "polls": self.polls_sent,
-            "throttles": self.pace.throttles,
-            "polls_throttled": self._polls_throttled,
-            "in_doubt_resubmitted": self.doubts_resubmitted,
-            "in_doubt_held": self.doubts_held,
-            "credits_spent": self.budget.spent,
-            "credits_reserved": self.budget.reserved,
-            "credits_standing": self.budget.standing,
-            "per_minute": self.pace.per_minute,
+            "polls": self.watch.polls,
+            "throttles": self.gate.pace.throttles,
+            "polls_throttled": self.watch.throttles,
+            "in_doubt_resubmitted": self.gate.doubts.resubmitted,
+            "in_doubt_held": self.gate.doubts.held,
+            "credits_spent": self.gate.budget.spent,
+            "credits_reserved": self.gate.budget.reserved,
+            "credits_standing": self.gate.budget.standing,
+            "per_minute": self.gate.pace.per_minute,
         }

@@ -56,9 +56,15 @@ class Sent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     unix_s: float
 
 
+class Withheld(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """The row's POST was not sent after all (the run is stopping, or a cool-down began): as if `Sent` had not been."""
+
+
 class Overdue(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The task was watched for `poll.task_timeout`, and polled at least once in this run."""
 
+
+AnyEvent = Event | Sent | Withheld | Overdue
 
 _ = State
 TABLE: dict[State, dict[type, frozenset[State]]] = {
@@ -71,6 +77,7 @@ TABLE: dict[State, dict[type, frozenset[State]]] = {
         Refused: frozenset({_.SETTLED}),
         Unsendable: frozenset({_.SETTLED}),
         Deferred: frozenset({_.WAITING, _.SETTLED}),
+        Withheld: frozenset({_.WAITING}),
         Unreached: frozenset({_.WAITING}),
         Halted: frozenset({_.WAITING}),
         Doubted: frozenset({_.WAITING, _.SETTLED}),
@@ -173,7 +180,7 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     others_get_through: bool = True
 
 
-def advance(life: Life, event: Event | Sent | Overdue, policy: Policy, around: Surroundings, now: float) -> Move:
+def advance(life: Life, event: AnyEvent, policy: Policy, around: Surroundings, now: float) -> Move:
     """Applies `event` to `life` and returns where it went. Raises `IllegalEventError`, changing nothing."""
     allowed = TABLE[life.state].get(type(event))
     if allowed is None:
@@ -184,14 +191,15 @@ def advance(life: Life, event: Event | Sent | Overdue, policy: Policy, around: S
     return move
 
 
-def _decide(life: Life, event: Event | Sent | Overdue, policy: Policy, around: Surroundings, now: float) -> Move:
+def _decide(life: Life, event: AnyEvent, policy: Policy, around: Surroundings, now: float) -> Move:
     match event:
         case Sent():
             life.submitted_at = event.unix_s
-            life.maybe_billed_twice = life.maybe_billed_twice or life.unresolved > 0
             life.task_id = None
             life.reserved = None
             return Move(state=State.SENDING)
+        case Withheld():
+            return WAIT
         case Accepted():
             _count_post(life)
             _forget_trouble(life)
@@ -206,12 +214,14 @@ def _decide(life: Life, event: Event | Sent | Overdue, policy: Policy, around: S
             life.http_status = event.http_status
             return Move(state=State.SETTLED, status="completed", answer=event.answer)
         case Refused():
+            _note_repeat(life)
             _note(life, event.error, event.http_status)
             return Move(state=State.SETTLED, status="failed")
         case Unsendable():
             _note(life, event.error, None)
             return Move(state=State.SETTLED, status="failed" if life.submits else "invalid")
         case Deferred():
+            _note_repeat(life)
             _note(life, event.error, event.http_status)
             return _defer(life, policy, around, now)
         case Unreached():
@@ -219,7 +229,10 @@ def _decide(life: Life, event: Event | Sent | Overdue, policy: Policy, around: S
             life.deferrals += 1
             return WAIT
         case Halted():
-            return WAIT if life.state is State.SENDING else RUN
+            if life.state is State.RUNNING:
+                return RUN
+            _note_repeat(life)
+            return WAIT
         case Doubted():
             _count_post(life)
             _note(life, event.error, event.http_status)
@@ -249,7 +262,13 @@ def _decide(life: Life, event: Event | Sent | Overdue, policy: Policy, around: S
             assert_never(event)
 
 
+def _note_repeat(life: Life) -> None:
+    """The row was POSTed: again, although an earlier POST was neither refused nor ended in a failed task?"""
+    life.maybe_billed_twice = life.maybe_billed_twice or life.unresolved > 0
+
+
 def _count_post(life: Life) -> None:
+    _note_repeat(life)
     life.submits += 1
     life.attempts += 1
     life.unresolved += 1

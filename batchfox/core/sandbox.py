@@ -2,7 +2,7 @@
 
 Jinja2's `ImmutableSandboxedEnvironment` keeps a template from Python's internals; what is added here keeps it from
 null ("None" in a paid prompt) and from eating the machine. Work is charged in characters to a budget that is refilled
-for every value rendered: a loop step or a call costs `_STEP`, text what it is long.
+for every value rendered: a step of a loop costs `_STEP`, a call `_CALL`, text what it is long.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from jinja2.utils import Namespace, missing
 from jinja2.visitor import NodeTransformer
 
 BUDGET = 64 * 1024 * 1024
-_STEP = 64
+_STEP = 256
+_CALL = 1024
 _MOST_BITS = 4096
 _MOST_RANGE = 100_000
 
@@ -98,7 +99,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return super().is_safe_attribute(obj, attr, value)
 
     def call(self, context: Context, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
-        self.charge(_STEP)
+        self.charge(_CALL)
         # A format method comes wrapped by the sandbox.
         method = getattr(obj, "__wrapped__", obj)
         owner = getattr(method, "__self__", None)

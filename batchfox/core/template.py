@@ -48,28 +48,32 @@ class Template:
 
     def __init__(self, text: str, place: str, sandbox: Sandbox) -> None:
         """Compiles `text`, which stands at `place`. Raises `JobError` with place and line if it is no template."""
-        tree = _parse(text, place, sandbox)
-        self.place = place
-        self.names = frozenset(name.name for name in tree.find_all(nodes.Name) if name.ctx == "load")
-        self.required = _required(tree)
-        self.is_whole = _is_whole(tree)
-        self._sandbox = sandbox
-        self._globals = {name: value for name, value in sandbox.globals.items() if name in self.names}
-        self._expression = self._column = ""
-        if self.is_whole:
-            # `need` would turn away bytes, which a whole value may be; what else it asks, `_plain` asks.
-            output = tree.body[0]
-            assert isinstance(output, nodes.Output)
-            self._expression = spell_expression(output.nodes[0])
-            if isinstance(output.nodes[0], nodes.Name) and not self._globals and self._expression != ROW:
-                self._column = self._expression
-            target = nodes.Name(_VALUE, "store", lineno=1, environment=sandbox)
-            tree.body = [nodes.Assign(target, output.nodes[0], lineno=1, environment=sandbox)]
         try:
+            tree = sandbox.parse(text)
+            _refuse_loading(tree, place)
+            self._keep(tree, sandbox)
+            if self.is_whole:
+                _assign(tree, sandbox)
             code = sandbox.compile(Guard().visit(tree), place)
         except TemplateSyntaxError as error:
-            raise _refuse(place, error) from error
+            raise JobError(f"{place}: line {error.lineno}: no valid template: {error.message}") from error
+        except RecursionError as error:
+            raise JobError(f"{place}: line 1: no valid template: nested too deep") from error
+        self.place = place
+        self._sandbox = sandbox
         self._jinja = JinjaTemplate.from_code(sandbox, code, {})
+
+    def _keep(self, tree: nodes.Template, sandbox: Sandbox) -> None:
+        """What rendering and `MissingVariables` need to know of the tree as it was written."""
+        self.names = frozenset(name.name for name in tree.find_all(nodes.Name) if name.ctx == "load")
+        self.required = _required(tree)
+        self._globals = {name: value for name, value in sandbox.globals.items() if name in self.names}
+        whole = _whole(tree)
+        self.is_whole = whole is not None
+        self._expression = spell_expression(whole) if whole is not None else ""
+        # The commonest of all, `{{ column }}`, needs no Jinja2.
+        is_column = isinstance(whole, nodes.Name) and not self._globals and whole.name != ROW
+        self._column = self._expression if is_column else ""
 
     def render(self, columns: dict[str, Any]) -> Any:
         """Text, or for one whole expression its value. Raises `TemplateFailure`, nothing else."""
@@ -121,26 +125,30 @@ def list_columns(columns: Iterable[str]) -> str:
     return (", ".join(names[:20]) or "none") + (f", and {len(names) - 20} more" if len(names) > 20 else "")
 
 
-def _parse(text: str, place: str, sandbox: Sandbox) -> nodes.Template:
-    try:
-        tree = sandbox.parse(text)
-    except TemplateSyntaxError as error:
-        raise _refuse(place, error) from error
+def _refuse_loading(tree: nodes.Template, place: str) -> None:
     for node in tree.find_all(_LOADING):
-        raise JobError(f"{place}: line {node.lineno}: a template cannot load another ({type(node).__name__.lower()})")
-    return tree
+        what = type(node).__name__.lower()
+        raise JobError(f"{place}: line {node.lineno}: no valid template: a template cannot load another ({what})")
 
 
-def _refuse(place: str, error: TemplateSyntaxError) -> JobError:
-    return JobError(f"{place}: line {error.lineno}: no valid template: {error.message}")
-
-
-def _is_whole(tree: nodes.Template) -> bool:
+def _whole(tree: nodes.Template) -> nodes.Expr | None:
+    """The one expression that a template consists of, or None."""
     match tree.body:
-        case [nodes.Output(nodes=[only])]:
-            return not isinstance(only, nodes.TemplateData)
+        case [nodes.Output(nodes=[only])] if not isinstance(only, nodes.TemplateData):
+            return only
         case _:
-            return False
+            return None
+
+
+def _assign(tree: nodes.Template, sandbox: Sandbox) -> None:
+    """Makes of one whole expression an assignment, so that its value can be had as it is. The tree is changed.
+
+    Nothing that a text would need is asked of it: it may be bytes. What is asked, `_plain` asks.
+    """
+    whole = _whole(tree)
+    assert whole is not None
+    target = nodes.Name(_VALUE, "store", lineno=1, environment=sandbox)
+    tree.body = [nodes.Assign(target, whole, lineno=1, environment=sandbox)]
 
 
 def _plain(value: Any, sandbox: Sandbox, name: str) -> Any:

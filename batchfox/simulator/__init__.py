@@ -10,7 +10,7 @@ from batchfox.simulator.faults import TABLE as FAULTS
 from batchfox.simulator.server import Simulator
 from batchfox.simulator.settings import Settings, SettingsError
 from batchfox.simulator.store import StateError
-from batchfox.simulator.thread import SimulatorThread
+from batchfox.simulator.thread import SimulatorThread, fastest_loop
 
 __all__ = [
     "FAULTS",
@@ -21,4 +21,5 @@ __all__ = [
     "StateError",
     "answer",
     "digest_of",
+    "fastest_loop",
 ]

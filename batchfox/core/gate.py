@@ -1,0 +1,138 @@
+"""The gate of submits: may one leave now, and what its reply tells about pace, money, and whether anybody is there.
+
+It joins the four things that hold a submit back: the pace, the breaker, the budget, and the bound on resubmits of rows
+in doubt. Times are the run's clock in seconds.
+"""
+
+from __future__ import annotations
+
+from batchfox.core.breaker import Breaker
+from batchfox.core.budget import Budget
+from batchfox.core.event import (
+    Accepted,
+    Answered,
+    Deferred,
+    Doubted,
+    Event,
+    Halted,
+    Refused,
+    TaskFailed,
+    Unreached,
+    Unsendable,
+)
+from batchfox.core.lifecycle import Life, Policy, State
+from batchfox.core.pace import Pace
+
+# `in_doubt_limit = "auto"`: this many resubmits, or this share of submits, whichever is more (contract.md).
+AUTO_DOUBTS = 100
+AUTO_DOUBT_SHARE = 0.01
+
+
+class Doubts:
+    """Resubmits of rows in doubt in one run: counted and bounded; past the limit rows are held."""
+
+    def __init__(self, limit: int | None, *, resubmitted: int = 0) -> None:
+        self._limit = limit
+        self.resubmitted = resubmitted
+        self.held = 0
+
+    def may_resubmit(self, submits: int) -> bool:
+        """`submits`: how many the run has sent so far."""
+        limit = max(AUTO_DOUBTS, int(AUTO_DOUBT_SHARE * submits)) if self._limit is None else self._limit
+        return self.resubmitted < limit
+
+    def count(self, life: Life, policy: Policy) -> None:
+        """A submit was found in doubt; where the row stands tells what was decided."""
+        if life.state is State.WAITING:
+            self.resubmitted += 1
+        elif policy.in_doubt == "resubmit" and life.attempts < policy.attempts:
+            self.held += 1
+
+
+class Gate:
+    """One run's gate."""
+
+    def __init__(self, *, pace: Pace, breaker: Breaker, budget: Budget, doubts: Doubts) -> None:
+        self.pace = pace
+        self.breaker = breaker
+        self.budget = budget
+        self.doubts = doubts
+        self.is_budget_binding = False
+        self.got_through_at = float("-inf")
+
+    def width(self, now: float, on_the_wire: int) -> int | None:
+        """How many submits may leave at once: none during a cool-down, one as a probe, None for no bound."""
+        if not self.pace.is_open(now):
+            return 0
+        if self.breaker.is_open:
+            return 1 if self.breaker.allows(now, on_the_wire) else 0
+        return None
+
+    def opens_at(self, now: float) -> float:
+        """When the next submit may leave, as far as pace and breaker go."""
+        opens = max(now, self.pace.resumes_at)
+        return max(opens, self.breaker.probe_at) if self.breaker.is_open else opens
+
+    def admit(self, life: Life) -> bool:
+        """Reserves what the row's next attempt may cost; False where the budget does not allow it."""
+        estimate = self.budget.estimate(life.group, life.listed)
+        self.is_budget_binding = not self.budget.may_spend(estimate)
+        if self.is_budget_binding:
+            return False
+        self.budget.reserve(estimate)
+        life.estimate = estimate
+        return True
+
+    def give_back(self, life: Life) -> None:
+        """The attempt did not take place after all."""
+        self.budget.release(life.estimate)
+
+    def note_submit(self, life: Life, event: Event, sent_at: float, now: float, policy: Policy) -> None:
+        """The reply to a submit that left at `sent_at`; the row has moved already."""
+        match event:
+            case Accepted():
+                self._got_through(now)
+                life.estimate = self.budget.learn(life.group, life.estimate, event.reserved)
+            case Answered():
+                self._got_through(now)
+            case Refused():
+                self.breaker.succeed()
+                self.give_back(life)
+            case Unsendable() | Halted():
+                self.give_back(life)
+            case Deferred():
+                self.give_back(life)
+                if event.scope == "rate":
+                    self.pace.throttle(now, sent_at, event.retry_after_s)
+                if event.scope == "service":
+                    self.breaker.fail(now)
+                else:
+                    self.breaker.succeed()
+            case Unreached():
+                self.give_back(life)
+                self.breaker.fail(now)
+            case Doubted():
+                self.breaker.fail(now)
+                self.budget.let_stand(held(life))
+                self.doubts.count(life, policy)
+            case _:
+                raise AssertionError(event)
+
+    def _got_through(self, now: float) -> None:
+        self.got_through_at = now
+        self.pace.accept(now)
+        self.breaker.succeed()
+
+    def note_end(self, life: Life, event: Event | None, *, was_running: bool, charged: float | None) -> None:
+        """A row's attempt is over: what was reserved for it is charged, released, or stands because nobody knows."""
+        if isinstance(event, Answered):
+            self.budget.charge(held(life), held(life) if charged is None else charged)
+        elif was_running and isinstance(event, TaskFailed):
+            self.budget.release(held(life))
+        elif was_running:
+            self.budget.let_stand(held(life))
+
+
+def held(life: Life) -> float:
+    """Credits that are set aside for a row's present attempt."""
+    return life.reserved if life.reserved is not None else life.estimate

@@ -1,0 +1,160 @@
+"""The rows of this run on their way into the checkpoint: what is recorded of each, and what is not filed yet.
+
+The loop's side of the recorder: it is told what became of a row and puts it into the group that is synced next.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Callable
+
+import msgspec
+
+from batchfox.checkpoint import Again, Done, encode
+from batchfox.core.lifecycle import Life
+from batchfox.core.outcome import Outcome
+from batchfox.core.prepare import Invalid, outcome_of
+from batchfox.core.settle import Orders
+from batchfox.recorder import Recorder
+
+BYTES_PER_PART = 64 << 20
+PART_AGE_S = 15 * 60.0
+_SMALL_ROW = 400
+
+
+class Tally(msgspec.Struct):
+    """What this execution settled."""
+
+    by_status: Counter[str] = msgspec.field(default_factory=Counter)
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    twice: int = 0
+
+    def see(self, outcome: Outcome) -> None:
+        self.by_status[outcome.status] += 1
+        self.twice += outcome.maybe_billed_twice
+        if outcome.answer is not None:
+            self.prompt_tokens += outcome.answer.prompt_tokens or 0
+            self.completion_tokens += outcome.answer.completion_tokens or 0
+
+
+class Unfiled:
+    """Keys whose outcome is recorded and not yet filed, so that a later row with the same id is known."""
+
+    def __init__(self, known: dict[bytes, Done], rows_per_part: int, now: float) -> None:
+        self._done = known
+        self._rows_per_part = rows_per_part
+        self._bytes = 0
+        self._filed: list[bytes] = []
+        self.first_at: float | None = now if known else None
+
+    def __bool__(self) -> bool:
+        return len(self._done) > len(self._filed)
+
+    def get(self, key: bytes) -> Done | None:
+        return self._done.get(key)
+
+    def add(self, key: bytes, done: Done, size: int, now: float) -> None:
+        self._done[key] = done
+        self._bytes += size
+        if self.first_at is None:
+            self.first_at = now
+
+    def is_full(self) -> bool:
+        """Does the next part close now, by its rows or its bytes?"""
+        return len(self._done) - len(self._filed) >= self._rows_per_part or self._bytes >= BYTES_PER_PART
+
+    def closes_at(self) -> float | None:
+        """When the next part closes by age."""
+        return None if self.first_at is None else self.first_at + PART_AGE_S
+
+    def filed(self, keys: list[bytes], now: float) -> None:
+        """These are in a part now. They stay known here until `forget_filed`."""
+        self._filed += keys
+        self._bytes = 0
+        self.first_at = now if self else None
+
+    def forget_filed(self) -> None:
+        """No look-up among the finished keys is under way: keys filed meanwhile will be found there."""
+        for key in self._filed:
+            self._done.pop(key, None)
+        self._filed.clear()
+
+
+class Ledger:
+    """What this run knows of its rows' records."""
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        orders: Orders,
+        *,
+        unfiled: Unfiled,
+        first_slot: int,
+        unix: Callable[[], float],
+        now: Callable[[], float],
+        settled: Callable[[Outcome], None],
+    ) -> None:
+        self._recorder = recorder
+        self._orders = orders
+        self.unfiled = unfiled
+        self._slots = itertools.count(first_slot)
+        self._old_parts: dict[bytes, int | None] = {}
+        self._unix = unix
+        self._now = now
+        self._on_settled = settled
+        self.tally = Tally()
+
+    def note_block(self, block: int, rows: int, digest: bytes) -> None:
+        """How far an input without ids is read, and the digest of the block up to there."""
+        self._recorder.group.blocks[block] = (rows, digest)
+
+    def note_retry(self, life: Life, again: Again) -> None:
+        """A finished row gets fresh attempts: what was paid before counts on."""
+        life.submits, life.unresolved = again.submits, again.unresolved
+        life.maybe_billed_twice = again.maybe_billed_twice
+        self._old_parts[life.key] = again.part
+
+    def note_known(self, life: Life, old_part: int | None) -> None:
+        """A row from the checkpoint, which will replace an outcome in `old_part`, where that is not None."""
+        if old_part is not None:
+            self._old_parts[life.key] = old_part
+
+    def record(self, life: Life) -> None:
+        """Where the row stands now. An intent is on disk only once `recorder.durable` has returned."""
+        group = self._recorder.group
+        if life.slot:
+            group.add_record(life)
+        else:
+            life.slot = next(self._slots)
+            group.add_row(life, encode(life.kept), self._old_parts.pop(life.key, None))
+        self._recorder.touch()
+
+    def record_outcome(self, life: Life, outcome: Outcome) -> None:
+        """How the row ended."""
+        size = _SMALL_ROW
+        if life.slot:
+            size += self._recorder.group.add_outcome(life.slot, outcome)
+        else:
+            life.slot = next(self._slots)
+            self._recorder.group.add_row(life, encode(life.kept), self._old_parts.pop(life.key, None), outcome)
+        self._recorder.touch()
+        self.unfiled.add(life.key, Done(status=outcome.status, row_index=outcome.row_index), size, self._now())
+        self.tally.see(outcome)
+        self._on_settled(outcome)
+
+    def record_invalid(self, invalid: Invalid, again: Again | None) -> None:
+        """A row that is never sent."""
+        row = invalid.row
+        life = Life(key=row.key, index=row.index, id=row.id, kept=invalid.kept)
+        if again is not None:
+            self.note_retry(life, again)
+        orders = self._orders
+        outcome = outcome_of(invalid, unix_s=self._unix(), run_id=orders.run_id, run_date=orders.run_date)
+        self.record_outcome(life, outcome)
+
+    def forget(self, life: Life) -> None:
+        """The row left no trace: nothing was paid, and the input no longer has it."""
+        self._recorder.group.forgotten.append((life.slot,))
+        self._recorder.touch()

@@ -1,0 +1,361 @@
+"""Every fault by its name, and that chance is a function: of seed, request and number, not of order or time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from statistics import median
+from typing import Any
+
+import aiohttp
+import pytest
+
+from batchfox.simulator import FAULTS, Settings, Simulator, answer, digest_of
+from batchfox.simulator.draws import draw
+from batchfox.simulator.latency import parse_latency
+
+SUBMIT = "/v1/llm/generations"
+HEADERS = {"Authorization": "Bearer sk-test", "User-Agent": "batchfox/test"}
+REQUEST: dict[str, Any] = {"model": "gemini-2.5-pro", "prompt": "count 1 to 3"}
+STREAMED = REQUEST | {"stream": True}
+SHORT = aiohttp.ClientTimeout(total=0.1)
+
+
+@asynccontextmanager
+async def serving(**settings: Any) -> AsyncIterator[tuple[Simulator, aiohttp.ClientSession]]:
+    settings.setdefault("latency", "constant:0")
+    async with (
+        Simulator(Settings(**settings)) as simulator,
+        aiohttp.ClientSession(simulator.url, headers=HEADERS) as client,
+    ):
+        yield simulator, client
+
+
+async def call(client: aiohttp.ClientSession, method: str, path: str, body: Any = None) -> tuple[str, bytes]:
+    """What a client sees: the status as text or the name of what went wrong, and the body."""
+    try:
+        async with client.request(method, path, json=body, timeout=SHORT, allow_redirects=False) as reply:
+            content = await reply.read()
+    except (aiohttp.ClientError, TimeoutError) as error:
+        return type(error).__name__, b""
+    try:
+        json.loads(content)
+    except UnicodeDecodeError:
+        return f"{reply.status} not utf-8", content
+    except ValueError:
+        return f"{reply.status} no json", content
+    return str(reply.status), content
+
+
+async def submit(client: aiohttp.ClientSession, request: dict[str, Any] = REQUEST) -> str:
+    async with client.post(SUBMIT, json=request) as reply:
+        task = await reply.json()
+    return str(task["id"])
+
+
+async def poll(client: aiohttp.ClientSession, task_id: str, *, sync_upstream: bool = False) -> dict[str, Any]:
+    params = {"sync_upstream": "true"} if sync_upstream else {}
+    async with client.get(f"/v1/tasks/{task_id}", params=params) as reply:
+        said: dict[str, Any] = await reply.json()
+    return said
+
+
+SUBMIT_FAULTS = {
+    "reset_before": ("ClientOSError", "reset"),
+    "hang_before": ("ServerTimeoutError|TimeoutError", "hang"),
+    "http_500_before": ("500", "500"),
+    "redirect_307": ("307 no json", "307"),
+    "refuse_429": ("429", "429"),
+    "refuse_503": ("503", "503"),
+    "refuse_503_html": ("503 no json", "503"),
+    "no_channel": ("422", "422"),
+    "refuse_403_model": ("403", "403"),
+    "refuse_no_model": ("422", "422"),
+    "refuse_options": ("422", "422"),
+    "lost": ("ServerDisconnectedError", None),
+    "reset_after": ("ClientOSError", None),
+    "hang": ("ServerTimeoutError|TimeoutError", None),
+    "http_500": ("500", None),
+    "http_502": ("502 no json", None),
+    "http_504": ("504 no json", None),
+    "http_408": ("408", None),
+    "http_520": ("520 no json", None),
+    "html_200": ("200 no json", None),
+    "truncated_200": ("200 no json", None),
+    "cut_200": ("ClientPayloadError", None),
+    "empty_200": ("200 no json", None),
+    "not_utf8_200": ("200 not utf-8", None),
+    "wrong_json_200": ("200", None),
+    "slow_answer": ("200", None),
+}
+
+
+@pytest.mark.parametrize("name", SUBMIT_FAULTS)
+async def test_a_submit_fault_looks_right_and_is_billed_right(name: str) -> None:
+    seen, refused = SUBMIT_FAULTS[name]
+    async with serving(faults={name: 1.0}, slow_s=0.02) as (simulator, client):
+        found, content = await call(client, "POST", SUBMIT, REQUEST)
+        assert found in seen.split("|")
+        totals = simulator.book()["totals"]
+        assert totals["submits_refused"] == ({} if refused is None else {refused: 1})
+        assert totals["submits_accepted"] == (1 if refused is None else 0)
+        if refused is None:
+            (entry,) = simulator.book()["entries"]
+            assert entry["fault"] == name
+            assert entry["answered"] == (name == "slow_answer")
+            assert (await poll(client, entry["task_id"]))["results"] == [answer(REQUEST)]
+        if name == "no_channel":
+            error = json.loads(content)["error"]
+            assert (error["type"], error["code"]) == ("service_unavailable_error", "no_compatible_channel")
+
+
+POLL_FAULTS = {
+    "poll_500": "500",
+    "poll_502_html": "502 no json",
+    "poll_429": "429",
+    "poll_hang": "ServerTimeoutError|TimeoutError",
+    "poll_reset": "ClientOSError",
+    "poll_truncated": "200 no json",
+    "poll_cut": "ClientPayloadError",
+    "poll_404": "404",
+    "poll_not_utf8": "200 not utf-8",
+}
+
+
+@pytest.mark.parametrize("name", POLL_FAULTS)
+async def test_a_poll_fault_looks_right_and_passes(name: str) -> None:
+    async with serving(faults={name: 1.0}) as (simulator, client):
+        task_id = await submit(client)
+        seen, _ = await call(client, "GET", f"/v1/tasks/{task_id}")
+        # aiohttp itself sends a GET again whose kept connection was reset.
+        assert seen in POLL_FAULTS[name].split("|")
+        simulator.control(faults={})
+        assert (await poll(client, task_id))["status"] == "completed"
+
+
+async def test_poll_faults_are_drawn_for_each_poll() -> None:
+    async with serving(faults={"poll_500": 0.5}) as (_, client):
+        task_id = await submit(client)
+        seen = {(await call(client, "GET", f"/v1/tasks/{task_id}"))[0] for _ in range(20)}
+        assert seen == {"200", "500"}
+
+
+async def test_null_results_pass_when_asked_without_sync_upstream() -> None:
+    async with serving(faults={"null_results": 1.0}) as (simulator, client):
+        task_id = await submit(client)
+        found = [await poll(client, task_id, sync_upstream=True) for _ in range(12)]
+        assert {said["status"] for said in found} == {"completed"}
+        assert {json.dumps(said["results"]) for said in found} == {"null", "[]"}
+        assert (await poll(client, task_id))["results"] == [answer(REQUEST)]
+        simulator.control(faults={"null_results_cached": 1.0})
+        assert not (await poll(client, task_id))["results"]
+
+
+async def test_an_unknown_status_word_means_not_finished() -> None:
+    async with serving(faults={"unknown_status": 1.0}) as (_, client):
+        task_id = await submit(client)
+        found = [await poll(client, task_id) for _ in range(3)]
+        assert [said["status"] for said in found] == ["moderating", "moderating", "completed"]
+        assert found[0]["results"] is None
+
+
+async def test_legacy_results() -> None:
+    async with serving(faults={"legacy_results": 1.0}) as (_, client):
+        said = await poll(client, await submit(client))
+        assert said["results"][0]["message"] == answer(REQUEST)["choices"][0]["message"]
+
+
+@pytest.mark.parametrize("name", ["task_failed", "task_rejected"])
+async def test_a_failed_task_says_why_and_costs_nothing(name: str) -> None:
+    async with serving(faults={name: 1.0}) as (simulator, client):
+        said = await poll(client, await submit(client))
+        assert (said["status"], said["results"]) == ("failed", None)
+        assert said["error"].keys() == {"code", "message", "type"}
+        assert said["error"]["type"] == "task_error"
+        assert said["usage"]["credits_charged"] == 0
+        assert simulator.book()["totals"]["credits_charged"] == 0
+
+
+async def test_a_rejection_recurs_and_a_failure_is_drawn_anew() -> None:
+    async with serving(faults={"task_failed": 0.5, "task_rejected": 0.5}) as (_, client):
+        by_request: dict[str, set[str]] = {}
+        for prompt in "abcdefghij":
+            ends = by_request.setdefault(prompt, set())
+            for _ in range(8):
+                said = await poll(client, await submit(client, REQUEST | {"prompt": prompt}))
+                ends.add(said["error"]["code"] if said["error"] else "completed")
+        rejected = [ends for ends in by_request.values() if ends <= {"content_policy_violation", "invalid_param"}]
+        others = [ends for ends in by_request.values() if ends == {"upstream_error", "completed"}]
+        assert all(len(ends) == 1 for ends in rejected)
+        assert rejected
+        assert len(rejected) + len(others) == len(by_request)
+
+
+async def test_stuck_late_and_expired_tasks() -> None:
+    async with serving(latency="constant:0.01") as (simulator, client):
+        simulator.control(faults={"stuck": 1.0})
+        stuck = await submit(client, REQUEST | {"prompt": "stuck"})
+        simulator.control(faults={"late": 1.0})
+        late = await submit(client, REQUEST | {"prompt": "late"})
+        simulator.control(faults={"expired": 1.0}, latency="constant:0")
+        expired = await submit(client, REQUEST | {"prompt": "expired"})
+        assert (await call(client, "GET", f"/v1/tasks/{expired}"))[0] == "404"
+        assert (await poll(client, stuck))["status"] in ("pending", "processing")
+        entries = simulator.book()["entries"]
+        assert [entry["fate"] for entry in entries] == ["stuck", "late", "expired"]
+        assert entries[0]["finish_at"] is None
+        assert entries[1]["finish_at"] - entries[1]["created"] == pytest.approx(0.2)
+        assert late != stuck
+
+
+SYNC_FATES = {"task_failed": ("500", 1), "task_rejected": ("422", 0), "expired": ("504", 1), "stuck": ("Timeout", 1)}
+
+
+@pytest.mark.parametrize("fate", SYNC_FATES)
+async def test_fates_of_a_synchronous_submit(fate: str) -> None:
+    seen, billed = SYNC_FATES[fate]
+    async with serving(faults={fate: 1.0}) as (simulator, client):
+        found, _ = await call(client, "POST", SUBMIT, REQUEST | {"sync": True})
+        assert seen in found
+        assert simulator.book()["totals"]["submits_accepted"] == billed
+
+
+def events(text: str) -> list[tuple[str, Any]]:
+    found = []
+    for part in text.strip().split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in part.split("\n"))
+        found.append((fields.get("event", ""), json.loads(fields["data"])))
+    return found
+
+
+async def stream(client: aiohttp.ClientSession, task_id: str) -> list[tuple[str, Any]]:
+    async with client.get(f"{SUBMIT}/{task_id}/stream") as reply:
+        assert reply.content_type == "text/event-stream"
+        return events(await reply.text())
+
+
+def joined(found: list[tuple[str, Any]], field: str) -> str:
+    deltas = [data["choices"][0]["delta"] for name, data in found if name in ("chunk", "")]
+    return "".join(delta.get(field, "") for delta in deltas)
+
+
+async def test_a_stream_tells_the_whole_answer_and_the_reasoning() -> None:
+    async with serving(latency="constant:0.05") as (_, client):
+        async with client.post(SUBMIT, json=STREAMED) as reply:
+            task = await reply.json()
+        assert task["stream"] == {"url": f"{SUBMIT}/{task['id']}/stream"}
+        found = await stream(client, task["id"])
+        assert found[-1] == ("done", {"total_chunks": len(found) - 1})
+        whole = answer(STREAMED)
+        assert joined(found, "content") == whole["choices"][0]["message"]["content"]
+        assert joined(found, "reasoning_content")
+        assert found[-2][1]["choices"][0]["finish_reason"] == "stop"
+        polled = await poll(client, task["id"])
+        assert polled["results"] == [whole]
+        assert "reasoning" not in json.dumps(polled["results"])
+        assert polled["data"] == {"content": joined(found, "content")}
+        assert await stream(client, task["id"]) == found
+
+
+async def test_sync_and_stream_answer_with_the_events() -> None:
+    request = STREAMED | {"sync": True, "reasoning": False}
+    async with serving() as (simulator, client):
+        async with client.post(SUBMIT, json=request) as reply:
+            found = events(await reply.text())
+        assert joined(found, "content") == answer(request)["choices"][0]["message"]["content"]
+        assert joined(found, "reasoning_content") == ""
+        assert simulator.book()["entries"][0]["answered"]
+
+
+async def test_a_task_without_stream_has_none() -> None:
+    async with serving() as (_, client):
+        found, _ = await call(client, "GET", f"{SUBMIT}/{await submit(client)}/stream")
+        assert found == "404"
+
+
+async def test_stream_faults() -> None:
+    async with serving(slow_s=0.02) as (simulator, client):
+        task_id = await submit(client, STREAMED)
+        simulator.control(faults={"stream_cut": 1.0})
+        assert (await call(client, "GET", f"{SUBMIT}/{task_id}/stream"))[0] == "ClientPayloadError"
+        simulator.control(faults={"stream_error": 1.0})
+        found = await stream(client, task_id)
+        assert found[-1][0] == "error"
+        assert found[-1][1]["message"]
+        simulator.control(faults={"stream_slow": 1.0, "stream_unnamed": 1.0})
+        found = await stream(client, task_id)
+        assert [name for name, _ in found] == [""] * (len(found) - 1) + ["done"]
+        simulator.control(faults={"task_failed": 1.0})
+        found = await stream(client, await submit(client, STREAMED))
+        assert found[-1][0] == "error"
+
+
+def test_every_fault_has_its_test() -> None:
+    others = {
+        "task_failed",
+        "task_rejected",
+        "stuck",
+        "expired",
+        "late",
+        "unknown_status",
+        "legacy_results",
+        "null_results",
+        "null_results_cached",
+        "stream_cut",
+        "stream_error",
+        "stream_slow",
+        "stream_unnamed",
+    }
+    assert {fault.name for fault in FAULTS} == SUBMIT_FAULTS.keys() | POLL_FAULTS.keys() | others
+    billed = {fault.name for fault in FAULTS if fault.where == "submit" and fault.is_task_made}
+    assert billed == {name for name, (_, refused) in SUBMIT_FAULTS.items() if refused is None}
+
+
+async def test_an_outage_that_closes_connections_ends() -> None:
+    async with serving(outage="close") as (simulator, client):
+        assert (await call(client, "POST", SUBMIT, REQUEST))[0] == "ServerDisconnectedError"
+        assert simulator.book()["totals"]["submits_refused"] == {"close": 1}
+        async with client.post("/__control", json={"outage": None}):
+            pass
+        assert (await call(client, "POST", SUBMIT, REQUEST))[0] == "200"
+
+
+async def test_the_same_seed_gives_the_same_in_any_order() -> None:
+    mixed = {"task_failed": 0.3, "refuse_503": 0.3, "stuck": 0.3, "late": 0.3, "empty_200": 0.2}
+    prompts = list("abcdefghijklmnop")
+
+    async def rehearse(seed: int, order: list[str]) -> list[tuple[Any, ...]]:
+        async with serving(seed=seed, latency="lognormal:2,0.5", faults=mixed) as (simulator, client):
+            for prompt in order:
+                await call(client, "POST", SUBMIT, REQUEST | {"prompt": prompt})
+            return sorted(
+                (entry["prompt_head"], entry["fate"], entry["fault"] or "", round((entry["finish_at"] or 0) and 1))
+                for entry in simulator.book()["entries"]
+            )
+
+    first = await rehearse(1, prompts)
+    assert await rehearse(1, prompts[::-1]) == first
+    assert await rehearse(2, prompts) != first
+
+
+@pytest.mark.parametrize(
+    ("text", "low", "high"),
+    [
+        ("constant:1", 1.0, 1.0),
+        ("uniform:2,4", 2.8, 3.2),
+        ("lognormal:2,0.5", 1.9, 2.1),
+        ("bimodal:1,30,0.1", 0.95, 1.05),
+    ],
+)
+def test_latencies_have_their_median(text: str, low: float, high: float) -> None:
+    latency = parse_latency(text)
+    drawn = [latency.seconds(draw(7, "first", number), draw(7, "second", number)) for number in range(3000)]
+    assert low <= median(drawn) <= high
+    if text.startswith("bimodal"):
+        assert sum(second > 10 for second in drawn) == pytest.approx(300, abs=60)
+
+
+def test_the_digest_is_blake2b_128_of_sorted_compact_json() -> None:
+    assert digest_of({"b": 1, "a": "é"}) == digest_of({"a": "é", "b": 1})
+    assert len(digest_of({})) == 32
