@@ -35,7 +35,7 @@ class Bodies:
         if all(isinstance(medium.value, str) and medium.value.startswith(_REMOTE) for medium in media):
             life.media = ["url"] * len(media)
             body = _encode(request)
-            return self._checked(life, body, check_body(body, request))
+            return self._checked(life, body, check_body(body, request, self._book))
         loop = asyncio.get_running_loop()
         body, complaints = await loop.run_in_executor(self._thread, self._build_with_files, life)
         return self._checked(life, body, complaints)
@@ -48,7 +48,7 @@ class Bodies:
         request, life.media = sent
         complaints = check(request, self._book, final=True)
         body = _encode(request)
-        return body, [*complaints, *check_body(body, request)]
+        return body, [*complaints, *check_body(body, request, self._book)]
 
     def _checked(self, life: Life, body: bytes, complaints: list[Complaint]) -> bytes | Unsendable:
         refusals = [complaint for complaint in complaints if complaint.severity == "refusal"]

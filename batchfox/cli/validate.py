@@ -24,7 +24,7 @@ def command(job: str | None, as_json: bool, **values: Any) -> int:
     import msgspec
 
     from batchfox.errors import BatchfoxError
-    from batchfox.execution import output_root
+    from batchfox.opening import output_root
     from batchfox.survey import Surveyor, describe
 
     read = read_job(job, values)

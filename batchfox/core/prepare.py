@@ -13,7 +13,7 @@ from batchfox.core.outcome import Outcome
 from batchfox.core.prices import Price, estimate
 from batchfox.core.render import Renderer, request_hash
 from batchfox.core.row import Row
-from batchfox.core.rules import Complaint, RuleBook, check, rewrite_shorts
+from batchfox.core.rules import Complaint, RuleBook, check, rewrite
 from batchfox.core.shape import shape_of
 
 UNREADABLE = "unreadable_row"
@@ -50,7 +50,7 @@ class Preparer:
         request = self._renderer.render(row)
         if isinstance(request, Complaint):
             return Invalid(row=row, kept=kept, error=_error_of([request]))
-        request = rewrite_shorts(request)
+        request = rewrite(request)
         refusals = [found for found in check(request, self._book, final=False) if found.severity == "refusal"]
         model = request.get("model")
         if refusals:

@@ -1,0 +1,192 @@
+"""Puts a run together: the pure core and the hands it needs, as the job says. Nothing here runs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from batchfox.bodies import Bodies
+from batchfox.checkpoint import Checkpoint
+from batchfox.core.breaker import Breaker
+from batchfox.core.budget import Budget
+from batchfox.core.carry import Carry
+from batchfox.core.dispatch import Fleet
+from batchfox.core.gate import Doubts, Gate
+from batchfox.core.job import Job
+from batchfox.core.lifecycle import Policy
+from batchfox.core.outcome import COLUMNS, EXTRA
+from batchfox.core.pace import Pace
+from batchfox.core.prepare import Preparer
+from batchfox.core.render import MissingVariables, Renderer
+from batchfox.core.row import Row
+from batchfox.core.rulebook import RuleBook
+from batchfox.core.settle import Orders
+from batchfox.core.timing import Timing
+from batchfox.core.watch import Watch
+from batchfox.errors import JobError
+from batchfox.feed import Feed
+from batchfox.filing import Filing, Folders
+from batchfox.ledger import Ledger, Unfiled
+from batchfox.media import MediaDoor
+from batchfox.monitor import Monitor
+from batchfox.pool import Clock, Limits, Pool, Sender
+from batchfox.recorder import Recorder
+
+if TYPE_CHECKING:
+    from batchfox.history import Run
+    from batchfox.log import Log
+    from batchfox.source import Source
+
+
+def own_columns() -> set[str]:
+    """Names that the output itself uses."""
+    return {*COLUMNS, EXTRA}
+
+
+class Workshop:
+    """The threads and connections of one execution; all end with the stack."""
+
+    def __init__(self, stack: contextlib.ExitStack, path: Path) -> None:
+        self._stack = stack
+        self._path = path
+        self.checkpoint = self.connect()
+
+    def thread(self, name: str) -> ThreadPoolExecutor:
+        """A thread of its own."""
+        return self._stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix=name))
+
+    def connect(self, *, read_only: bool = False) -> Checkpoint:
+        """A connection of its own to the checkpoint."""
+        return self._stack.enter_context(contextlib.closing(Checkpoint(self._path, read_only=read_only)))
+
+
+def make_fleet(job: Job, run: Run, learned: bytes | None) -> Fleet:
+    """The fleet as the job orders it, with what earlier runs learned and spent."""
+    policy = Policy(
+        attempts=job.retry.attempts,
+        failed=job.retry.failed,
+        in_doubt=job.retry.in_doubt,
+        patience_s=float(job.retry.patience),
+    )
+    orders = Orders(policy=policy, in_flight=job.limits.in_flight, run_id=run.run_id, run_date=run.run_date)
+    draw = random.random
+    timing = Timing(job.poll.first_s, draw)
+    if learned is not None:
+        timing.restore(learned)
+    before = run.before
+    budget = Budget(
+        job.limits.credits, spent=before.get("credits_spent", 0.0), standing=before.get("credits_standing", 0.0)
+    )
+    limit = None if job.retry.in_doubt_limit == "auto" else job.retry.in_doubt_limit
+    gate = Gate(
+        pace=Pace(job.limits.requests_per_minute),
+        breaker=Breaker(),
+        budget=budget,
+        doubts=Doubts(limit, resubmitted=before.get("in_doubt_resubmitted", 0)),
+    )
+    fleet = Fleet(orders, gate=gate, watch=Watch(timing, float(job.poll.task_timeout), draw), draw=draw)
+    fleet.submits_before = before.get("submits", 0)
+    return fleet
+
+
+def make_filing(job: Job, shop: Workshop, folders: Folders, source: Source, log: Log) -> Filing:
+    """The writer of parts, with a connection of its own."""
+
+    def known_types() -> Any:
+        return None if source.types is None else Carry(job.input.keep, own_columns()).types(source.types)
+
+    return Filing(
+        shop.connect(),
+        folders,
+        has_ids=source.id_column is not None,
+        known_types=known_types,
+        note=lambda event, values: log.info(event, **values),
+    )
+
+
+def make_pool(
+    job: Job,
+    shop: Workshop,
+    fleet: Fleet,
+    sender: Sender,
+    filing: Filing,
+    monitor: Monitor,
+    book: RuleBook,
+    clock: Clock,
+) -> Pool:
+    """The loops and what they work with."""
+    thread = shop.thread("file")
+    rows_per_part = job.output.rows_per_part
+
+    class InThread:
+        async def file(self) -> list[bytes]:
+            return await asyncio.get_running_loop().run_in_executor(thread, filing.file, rows_per_part)
+
+    recorder = Recorder(shop.checkpoint, shop.thread("record"))
+    ledger = Ledger(
+        recorder,
+        fleet.orders,
+        unfiled=Unfiled(shop.checkpoint.unfiled(), rows_per_part, clock.now()),
+        first_slot=shop.checkpoint.last_slot() + 1,
+        unix=clock.unix,
+        now=clock.now,
+        settled=monitor.settled,
+    )
+    pool = Pool(
+        fleet=fleet,
+        sender=sender,
+        builder=Bodies(MediaDoor(job.media), book, shop.thread("media")),
+        recorder=recorder,
+        ledger=ledger,
+        filer=InThread(),
+        observer=monitor,
+        clock=clock,
+        limits=Limits(
+            time_s=None if job.limits.time is None else float(job.limits.time),
+            polls_per_minute=job.limits.polls_per_minute,
+        ),
+    )
+    recorder.stamp = pool.stamp
+    return pool
+
+
+def make_feed(
+    shop: Workshop,
+    source: Source,
+    pool: Pool,
+    preparer: Preparer,
+    renderer: Renderer,
+    *,
+    limit: int | None,
+    now: Callable[[], float],
+) -> Feed:
+    """The feed, which looks at the first rows before any is sent: a variable that none of them has is the job's."""
+    missing = MissingVariables(renderer)
+
+    def inspect(rows: Sequence[Row]) -> bool:
+        for row in rows:
+            missing.see(row)
+        if rows and not missing.is_settled:
+            return True
+        if (verdict := missing.verdict()) is not None:
+            raise JobError(verdict)
+        return False
+
+    return Feed(
+        source,
+        fleet=pool.fleet,
+        preparer=preparer,
+        taker=pool,
+        ledger=pool.ledger,
+        checkpoint=shop.connect(read_only=True),
+        thread=shop.thread("read"),
+        has_ids=source.id_column is not None,
+        limit=limit,
+        inspect=inspect,
+        now=now,
+    )

@@ -1,0 +1,78 @@
+"""Opening an output for a job: which folder, held by whom, begun with which job, which run."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from batchfox import history
+from batchfox.checkpoint import Checkpoint
+from batchfox.core.change import refused_changes
+from batchfox.core.job import Job
+from batchfox.errors import JobError
+from batchfox.jobfile import job_toml
+from batchfox.output import Output, dated_folders, hold, is_dated, move_aside, resolve_path
+
+if TYPE_CHECKING:
+    from batchfox.filing import Folders
+
+
+def output_root(job: Job, unix_s: float) -> Path:
+    """Where this job's output is now: an unfinished run's own folder first, else where its path leads today."""
+    today = history.run_date_of(job, unix_s)
+    if is_dated(job.output.path):
+        for folder in reversed(dated_folders(job)):
+            path = Output(folder, job.output.checkpoint).checkpoint_path
+            if path.exists():
+                with contextlib.closing(Checkpoint(path, read_only=True)) as checkpoint:
+                    if history.unfinished_run(checkpoint) is not None:
+                        return folder
+    return Path(resolve_path(job.output.path, run_date=today, job_name=job.name))
+
+
+def open_output(stack: contextlib.ExitStack, job: Job, root: Path, *, fresh: bool) -> Output:
+    """Holds the output until the stack closes; with `fresh` the old one is moved aside first."""
+    elsewhere = job.output.checkpoint
+    output = stack.enter_context(hold(root, checkpoint=elsewhere))
+    if not fresh or not output.is_begun:
+        return output
+    with contextlib.closing(Checkpoint(output.checkpoint_path)) as old:
+        rows = old.query("SELECT run_id FROM run ORDER BY started_at DESC LIMIT 1")
+    run_id = rows[0][0] if rows else "unknown"
+    if elsewhere is not None:
+        output.checkpoint_path.rename(f"{elsewhere}.old-{run_id}")
+    move_aside(root, run_id)
+    return stack.enter_context(hold(root, checkpoint=elsewhere))
+
+
+def fix_job(checkpoint: Checkpoint, folders: Folders, job: Job, id_column: str | None) -> None:
+    """Compares the job with the one this output was begun with, and puts it on record.
+
+    Raises `JobError` with both values where rows that are answered would not match those to come.
+    """
+    old = checkpoint.get("job")
+    column = id_column or ""
+    if old is not None:
+        was = checkpoint.get("id_column")
+        if was != column:
+            raise JobError(
+                f'{folders.root}: the column that names a row was "{was}", is now "{column}" ("": none), so known rows '
+                "would not be recognised; put it back, choose another [output] path, or start anew with --fresh"
+            )
+        is_unfinished = history.unfinished_run(checkpoint) is not None
+        has_ids = id_column is not None
+        before = msgspec.json.decode(old)
+        changes = refused_changes(before, job.to_dict(), is_unfinished=is_unfinished, has_ids=has_ids)
+        if changes:
+            raise JobError(
+                f"{folders.root}: the job changed since this output was begun: {'; '.join(map(str, changes))}. Rows "
+                "that are answered already would not match the others: put it back, choose another [output] path, or "
+                "start anew with --fresh"
+            )
+    checkpoint.put(job=msgspec.json.encode(job.to_dict()), id_column=column)
+    temporary = folders.tmp / "job.toml"
+    temporary.write_text(job_toml(job), encoding="utf-8")
+    temporary.replace(folders.job)
