@@ -45,11 +45,11 @@ class _Figures:
     def __init__(self, view: View) -> None:
         figures = view.figures
         fed: dict[str, int] = figures["fed"]
-        status = figures["by_status"]
+        status: dict[str, int] = figures["by_status"]
         self.completed: int = status.get("completed", 0)
-        self.not_completed = sum(status.values()) - self.completed
+        self.not_completed: int = sum(status.values()) - self.completed
         self.before: int = fed.get("completed_before", 0) + fed.get("ended_before", 0)
-        self.ended = self.completed + self.not_completed + self.before
+        self.ended: int = self.completed + self.not_completed + self.before
         self.elapsed_s = figures["elapsed_s"]
         settled = self.completed + self.not_completed
         self.per_s = settled / self.elapsed_s if self.elapsed_s > 0 else 0.0

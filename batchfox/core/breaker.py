@@ -45,5 +45,5 @@ class Breaker:
             self._probes = 0
         elif now < self.probe_at:
             return  # one that was on the wire when the breaker opened
-        self.probe_at = now + min(FIRST_PROBE_S * 2.0**self._probes, MOST_PROBE_S)
+        self.probe_at = now + min(FIRST_PROBE_S * 2.0 ** min(self._probes, 16), MOST_PROBE_S)
         self._probes += 1

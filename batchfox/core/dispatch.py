@@ -32,6 +32,9 @@ StopCause = Literal["key", "gateway", "balance", "credits", "time", "signal", "m
 _LEAVING: tuple[StopCause, ...] = ("key", "gateway", "signal")
 LOOKAHEAD = 256
 LEAST_WAITING = 1000
+# Rows tried before go first, so that none starves; but after so many of them in a row one new row does. Else the retries
+# of rows that nobody serves would fill a slow pace, and their patience runs only while others get through.
+RETRIES_IN_A_ROW = 3
 INTERRUPTED = Doubted(
     error=ApiError(code="interrupted", type="connection", message="the run ended while this POST was on the wire")
 )
@@ -48,6 +51,7 @@ class Fleet:
         self.lives: dict[bytes, Life] = {}
         self._ready: deque[Life] = deque()
         self._retries = Agenda()
+        self._retries_in_a_row = 0
         self._sending: dict[bytes, float] = {}
         self._running = 0
         self.stopped: StopCause | None = None
@@ -126,6 +130,7 @@ class Fleet:
         if known.request is not None:
             return
         known.request, known.group, known.is_sync = life.request, life.group, life.is_sync
+        known.listed = life.listed
         known.request_hash = known.request_hash or life.request_hash
         known.model = known.model or life.model
         if known.state is State.WAITING:
@@ -167,9 +172,11 @@ class Fleet:
         return chosen
 
     def _next_ready(self, now: float) -> Life | None:
-        due = self._retries.take_due(now, 1)
-        if due:
+        is_news_turn = bool(self._ready) and self._retries_in_a_row >= RETRIES_IN_A_ROW
+        if not is_news_turn and (due := self._retries.take_due(now, 1)):
+            self._retries_in_a_row += 1
             return self.lives[due[0]]
+        self._retries_in_a_row = 0
         return self._ready.popleft() if self._ready else None
 
     def sent(self, key: bytes, now: float) -> None:
@@ -276,8 +283,9 @@ class Fleet:
         )
 
     def stop(self, cause: StopCause, error: ApiError | None = None) -> None:
-        """No further submits. The first cause stays; a refused key or a signal also ends the watching."""
-        if self.stopped is None or (cause in _LEAVING and self.stopped != cause):
+        """No further submits. The first cause stays, except that a refused key or a signal, which also end the watching,
+        replace those that do not, and a signal any other."""
+        if self.stopped is None or cause == "signal" or (cause in _LEAVING and self.stopped not in _LEAVING):
             self.stopped, self.stop_error = cause, error
 
     def snapshot(self) -> dict[str, Any]:

@@ -59,6 +59,8 @@ class Gate:
         self.doubts = doubts
         self.is_budget_binding = False
         self.got_through_at = float("-inf")
+        # Since when the API has taken nothing at all, whatever it replied; None while it takes something.
+        self.idle_since: float | None = None
 
     def width(self, now: float, on_the_wire: int) -> int | None:
         """How many submits may leave at once: none during a cool-down, one as a probe, None for no bound."""
@@ -89,6 +91,10 @@ class Gate:
 
     def note_submit(self, life: Life, event: Event, sent_at: float, now: float, policy: Policy) -> None:
         """The reply to a submit that left at `sent_at`; the row has moved already."""
+        if isinstance(event, (Accepted, Answered, Refused)):
+            self.idle_since = None
+        elif self.idle_since is None:
+            self.idle_since = now
         match event:
             case Accepted():
                 self._got_through(now)

@@ -38,13 +38,13 @@ def bucket(per_minute: float) -> Bucket:
     """The bucket that never lets more than `per_minute` through in any 60 s.
 
     In 60 s at most `capacity` + 60 x drip can pass. Whole requests are counted, so the sum may come close to the next
-    whole number, but not reach it: 0.1 % is left to clocks.
+    whole number, but not reach it: 0.1 % is left to clocks. Below 1 a minute, one passes in as long as it takes.
     """
     capacity = max(1.0, per_minute / 60.0 * BURST_SHARE)
-    most = per_minute if per_minute > 60 else int(per_minute) + 1 if per_minute >= 1 else 1.0
-    drip = (most - capacity) / 60.0
-    if per_minute <= 60:
-        drip = max(drip, per_minute / 60.0) if per_minute < 1 else per_minute / 60.0
+    if per_minute > 60:
+        drip = (per_minute - capacity) / 60.0
+    else:
+        drip = (per_minute if per_minute < 1 else int(per_minute)) / 60.0
     return Bucket(capacity, drip * 0.999)
 
 
@@ -56,6 +56,7 @@ class Pace:
         self.per_s = self._ceiling if per_minute is not None else START_PER_S
         self._is_probing = per_minute is None
         self._changed_at: float | None = None
+        self._cut_at = float("-inf")
         self._strikes = 0
         self.resumes_at = 0.0
         self.throttles = 0
@@ -79,13 +80,12 @@ class Pace:
         Replies to submits that were on the wire before the last cut tell nothing new: they only lengthen the wait.
         """
         self.throttles += 1
-        is_news = self._changed_at is None or sent_at > self._changed_at
-        if is_news:
+        if sent_at > self._cut_at:
             self._strikes += 1
             self.per_s = max(self.per_s * CUT, min(LEAST_PER_S, self._ceiling))
             self._is_probing = False
-            self._changed_at = now
-        wait_s = retry_after_s if retry_after_s is not None else min(WAIT_S * 2.0 ** (self._strikes - 1), MOST_WAIT_S)
+            self._cut_at = self._changed_at = now
+        wait_s = retry_after_s if retry_after_s is not None else min(WAIT_S * 2.0 ** min(self._strikes - 1, 16), MOST_WAIT_S)
         self.resumes_at = max(self.resumes_at, now + wait_s)
 
     def accept(self, now: float) -> None:

@@ -129,14 +129,9 @@ def _read_polled(reply: Reply) -> PollEvent:
     if task.status != "completed":
         progress = task.progress if isinstance(task.progress, (int, float)) else None
         return Running(progress=progress)
-    try:
-        results = _decode_raw_list(task.results)
-    except msgspec.DecodeError:
-        results = []
-    if results:
-        first = bytes(results[0])
-        if (answer := _read_answer(first, _charge(task.usage, final=True))) is not None:
-            return Answered(answer=answer, http_status=reply.status)
+    first = _first_result(task.results)
+    if first is not None and (answer := _read_answer(first, _charge(task.usage, final=True))) is not None:
+        return Answered(answer=answer, http_status=reply.status)
     said = ApiError(code="no_results", message=f"completed, but without a readable result: {_glimpse(reply.body)}")
     return Unheard(error=said, http_status=reply.status, without_results=True)
 
@@ -149,13 +144,27 @@ def _open(body: bytes) -> _Task | None:
         pass
     try:  # lone surrogates and NaN are refused by the fast decoder, taken by the standard one
         value = json.loads(body)
+        if not isinstance(value, dict):
+            return None
+        results = msgspec.Raw(json.dumps(value.get("results")).encode())
     except (ValueError, RecursionError):
         return None
-    if not isinstance(value, dict):
-        return None
-    results = msgspec.Raw(json.dumps(value.get("results")).encode())
     rest = {name: value.get(name) for name in ("id", "status", "progress", "object", "error", "usage")}
     return _Task(results=results, **rest)
+
+
+def _first_result(results: msgspec.Raw) -> bytes | None:
+    """The first of a task's results, undecoded where it can be; None where there is none."""
+    try:
+        listed = _decode_raw_list(results)
+        return bytes(listed[0]) if listed else None
+    except (msgspec.DecodeError, RecursionError):
+        pass
+    try:  # a NaN in the answer must not lose it: it is paid for
+        value = json.loads(bytes(results))
+        return json.dumps(value[0]).encode() if isinstance(value, list) and value else None
+    except (ValueError, RecursionError):
+        return None
 
 
 def _read_answer(raw: bytes, charge: float | None) -> Answer | None:
@@ -190,9 +199,9 @@ def _read_answer(raw: bytes, charge: float | None) -> Answer | None:
 def _loads(raw: bytes) -> Any:
     try:
         return _decode_any(raw)
-    except (msgspec.DecodeError, RecursionError):
-        try:
-            return json.loads(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        try:  # bytes that are no UTF-8 must not hide the code and type of an error
+            return json.loads(raw.decode("utf-8", "replace"))
         except (ValueError, RecursionError):
             return None
 
@@ -216,10 +225,13 @@ def _has_surrogate(text: str) -> bool:
     return not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
+def _is_number(value: Any) -> bool:
+    """A number that 64 bits can hold; neither NaN nor infinite."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < _INT64
+
+
 def _count(value: Any) -> int | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        return None
-    return int(value) if abs(value) < _INT64 else None
+    return int(value) if _is_number(value) else None
 
 
 def _charge(usage: Any, *, final: bool) -> float | None:
@@ -229,7 +241,7 @@ def _charge(usage: Any, *, final: bool) -> float | None:
     names = ("credits_charged", "credits_used", "credits_consumed", "credits") if final else ("credits_reserved",)
     for name in names:
         value = usage.get(name)
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value >= 0:
+        if _is_number(value) and value >= 0:
             return float(value)
     return None
 
@@ -238,9 +250,8 @@ def read_error(reply: Reply) -> ApiError:
     """The error in a reply's body. HTML, empty and broken bodies are shown by their beginning."""
     value = _loads(reply.body) if reply.body else None
     inner = value.get("error") if isinstance(value, dict) else None
-    if inner is None:
-        return ApiError(message=f"HTTP {reply.status}: {_glimpse(reply.body)}")
-    return _error_of(inner, default_code=None)
+    error = _error_of(inner, default_code=None)
+    return error if error != ApiError() else ApiError(message=f"HTTP {reply.status}: {_glimpse(reply.body)}")
 
 
 def _error_of(value: Any, *, default_code: str | None) -> ApiError:

@@ -57,6 +57,8 @@ class Book:
     def submit_billed(self, task: Task) -> None:
         """A task was made: entered for good."""
         self._enter(task)
+        # Settles what has ended, so that the open ones are few.
+        self.spent(task.created)
 
     def poll_arrived(self) -> None:
         """A poll reached the server."""

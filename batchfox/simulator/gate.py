@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
@@ -33,12 +35,16 @@ def gate(world: World) -> Middleware:
         try:
             _check_agent(world, request)
             _check_outage(world)
+            _check_size(world, request)
             _check_key(world, request)
             return await handler(request)
         except RefusalError as refusal:
             answer = refuse(refusal)
         except web.HTTPException as error:
             answer = _of_server(error)
+        except sqlite3.Error as error:
+            # The state file is written before anything is billed or answered.
+            answer = refuse(RefusalError(500, "server_error", f"The simulator's state file cannot be written: {error}"))
         if is_submit:
             world.book.submit_refused(str(answer.status))
         return answer
@@ -79,6 +85,12 @@ def _check_outage(world: World) -> None:
             raise RefusalError(500, "server_error", "Internal server error")
         case _:
             return
+
+
+def _check_size(world: World, request: web.Request) -> None:
+    most = world.settings.body_limit_bytes
+    if (request.content_length or 0) > most:
+        raise RefusalError(413, "invalid_request_error", f"body: expected at most {most} bytes")
 
 
 def _check_key(world: World, request: web.Request) -> None:

@@ -120,18 +120,26 @@ class Store:
         self._numbers[digest] = number
 
     def flush(self, counts: Counts) -> None:
-        """Writes all counters in one transaction."""
-        run = self._connection.execute
-        run("begin")
+        """Writes all counters in one transaction. Raises sqlite3.Error; then they stay for the next `flush`."""
+        self._connection.execute("begin")
+        try:
+            self._write_counts(counts)
+            self._connection.execute("commit")
+        except sqlite3.Error:
+            # A transaction left open would swallow the tasks that follow. SQLite may have ended it by itself.
+            if self._connection.in_transaction:
+                self._connection.execute("rollback")
+            raise
+        self._touched.clear()
+        self._numbers.clear()
+
+    def _write_counts(self, counts: Counts) -> None:
         self._connection.executemany(
             "update task set is_answered = ?, polls = ?, streams = ? where seq = ?",
             [(task.is_answered, task.polls, task.streams, seq) for seq, task in self._touched.items()],
         )
         self._connection.executemany("insert or replace into refused values (?, ?)", list(self._numbers.items()))
-        run("insert or replace into counts values (1, ?)", (msgspec.msgpack.encode(counts),))
-        run("commit")
-        self._touched.clear()
-        self._numbers.clear()
+        self._connection.execute("insert or replace into counts values (1, ?)", (msgspec.msgpack.encode(counts),))
 
     def close(self) -> None:
         """Closes the file; `flush` before."""

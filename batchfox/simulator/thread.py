@@ -83,7 +83,7 @@ class SimulatorThread:
         async def ask() -> _Answer:
             return question()
 
-        if self._loop is None:
+        if self._loop is None or not self._thread.is_alive():
             raise RuntimeError("the simulator is not running")
         return asyncio.run_coroutine_threadsafe(ask(), self._loop).result(_STOP_S)
 

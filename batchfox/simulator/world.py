@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from email.utils import formatdate
 from itertools import takewhile
 from pathlib import Path
@@ -215,8 +217,10 @@ class World:
 
     def _flush(self) -> None:
         self._timer = None
-        if self._store is not None:
-            self._store.flush(self.book.counts())
+        # A full disk costs counters at worst: they wait for the next flush. Tasks are not written here.
+        with suppress(sqlite3.Error):
+            if self._store is not None:
+                self._store.flush(self.book.counts())
 
     def close(self) -> None:
         """Writes what is left to write and closes the files."""

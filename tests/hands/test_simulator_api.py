@@ -205,6 +205,12 @@ async def test_uploads_are_kept_and_served_back() -> None:
             assert reply.status == 422
         async with client.get("/files/file-none/x") as reply:
             assert reply.status == 404
+    async with serving(body_limit_bytes=5000) as (simulator, client):
+        form = aiohttp.FormData()
+        form.add_field("file", content * 4, filename="large")
+        async with client.post("/v1/files/upload/stream", data=form) as reply:
+            assert reply.status == 413
+        assert simulator.book()["uploads"] == []
 
 
 GEMINI: dict[str, Any] = {"model": "gemini-2.5-pro", "prompt": "p"}

@@ -1,0 +1,217 @@
+"""The carried input columns as Arrow: their types, fixed by the first part, and later rows fitted to them.
+
+Source: contract.md, "Types of input columns". Values come here after a round through msgpack.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+
+_INT64 = 1 << 63
+_EXACT = 1 << 53
+
+
+def to_json(value: Any) -> str:
+    """JSON text; bytes as base64, other strangers as their text, lone surrogates as U+FFFD."""
+    try:
+        return msgspec.json.encode(value, enc_hook=str).decode()
+    except (UnicodeEncodeError, TypeError, msgspec.ValidationError):
+        return msgspec.json.encode(_mend(value), enc_hook=str).decode()
+
+
+def _mend(value: Any) -> Any:
+    if isinstance(value, str):
+        return mend(value)
+    if isinstance(value, dict):
+        return {str(_mend(name)): _mend(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_mend(item) for item in value]
+    return value
+
+
+def mend(text: str) -> str:
+    """Text that UTF-8 can hold."""
+    return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+
+
+def carry_type(kind: pa.DataType) -> pa.DataType:
+    """The form in which values of a type travel: temporal and decimal leaves as text, dictionaries decoded."""
+    if pa.types.is_dictionary(kind):
+        return carry_type(kind.value_type)
+    if isinstance(kind, pa.BaseExtensionType):
+        return carry_type(kind.storage_type)
+    if pa.types.is_temporal(kind) or pa.types.is_decimal(kind) or pa.types.is_null(kind):
+        return pa.string()
+    if pa.types.is_map(kind):
+        entry = pa.struct([pa.field("key", carry_type(kind.key_type)), pa.field("value", carry_type(kind.item_type))])
+        return pa.list_(entry)
+    if pa.types.is_struct(kind):
+        return pa.struct([pa.field(field.name, carry_type(field.type)) for field in kind])
+    if pa.types.is_large_list(kind) or pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind):
+        return pa.list_(carry_type(kind.value_type))
+    if pa.types.is_float16(kind):
+        return pa.float32()
+    return kind
+
+
+def infer(rows: Iterable[Mapping[str, Any]], known: Mapping[str, pa.DataType] | None) -> dict[str, pa.DataType]:
+    """The types of the carried columns: known ones as they are, the others from what the rows hold."""
+    seen: dict[str, set[str]] = {}
+    types = dict(known or {})
+    for row in rows:
+        for name, value in row.items():
+            if name not in types:
+                kinds = seen.get(name)
+                if kinds is None:
+                    kinds = seen[name] = set()
+                kinds.add(_kind(value))
+    for name, kinds in seen.items():
+        types[name] = _type_of(kinds - {"null"})
+    return _without_case_clashes(types)
+
+
+def _without_case_clashes(types: dict[str, pa.DataType]) -> dict[str, pa.DataType]:
+    """Readers that ignore case must not see one name twice: the later spelling goes to `input_extra`."""
+    found: dict[str, pa.DataType] = {}
+    folded: set[str] = set()
+    for name, kind in types.items():
+        if name.casefold() not in folded:
+            folded.add(name.casefold())
+            found[name] = pa.string() if pa.types.is_null(kind) else kind
+    return found
+
+
+def _kind(value: Any) -> str:
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "bool"
+        case int():
+            return "exact" if -_EXACT <= value <= _EXACT else "int" if -_INT64 <= value < _INT64 else "huge"
+        case float():
+            return "float"
+        case str():
+            return "string"
+        case bytes():
+            return "binary"
+        case _:
+            return "json"
+
+
+def _type_of(kinds: set[str]) -> pa.DataType:
+    if kinds == {"bool"}:
+        return pa.bool_()
+    if kinds and kinds <= {"exact", "int"}:
+        return pa.int64()
+    if kinds and kinds <= {"exact", "float"}:
+        return pa.float64()
+    if kinds == {"binary"}:
+        return pa.binary()
+    return pa.string()
+
+
+def fit(
+    rows: Sequence[Mapping[str, Any]], types: Mapping[str, pa.DataType]
+) -> tuple[list[pa.Array], list[str | None], set[str]]:
+    """One array a type, in order; per row the JSON text of what did not fit, else None; names that did not fit."""
+    strays: list[dict[str, Any] | None] = [None] * len(rows)
+    misfits: set[str] = set()
+
+    def stray(at: int, name: str, value: Any) -> None:
+        misfits.add(name)
+        found = strays[at]
+        if found is None:
+            found = strays[at] = {}
+        found[name] = value
+
+    known = types.keys()
+    for at, row in enumerate(rows):
+        if not row.keys() <= known:
+            for name in row.keys() - known:
+                if row[name] is not None:
+                    stray(at, name, row[name])
+    arrays = []
+    for name, kind in types.items():
+        values = [row.get(name) for row in rows]
+        array = _fit_all(values, kind)
+        if array is None:
+            array = _fit_each(values, kind, lambda at, value, name=name: stray(at, name, value))
+        arrays.append(array)
+    return arrays, [None if found is None else to_json(found) for found in strays], misfits
+
+
+def _fit_all(values: list[Any], kind: pa.DataType) -> pa.Array | None:
+    """The whole column at once, None where some value needs a closer look."""
+    if pa.types.is_string(kind):
+        if not all(value is None or type(value) is str for value in values):
+            return None
+    elif not _is_plain(values, kind):
+        return None
+    return _build(values, kind)
+
+
+def _is_plain(values: list[Any], kind: pa.DataType) -> bool:
+    """Arrow takes True for 1 and 2.0 for 2; we do not."""
+    kinds = {type(value) for value in values} - {type(None)}
+    if pa.types.is_integer(kind):
+        return kinds <= {int}
+    if pa.types.is_floating(kind):
+        return kinds <= {float} or (kinds <= {float, int} and all(_is_exact(value) for value in values))
+    if pa.types.is_boolean(kind):
+        return kinds <= {bool}
+    return True
+
+
+def _is_exact(value: Any) -> bool:
+    return not isinstance(value, int) or -_EXACT <= value <= _EXACT
+
+
+def _build(values: list[Any], kind: pa.DataType) -> pa.Array | None:
+    travels = carry_type(kind)
+    try:
+        array = pa.array(values, travels)
+        return array if travels == kind else _cast_back(array, kind)
+    except (pa.ArrowException, UnicodeEncodeError, TypeError, ValueError, OverflowError):
+        return None
+
+
+def _cast_back(array: pa.Array, kind: pa.DataType) -> pa.Array:
+    if pa.types.is_map(kind):
+        return pa.array(
+            [None if row is None else [(e["key"], e["value"]) for e in row] for row in array.to_pylist()], kind
+        )
+    return array.cast(kind)
+
+
+def _fit_each(values: list[Any], kind: pa.DataType, stray: Any) -> pa.Array:
+    """Value by value: text takes anything as JSON text where it was inferred as text, the rest must fit."""
+    fitted: list[Any] = []
+    for at, value in enumerate(values):
+        if value is None:
+            fitted.append(None)
+        elif pa.types.is_string(kind):
+            fitted.append(mend(value) if isinstance(value, str) else to_json(value))
+        elif _is_plain([value], kind) and _build([value], kind) is not None:
+            fitted.append(value)
+        else:
+            stray(at, value)
+            fitted.append(None)
+    array = _build(fitted, kind)
+    assert array is not None, kind
+    return array
+
+
+def encode_types(types: Mapping[str, pa.DataType]) -> bytes:
+    """For the checkpoint."""
+    schema = pa.schema([pa.field(name, kind) for name, kind in types.items()])
+    return bytes(schema.serialize().to_pybytes())
+
+
+def decode_types(data: bytes) -> dict[str, pa.DataType]:
+    """What `encode_types` wrote."""
+    return {field.name: field.type for field in pa.ipc.read_schema(pa.py_buffer(data))}

@@ -1,0 +1,79 @@
+"""Which input columns travel into the output, and under which names.
+
+Source: contract.md, `[input] keep` and "…input columns". The name of a column depends on its own spelling alone, so it
+is the same in every run, whichever row came first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
+from typing import Any, TypeVar
+
+PREFIX = "input_"
+_HEAD = 256
+_T = TypeVar("_T")
+
+
+def is_data_uri(text: str) -> bool:
+    """`data:<type>;base64,…`: a medium, not text."""
+    return text.startswith("data:") and ";base64," in text[:_HEAD]
+
+
+def _holds_medium(value: Any) -> bool:
+    """Binary or a data URI, at any depth."""
+    if isinstance(value, str):
+        return is_data_uri(value)
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return True
+    if isinstance(value, dict):
+        return any(_holds_medium(item) for item in value.values())
+    if isinstance(value, (list, tuple)):
+        return any(_holds_medium(item) for item in value)
+    return False
+
+
+class Carry:
+    """`keep` applied to rows. `"*"` is every column but binary ones and data URIs; a name is always kept; other
+    patterns (`meta_*`) work as `"*"` among the names they match. `taken`: the output's own columns."""
+
+    def __init__(self, keep: Iterable[str], taken: Iterable[str]) -> None:
+        keep = list(keep)
+        self._outright = {name for name in keep if not set(name) & set("*?[")}
+        self._patterns = [name for name in keep if set(name) & set("*?[")]
+        self._taken = {name.casefold() for name in taken}
+        self._names: dict[str, tuple[str, bool] | None] = {}
+
+    def select(self, columns: Mapping[str, Any]) -> dict[str, Any]:
+        """Output name → value of what travels. A data URI that came with `"*"` is left out for its row."""
+        kept: dict[str, Any] = {}
+        for name, value in columns.items():
+            try:
+                known = self._names[name]
+            except KeyError:
+                known = self._names[name] = self._decide(name)
+            if known is None:
+                continue
+            output_name, is_outright = known
+            kind = type(value)
+            if is_outright or kind is int or kind is bool or value is None or not _holds_medium(value):
+                kept[output_name] = value
+        return kept
+
+    def types(self, known: Mapping[str, _T], is_binary: Any = None) -> dict[str, _T]:
+        """Output name → type of the columns whose types are known before the first row; binary ones by name only."""
+        found: dict[str, _T] = {}
+        for name, kind in known.items():
+            decided = self._decide(name)
+            if decided is not None and (decided[1] or is_binary is None or not is_binary(kind)):
+                found[decided[0]] = kind
+        return found
+
+    def _decide(self, name: str) -> tuple[str, bool] | None:
+        is_outright = name in self._outright
+        if not is_outright and not any(fnmatchcase(name, pattern) for pattern in self._patterns):
+            return None
+        output_name = name
+        while output_name.casefold() in self._taken:
+            output_name = PREFIX + output_name
+        return output_name, is_outright

@@ -1,0 +1,194 @@
+"""Lines of text files → records: JSONL (plain, gzip, zstd) and CSV. Every non-blank line is one record, read or not."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import sys
+import zlib
+from collections.abc import Callable, Iterator
+from hashlib import blake2b
+from pathlib import Path
+from typing import IO, Any, cast
+
+import msgspec
+
+from batchfox.errors import InputError
+
+MOST_LINE_BYTES = 64 << 20
+MOST_DEPTH = 200
+_CHUNK = 1 << 20
+_BLANK = b" \t\r\n\x0b\x0c"
+_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One record as read. `position`: bytes of the file read so far (compressed ones where it is compressed)."""
+
+    columns: dict[str, Any]
+    line: int
+    size: int
+    position: int
+    problem: str | None = None
+    digest: bytes = b""
+
+
+def read_jsonl(path: str, *, with_digest: bool) -> Iterator[Record]:
+    """One record a non-blank line."""
+    decode = msgspec.json.Decoder().decode
+    file, position = _open(path)
+    with file:
+        for line, raw in _lines(path, file):
+            if raw is None:
+                too_long = f"longer than {MOST_LINE_BYTES >> 20} MB"
+                yield Record(columns={}, line=line, size=0, position=position(), problem=too_long, digest=b"\0" * 16)
+                continue
+            digest = blake2b(raw, digest_size=16).digest() if with_digest else b""
+            columns, problem = _parse(raw, decode)
+            yield Record(columns=columns, line=line, size=len(raw), position=position(), problem=problem, digest=digest)
+
+
+def _parse(raw: bytes, decode: Callable[[bytes], Any]) -> tuple[dict[str, Any], str | None]:
+    try:
+        value = decode(raw)
+    except msgspec.DecodeError as error:
+        return {}, _say_broken(raw, str(error))
+    except (UnicodeDecodeError, RecursionError):
+        return {}, _say_broken(raw, "too deeply nested")
+    if type(value) is not dict:
+        kind = {list: "an array", str: "text", type(None): "null", bool: "a boolean"}.get(type(value), "a number")
+        return {}, f"no object but {kind}; every line must be a JSON object"
+    if raw.count(b"[") + raw.count(b"{") > MOST_DEPTH and _depth(value) > MOST_DEPTH:
+        return {}, f"nested more than {MOST_DEPTH} levels deep"
+    return value, None
+
+
+def _say_broken(raw: bytes, reason: str) -> str:
+    if raw.startswith(_UTF16) or b"\0" in raw[:8]:
+        return "not UTF-8 (it looks like UTF-16): convert the file to UTF-8"
+    try:
+        raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return f"not UTF-8: byte {raw[error.start]:#04x} at column {error.start + 1}"
+    if "ecursion" in reason or "deep" in reason:
+        return "too deeply nested"
+    return f"no JSON: {reason}"
+
+
+def _depth(value: Any) -> int:
+    deepest, stack = 0, [(value, 1)]
+    while stack:
+        item, depth = stack.pop()
+        deepest = max(deepest, depth)
+        if isinstance(item, dict):
+            stack.extend((inner, depth + 1) for inner in item.values() if isinstance(inner, (dict, list)))
+        elif isinstance(item, list):
+            stack.extend((inner, depth + 1) for inner in item if isinstance(inner, (dict, list)))
+    return deepest
+
+
+def _open(path: str) -> tuple[IO[bytes], Callable[[], int]]:
+    """The decompressed stream, and how many bytes of the file itself were read so far."""
+    try:
+        raw = sys.stdin.buffer if path == "-" else Path(path).open("rb", buffering=_CHUNK)  # noqa: SIM115
+        buffered = cast(io.BufferedReader, raw)
+        head = buffered.peek(4)[:4]
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}") from error
+
+    def position() -> int:
+        return 0 if path == "-" else buffered.tell()
+
+    if head.startswith(_GZIP):
+        return cast(IO[bytes], gzip.GzipFile(fileobj=buffered)), position
+    if head == _ZSTD:
+        import zstandard
+
+        reader = zstandard.ZstdDecompressor(max_window_size=1 << 31).stream_reader(buffered, read_across_frames=True)
+        return cast(IO[bytes], io.BufferedReader(cast(io.RawIOBase, reader), _CHUNK)), position
+    return buffered, position
+
+
+def _lines(path: str, file: IO[bytes]) -> Iterator[tuple[int, bytes | None]]:
+    """Line number and bytes of each non-blank line without its ending; None for one that is too long."""
+    number = 0
+    try:
+        while raw := file.readline(MOST_LINE_BYTES + 2):
+            number += 1
+            if len(raw) > MOST_LINE_BYTES + 1 and not raw.endswith(b"\n"):
+                while raw and not raw.endswith(b"\n"):
+                    raw = file.readline(_CHUNK)
+                yield number, None
+                continue
+            if number == 1 and raw.startswith(b"\xef\xbb\xbf"):
+                raw = raw[3:]
+            text = raw.strip(_BLANK)
+            if text:
+                yield number, raw.rstrip(b"\r\n")
+    except (EOFError, zlib.error, OSError) as error:
+        raise _broken(path, number, error) from error
+    except Exception as error:
+        if type(error).__module__.startswith("zstd") or type(error).__name__ == "ZstdError":
+            raise _broken(path, number, error) from error
+        raise
+
+
+def _broken(path: str, line: int, error: Exception) -> InputError:
+    return InputError(
+        f"{path}: cannot be read beyond line {line}: {error}; the rows before it are safe: mend or replace the file, "
+        "then run the same command again"
+    )
+
+
+def read_csv(path: str, *, with_digest: bool) -> Iterator[Record]:
+    """One record a line, every value as text, by the header's names. A ragged line is a record with its problem."""
+    csv.field_size_limit(MOST_LINE_BYTES)
+    file, position = _open(path)
+    with file:
+        text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
+        reader = csv.reader(text, strict=True)
+        header = _header(path, reader)
+        while True:
+            line = reader.line_num + 1
+            try:
+                values = next(reader, None)
+            except csv.Error as error:
+                yield Record(columns={}, line=line, size=0, position=position(), problem=f"no CSV: {error}")
+                continue
+            if values is None:
+                return
+            if not values:
+                continue
+            yield _csv_record(header, values, line, position(), with_digest)
+
+
+def _header(path: str, reader: Iterator[list[str]]) -> list[str]:
+    try:
+        header = next(reader, None)
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: no CSV header: {error}") from error
+    if not header:
+        raise InputError(f"{path}: empty; the first line of a CSV file names its columns")
+    if len(header) == 1 and (separator := next((mark for mark in ";\t|" if mark in header[0]), None)):
+        raise InputError(f"{path}: its columns seem to be separated by {separator!r}; batchfox reads commas only")
+    twice = sorted({name for name in header if header.count(name) > 1})
+    if twice:
+        raise InputError(f'{path}: the header names "{twice[0]}" twice')
+    return header
+
+
+def _csv_record(header: list[str], values: list[str], line: int, position: int, with_digest: bool) -> Record:
+    size = sum(map(len, values))
+    digest = b""
+    if with_digest:
+        joined = "\x1f".join(values).encode("utf-8", "surrogateescape")
+        digest = blake2b(joined, digest_size=16).digest()
+    problem = None
+    if len(values) != len(header):
+        problem = f"{len(values)} values, but the header names {len(header)} columns"
+    elif any(not value.isascii() and any("\udc80" <= letter <= "\udcff" for letter in value) for value in values):
+        problem = "not UTF-8"
+    columns = {} if problem else dict(zip(header, values, strict=True))
+    return Record(columns=columns, line=line, size=size, position=position, problem=problem, digest=digest)

@@ -1,0 +1,213 @@
+"""The input: JSONL, Parquet, CSV → rows, streaming, with the place where a person would look for each.
+
+Nothing is held but the batch at hand, so a 20 GB file starts as fast as a small one. What cannot be read as a row is
+a row all the same, with its `problem`; what cannot be read as a file is an `InputError`.
+"""
+
+from __future__ import annotations
+
+import glob
+import itertools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from batchfox.core.row import Row, key_of_id, key_of_line, key_of_position
+from batchfox.errors import InputError
+from batchfox.records import Record, read_csv, read_jsonl
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SUFFIXES = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".jsonl.gz": "jsonl",
+    ".ndjson.gz": "jsonl",
+    ".jsonl.zst": "jsonl",
+    ".ndjson.zst": "jsonl",
+    ".parquet": "parquet",
+    ".csv": "csv",
+}
+STDIN = "-"
+BATCH_ROWS = 256
+BATCH_BYTES = 1 << 20
+
+
+def open_source(paths: Sequence[str], *, id_column: str | None, with_digest: bool) -> Source:
+    """The rows of these paths: files, globs, folders, or "-" for standard input (JSONL).
+
+    Raises `InputError` that says which path is wrong, and what there is instead.
+    """
+    files = list(dict.fromkeys(itertools.chain.from_iterable(_expand(path) for path in paths)))
+    return Source(files, id_column=id_column, with_digest=with_digest)
+
+
+def kind_of(path: str) -> str | None:
+    """ "jsonl", "parquet" or "csv" by the name's ending; None for any other."""
+    name = Path(path).name.lower()
+    return next((kind for suffix, kind in SUFFIXES.items() if name.endswith(suffix)), None)
+
+
+def _expand(path: str) -> list[str]:
+    if path == STDIN:
+        return [path]
+    place = Path(path)
+    if place.is_dir():
+        found = sorted(str(file) for file in place.rglob("*") if file.is_file() and _is_input(file, place))
+        if not found:
+            raise InputError(f"{path}: a folder without input files; supported are {', '.join(SUFFIXES)}")
+        return found
+    if place.exists():
+        if kind_of(path) is None:
+            raise InputError(f"{path}: unknown type of file; supported are {', '.join(SUFFIXES)}")
+        return [path]
+    found = sorted(file for file in glob.glob(path, recursive=True) if kind_of(file) and Path(file).is_file())  # noqa: PTH207
+    if not found:
+        raise InputError(f"{path}: {_say_missing(path, place)}")
+    return found
+
+
+def _is_input(file: Path, folder: Path) -> bool:
+    return kind_of(file.name) is not None and not any(
+        part.startswith((".", "_")) for part in file.relative_to(folder).parts
+    )
+
+
+def _say_missing(path: str, place: Path) -> str:
+    from batchfox.core.job import nearest
+
+    if any(letter in path for letter in "*?["):
+        return f"no input file matches this pattern; supported are {', '.join(SUFFIXES)}"
+    near = [str(file) for file in place.parent.iterdir()] if place.parent.is_dir() else []
+    return f"no such file or folder{nearest(path, near)} (relative paths start at the working directory)"
+
+
+class Source:
+    """The input. `id_column`: the column that names a row, None where position does."""
+
+    def __init__(self, files: list[str], *, id_column: str | None, with_digest: bool) -> None:
+        self._files = files
+        self.id_column = id_column
+        self._with_digest = with_digest
+        self._peeked: list[Record] = []
+        self._stdin: Iterator[Record] | None = None
+        self._bytes_read = 0
+        self._bytes_total = sum(Path(file).stat().st_size for file in files if file != STDIN)
+        self._types: dict[str, pa.DataType] | bool | None = False
+
+    def with_id(self, column: str) -> Source:
+        """The same input with this column as the id; what was peeked at is not lost."""
+        self.id_column = column
+        self._with_digest = False
+        return self
+
+    def is_batch_form(self) -> bool:
+        """Is the first readable row a line of the OpenAI batch form (`custom_id`, `body`)?"""
+        for file in self._files:
+            records = self._records(file)
+            for record in itertools.islice(records, 100):
+                if file == STDIN:
+                    self._peeked.append(record)
+                if record.problem is None:
+                    return "custom_id" in record.columns and isinstance(record.columns.get("body"), dict)
+        return False
+
+    def batches(self) -> Iterator[list[Row]]:
+        """All rows from the first, a few at a time. Standard input can be read once."""
+        batch: list[Row] = []
+        size = index = lines_before = 0
+        self._bytes_read = 0
+        for file in self._files:
+            line = read_before = 0
+            for record in self._records(file):
+                line = record.line
+                self._bytes_read += record.position - read_before
+                read_before = record.position
+                batch.append(self._row(record, index, lines_before + line, file))
+                index += 1
+                size += record.size
+                if len(batch) >= BATCH_ROWS or size >= BATCH_BYTES:
+                    yield batch
+                    batch, size = [], 0
+            lines_before += line
+        if batch:
+            yield batch
+
+    def _records(self, file: str) -> Iterator[Record]:
+        if file == STDIN:
+            if self._stdin is None:
+                self._stdin = read_jsonl(file, with_digest=True)
+            peeked, self._peeked = self._peeked, []
+            return itertools.chain(peeked, self._stdin)
+        kind = kind_of(file)
+        if kind == "parquet":
+            from batchfox.parquet_rows import read_parquet
+
+            return read_parquet(file, with_digest=self._with_digest)
+        read = read_csv if kind == "csv" else read_jsonl
+        return read(file, with_digest=self._with_digest)
+
+    def _row(self, record: Record, index: int, line_overall: int, file: str) -> Row:
+        problem = record.problem
+        shown = "standard input" if file == STDIN else file
+        if self.id_column is None:
+            row_id, key = str(index), key_of_position(index)
+        else:
+            text = None if problem else _id_text(record.columns.get(self.id_column))
+            if text is None:
+                row_id, key = f"line:{line_overall}", key_of_line(line_overall)
+                problem = problem or f'missing id: column "{self.id_column}" holds no text or number'
+            else:
+                row_id, key = text, key_of_id(text)
+        return Row(
+            index=index,
+            id=row_id,
+            key=key,
+            columns=record.columns,
+            line=record.line,
+            file=shown,
+            problem=None if problem is None else f"{shown} line {record.line}: {problem}",
+            digest=record.digest if self._with_digest else b"",
+        )
+
+    @property
+    def types(self) -> dict[str, pa.DataType] | None:
+        """The columns' Arrow types as far as the files declare them; None where only rows can tell."""
+        if self._types is False:
+            declared = [file for file in self._files if kind_of(file) in ("parquet", "csv")]
+            self._types = None
+            if declared:
+                from batchfox.parquet_rows import declared_types
+
+                self._types = declared_types(declared)
+        return self._types if isinstance(self._types, dict) else None
+
+    def total_rows(self) -> int | None:
+        """Exact where every file says so (Parquet), else None."""
+        if any(kind_of(file) != "parquet" for file in self._files):
+            return None
+        from batchfox.parquet_rows import count_rows
+
+        return sum(count_rows(file) for file in self._files)
+
+    def progress(self) -> float | None:
+        """The share of the input's bytes that is read; None for standard input."""
+        if STDIN in self._files or not self._bytes_total:
+            return None
+        return min(self._bytes_read / self._bytes_total, 1.0)
+
+
+def _id_text(value: Any) -> str | None:
+    """An id as text; None for what names nothing: null, empty, a list, an object, NaN."""
+    match value:
+        case str():
+            return value or None
+        case bool():
+            return "true" if value else "false"
+        case int():
+            return str(value)
+        case float():
+            return repr(value) if value == value and abs(value) != float("inf") else None
+        case _:
+            return None

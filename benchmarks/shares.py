@@ -1,0 +1,222 @@
+"""Where a row's CPU goes inside batchfox, in microseconds: a table of the steps, each without the steps inside it.
+
+A child runs a job with the steps' functions wrapped by a clock of their thread's CPU time. The clock's own price is
+measured first and taken off. What is left of the loop's thread is HTTP (aiohttp, uvloop, sockets) and the loop's own
+turning (tasks, futures, wake-ups); `bare.py` over the same server says how much of that any aiohttp client pays. Start
+and end of the process are not counted. A table to choose work by, not a goal: it passes no judgement.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import inspect
+import tempfile
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import children
+import work
+
+# Step -> the functions that do it, as module:name or module:class.name.
+STEPS: dict[str, tuple[str, ...]] = {
+    "read: lines, JSON, digest": ("source:Source.batches",),
+    "read: rows known already?": ("feed:Feed._read",),
+    "feed": ("feed:Feed._take",),
+    "prepare": ("core.prepare:Preparer.prepare",),
+    "prepare: carry": ("core.carry:Carry.select",),
+    "prepare: render": ("core.render:Renderer.render",),
+    "prepare: rules": ("core.prepare:rewrite", "core.prepare:check"),
+    "prepare: hash": ("core.prepare:request_hash",),
+    "body: media, JSON, size": ("bodies:Bodies.build",),
+    "limiter": ("limiter:Limiter.ready_in_s", "limiter:Limiter.take"),
+    "fleet: choose": ("core.dispatch:Fleet.submits", "core.dispatch:Fleet.polls", "core.dispatch:Fleet.sent"),
+    "fleet: receive": ("core.dispatch:Fleet.receive",),
+    "wire: replies to events": ("core.wire:read_submit", "core.wire:read_poll"),
+    "ledger": ("ledger:Ledger.record", "ledger:Ledger.record_outcome"),
+    "show": ("monitor:Monitor.show",),
+    "checkpoint: commit": ("checkpoint:Checkpoint.commit",),
+    "part: assign, read, mark": ("filing:Filing.file",),
+    "part: to Arrow": ("parts:build",),
+    "part: write Parquet": ("parts:write",),
+}
+OTHER_THREADS = ("read", "checkpoint", "part")
+LOOP_REST = "HTTP and the loop itself"
+THREADS_REST = "threads: hand-over, the rest"
+
+
+class Clock:
+    """CPU time by step, each without the steps that it calls. A step's time is that of the thread it runs in."""
+
+    def __init__(self) -> None:
+        self.spent: dict[str, float] = defaultdict(float)
+        self.calls: dict[str, int] = defaultdict(int)
+        self._local = threading.local()
+
+    def _begin(self) -> tuple[list[float], float]:
+        inside: list[float] | None = getattr(self._local, "inside", None)
+        if inside is None:
+            inside = self._local.inside = []
+        inside.append(0.0)
+        return inside, time.thread_time()
+
+    def _end(self, step: str, inside: list[float], began: float) -> None:
+        spent = time.thread_time() - began
+        self.spent[step] += spent - inside.pop()
+        self.calls[step] += 1
+        if inside:
+            inside[-1] += spent
+
+    def wrap(self, step: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """`function`, its CPU time counted. A coroutine function counts only what it does without waiting."""
+        if inspect.iscoroutinefunction(function):
+            return self._wrap_coroutine(step, function)
+        if inspect.isgeneratorfunction(function):
+            return self._wrap_generator(step, function)
+
+        @functools.wraps(function)
+        def timed(*arguments: Any, **named: Any) -> Any:
+            inside, began = self._begin()
+            try:
+                return function(*arguments, **named)
+            finally:
+                self._end(step, inside, began)
+
+        return timed
+
+    def _wrap_coroutine(self, step: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        class Timed:
+            def __init__(self, coroutine: Any) -> None:
+                self._coroutine = coroutine
+
+            def __await__(inner) -> Any:  # noqa: N805
+                while True:
+                    inside, began = self._begin()
+                    try:
+                        waited_for = inner._coroutine.send(None)
+                    except StopIteration as end:
+                        return end.value
+                    finally:
+                        self._end(step, inside, began)
+                    yield waited_for
+
+        return functools.wraps(function)(lambda *arguments, **named: Timed(function(*arguments, **named)))
+
+    def _wrap_generator(self, step: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def timed(*arguments: Any, **named: Any) -> Any:
+            values = function(*arguments, **named)
+            following = self.wrap(step, lambda: next(values, self))
+            while (value := following()) is not self:
+                yield value
+
+        return timed
+
+    def own_price_s(self) -> tuple[float, float]:
+        """What one wrapped call costs: inside the step's own figure, and in all (the caller pays the rest)."""
+        times = 20_000
+        timed = self.wrap("nothing", lambda: None)
+        began = time.thread_time()
+        for _ in range(times):
+            timed()
+        whole = (time.thread_time() - began) / times
+        within = self.spent.pop("nothing") / self.calls.pop("nothing")
+        return within, whole
+
+
+def _patch(clock: Clock, step: str, place: str) -> None:
+    import importlib
+
+    module, _, path = place.partition(":")
+    holder: Any = importlib.import_module(f"batchfox.{module}")
+    *classes, name = path.split(".")
+    for part in classes:
+        holder = getattr(holder, part)
+    setattr(holder, name, clock.wrap(step, getattr(holder, name)))
+
+
+def _run_child(job: str, rows: int) -> None:
+    """Runs the job in this process with the steps wrapped, and prints the table."""
+    from batchfox import pool
+    from batchfox.execution import run
+
+    clock = Clock()
+    within, whole = clock.own_price_s()
+    for step, places in STEPS.items():
+        for place in places:
+            _patch(clock, step, place)
+
+    measured: dict[str, float] = {}
+    run_pool, file_rest = pool.Pool.run, pool.Pool.file_rest
+
+    async def timed_run(self: pool.Pool, feed: Any) -> None:
+        measured["loop"], measured["all"] = -time.thread_time(), -time.process_time()
+        await run_pool(self, feed)
+
+    async def timed_rest(self: pool.Pool) -> None:
+        await file_rest(self)
+        measured["loop"] += time.thread_time()
+        measured["all"] += time.process_time()
+
+    setattr(pool.Pool, "run", timed_run)  # noqa: B010
+    setattr(pool.Pool, "file_rest", timed_rest)  # noqa: B010
+    run(job)
+    _print_table(clock, measured, rows, within, whole)
+
+
+def _print_table(clock: Clock, measured: dict[str, float], rows: int, within: float, whole: float) -> None:
+    spent = {step: clock.spent[step] - clock.calls[step] * within for step in STEPS}
+    price_outside = whole - within
+    calls = {step: clock.calls[step] for step in STEPS}
+    in_threads = {step for step in STEPS if step.split(":")[0] in OTHER_THREADS}
+    price = sum(calls.values()) * whole
+    # What a wrapped call costs beyond its own figure falls to its caller: nearly always the loop, or its thread.
+    in_loop = sum(clock.spent[step] for step in STEPS if step not in in_threads)
+    loop_price = sum(calls[step] for step in STEPS if step not in in_threads) * price_outside
+    loop_rest = measured["loop"] - in_loop - loop_price
+    thread_steps = sum(clock.spent[step] for step in in_threads)
+    thread_price = sum(calls[step] for step in in_threads) * price_outside
+    threads_rest = measured["all"] - measured["loop"] - thread_steps - thread_price
+    table = [(step, spent[step], calls[step]) for step in STEPS]
+    table += [(LOOP_REST, loop_rest, 0), (THREADS_REST, threads_rest, 0)]
+    for step, seconds, times in table:
+        where = "thread" if step in in_threads or step == THREADS_REST else "loop"
+        print(f"{step:<28} {where:<7} {seconds / rows * 1e6:7.1f} µs a row   {times / rows:7.3f} calls a row")
+    total = sum(seconds for _, seconds, _ in table)
+    print(f"{'in all':<36} {total / rows * 1e6:7.1f} µs a row   (clocks taken off: {price / rows * 1e6:.1f} µs)")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Where a row's CPU goes inside batchfox, µs a row.")
+    parser.add_argument("--rows", type=int, default=20_000)
+    parser.add_argument("--no-ids", action="store_true", help="rows named by position instead of by an id")
+    parser.add_argument("--child", metavar="JOB", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.child:
+        _run_child(arguments.child, arguments.rows)
+        return
+    print(children.describe_machine(), flush=True)
+    with children.serve() as served, tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        work.write_rows(folder / "rows.jsonl", arguments.rows)
+        job = folder / "job.toml"
+        work.write_job(
+            job,
+            rows=folder / "rows.jsonl",
+            output=folder / "out",
+            base_url=served.base_url,
+            has_ids=not arguments.no_ids,
+        )
+        start = children.run([str(children.HERE / "bare.py"), served.base_url, "--rows", "1"])
+        bare = children.run([str(children.HERE / "bare.py"), served.base_url, "--rows", str(arguments.rows)])
+        used = children.run([__file__, "--child", str(job), "--rows", str(arguments.rows)])
+    print(used.output, end="")
+    print(f"the bare loop, for comparison: {(bare.cpu_s - start.cpu_s) / arguments.rows * 1e6:.1f} µs a row")
+
+
+if __name__ == "__main__":
+    main()
