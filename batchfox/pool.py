@@ -158,10 +158,13 @@ class Pool:
             await record
 
     async def file_rest(self) -> None:
-        """Files what is recorded and not filed yet, as the last parts of this run."""
-        while self.ledger.unfiled:
-            self.ledger.unfiled.filed(await self._filer.file(), self._clock.now())
-            self.ledger.unfiled.forget_filed()
+        """Files what is recorded and not filed yet, as the last parts of this run.
+
+        The checkpoint knows what that is, not this process: a part that was being filed when the loops ended has been
+        filed by its thread all the same.
+        """
+        while keys := await self._filer.file():
+            self.ledger.unfiled.filed(keys, self._clock.now())
 
     def request_stop(self) -> None:
         """First call: stop feeding, wait for the POSTs on the wire, leave. Second call: leave at once."""
