@@ -32,8 +32,8 @@ StopCause = Literal["key", "gateway", "balance", "credits", "time", "signal", "m
 _LEAVING: tuple[StopCause, ...] = ("key", "gateway", "signal")
 LOOKAHEAD = 256
 LEAST_WAITING = 1000
-# Rows tried before go first, so that none starves; but after so many of them in a row one new row does. Else the retries
-# of rows that nobody serves would fill a slow pace, and their patience runs only while others get through.
+# Rows tried before go first, so that none starves; but after so many of them in a row one new row does. Else the
+# retries of rows that nobody serves would fill a slow pace, and their patience runs only while others get through.
 RETRIES_IN_A_ROW = 3
 INTERRUPTED = Doubted(
     error=ApiError(code="interrupted", type="connection", message="the run ended while this POST was on the wire")
@@ -283,8 +283,8 @@ class Fleet:
         )
 
     def stop(self, cause: StopCause, error: ApiError | None = None) -> None:
-        """No further submits. The first cause stays, except that a refused key or a signal, which also end the watching,
-        replace those that do not, and a signal any other."""
+        """No further submits. The first cause stays, except that a refused key or a signal, which also end the
+        watching, replace those that do not, and a signal any other."""
         if self.stopped is None or cause == "signal" or (cause in _LEAVING and self.stopped not in _LEAVING):
             self.stopped, self.stop_error = cause, error
 

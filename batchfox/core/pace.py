@@ -16,6 +16,7 @@ PROBE_FACTOR = 2.0
 CUT = 0.5
 CLIMB_EVERY_S = 5.0
 CLIMB_FACTOR = 1.08
+USED_SHARE = 0.5
 LEAST_PER_S = 1.0 / 60.0
 MOST_PER_S = 1e6
 
@@ -58,6 +59,7 @@ class Pace:
         self._changed_at: float | None = None
         self._cut_at = float("-inf")
         self._strikes = 0
+        self._accepted = 0
         self.resumes_at = 0.0
         self.throttles = 0
 
@@ -85,17 +87,23 @@ class Pace:
             self.per_s = max(self.per_s * CUT, min(LEAST_PER_S, self._ceiling))
             self._is_probing = False
             self._cut_at = self._changed_at = now
-        wait_s = retry_after_s if retry_after_s is not None else min(WAIT_S * 2.0 ** min(self._strikes - 1, 16), MOST_WAIT_S)
+        own_wait_s = min(WAIT_S * 2.0 ** min(max(self._strikes - 1, 0), 16), MOST_WAIT_S)
+        wait_s = own_wait_s if retry_after_s is None else retry_after_s
         self.resumes_at = max(self.resumes_at, now + wait_s)
 
     def accept(self, now: float) -> None:
-        """A submit got through: after a while of those the pace climbs."""
+        """A submit got through: after a while of those the pace climbs, if it was used. (A pace that nobody uses tells
+        nothing of what the API would take.)"""
         if self._changed_at is None:
             self._changed_at = now
+        self._accepted += 1
         since = now - max(self._changed_at, self.resumes_at)
         if since < (PROBE_EVERY_S if self._is_probing else CLIMB_EVERY_S):
             return
-        self._strikes = 0
+        is_used = self._accepted >= since * self.per_s * USED_SHARE
+        self._strikes = self._accepted = 0
         self._changed_at = now
+        if not is_used:
+            return
         factor = PROBE_FACTOR if self._is_probing else CLIMB_FACTOR
         self.per_s = min(self.per_s * factor, self._ceiling)

@@ -9,7 +9,7 @@ import json
 import math
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, TypeGuard
 from urllib.parse import quote
 
 import msgspec
@@ -225,7 +225,7 @@ def _has_surrogate(text: str) -> bool:
     return not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[float]:
     """A number that 64 bits can hold; neither NaN nor infinite."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < _INT64
 
