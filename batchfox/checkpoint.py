@@ -50,10 +50,28 @@ class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 _record_fields = tuple(field.name for field in msgspec.structs.fields(Record))
-encode = msgspec.msgpack.Encoder().encode
+encode = msgspec.msgpack.Encoder(enc_hook=str).encode
 _decode_record = msgspec.msgpack.Decoder(Record).decode
 _decode_kept = msgspec.msgpack.Decoder(dict[str, Any]).decode
 decode_outcome = msgspec.msgpack.Decoder(Outcome).decode
+
+
+def encode_columns(columns: dict[str, Any]) -> bytes:
+    """Input columns as msgpack; an integer beyond 64 bits, which msgpack has not, as its decimal text."""
+    try:
+        return encode(columns)
+    except OverflowError:
+        return encode(_within_64_bits(columns))
+
+
+def _within_64_bits(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _within_64_bits(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_within_64_bits(item) for item in value]
+    if isinstance(value, int) and not -(1 << 63) <= value < 1 << 64:
+        return str(value)
+    return value
 
 
 class Group:

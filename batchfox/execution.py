@@ -163,7 +163,10 @@ class Execution:
                     raise _first(group) from group
             await pool.file_rest()
             self._filing.file_empty()
-            return self._close(pool, fleet, feed, monitor, marked)
+            summary = self._close(pool, fleet, feed, monitor, marked)
+            if pool.error is not None:
+                raise pool.error
+            return summary
 
     async def _prices(self, api: Api) -> dict[str, Price]:
         """The price list, where a credit limit needs estimates. Raises `UserError` where they cannot be made."""
@@ -275,6 +278,8 @@ class Execution:
             settled = pool.ledger.tally.by_status
             is_short = settled.total() > settled["completed"] or feed.fed.ended_before > 0
             return (3 if is_short else 0), None
+        if pool.error is not None:
+            return pool.error.exit_status, str(pool.error)
         status = 128 + (self._signal or signal.SIGINT) if fleet.stopped == "signal" else 4
         reason = REASONS.get(fleet.stopped, f"stopped: {fleet.stopped}")
         if fleet.stop_error is not None and fleet.stop_error.message:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from batchfox.checkpoint import Again, Done, encode
+from batchfox.checkpoint import Again, Done, encode_columns
 from batchfox.core.lifecycle import Life
 from batchfox.core.outcome import Outcome
 from batchfox.core.prepare import Invalid, outcome_of
@@ -128,7 +128,7 @@ class Ledger:
             group.add_record(life)
         else:
             life.slot = next(self._slots)
-            group.add_row(life, encode(life.kept), self._old_parts.pop(life.key, None))
+            group.add_row(life, encode_columns(life.kept), self._old_parts.pop(life.key, None))
         self._recorder.touch()
 
     def record_outcome(self, life: Life, outcome: Outcome) -> None:
@@ -138,7 +138,7 @@ class Ledger:
             size += self._recorder.group.add_outcome(life.slot, outcome)
         else:
             life.slot = next(self._slots)
-            self._recorder.group.add_row(life, encode(life.kept), self._old_parts.pop(life.key, None), outcome)
+            self._recorder.group.add_row(life, encode_columns(life.kept), self._old_parts.pop(life.key, None), outcome)
         self._recorder.touch()
         self.unfiled.add(life.key, Done(status=outcome.status, row_index=outcome.row_index), size, self._now())
         self.tally.see(outcome)

@@ -13,6 +13,7 @@ from batchfox.core.pace import Bucket, bucket
 
 # Tokens that drip in while a group of intents is being synced: so many rows are recorded ahead of their tokens.
 AHEAD_S = 0.01
+MOST_AHEAD = 64
 
 
 class Limiter:
@@ -39,7 +40,7 @@ class Limiter:
 
     def ahead(self) -> int:
         """How many rows may be recorded now: those whose token is there or drips in during a sync."""
-        return 1 + int(self._bucket.per_s * AHEAD_S)
+        return min(1 + int(self._bucket.per_s * AHEAD_S), MOST_AHEAD)
 
     async def take(self) -> None:
         """Returns when the next submit may leave."""

@@ -18,6 +18,7 @@ from batchfox.core.dispatch import Fleet
 from batchfox.core.event import Event, PollEvent, SubmitEvent, Unsendable
 from batchfox.core.lifecycle import Life, State
 from batchfox.core.prepare import Invalid
+from batchfox.errors import UserError
 from batchfox.feed import Feed
 from batchfox.ledger import PART_AGE_S, Ledger
 from batchfox.limiter import Limiter
@@ -105,6 +106,7 @@ class Pool:
         self._wake_poll = asyncio.Event()
         self._wake_file = asyncio.Event()
         self._done = asyncio.Event()
+        self.error: UserError | None = None
         self._feed: Feed | None = None
         self._group: asyncio.TaskGroup | None = None
         self._requests: set[asyncio.Task[None]] = set()
@@ -197,7 +199,12 @@ class Pool:
                 self.ledger.record_outcome(life, outcome)
 
     async def _feed_loop(self, feed: Feed) -> None:
-        await feed.run()
+        """An input that cannot be read on ends the feeding, not what is in flight: see `error`."""
+        try:
+            await feed.run()
+        except UserError as error:
+            self.error = error
+            self.fleet.stop("input")
         self._check_done()
 
     # Submits: intent recorded → token → POST.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from batchfox.checkpoint import Checkpoint
+from batchfox.checkpoint import Checkpoint, encode_columns
 from batchfox.core.carry import Carry
 from batchfox.core.complaint import Complaint
 from batchfox.core.job import Job
@@ -229,8 +229,7 @@ class _Ids:
 
     def see(self, row: Row) -> bool | None:
         """None for a new id; else whether the content differs from the first row's."""
-        encoded = msgspec.msgpack.encode(row.columns, enc_hook=str)
-        content = blake2b(encoded, digest_size=8).digest()
+        content = blake2b(encode_columns(row.columns), digest_size=8).digest()
         found = self._db.execute("SELECT content FROM seen WHERE key = ?", (row.key,)).fetchone()
         if found is None:
             self._db.execute("INSERT INTO seen VALUES (?, ?)", (row.key, content))

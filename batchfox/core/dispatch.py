@@ -27,7 +27,7 @@ from batchfox.core.settle import Orders, outcome_of
 from batchfox.core.timing import retry_delay_s
 from batchfox.core.watch import Watch
 
-StopCause = Literal["key", "gateway", "balance", "credits", "time", "signal", "machine", "asked"]
+StopCause = Literal["key", "gateway", "balance", "credits", "time", "signal", "input"]
 # These end the watching too: what is in flight is for the next run.
 _LEAVING: tuple[StopCause, ...] = ("key", "gateway", "signal")
 LOOKAHEAD = 256

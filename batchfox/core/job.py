@@ -221,7 +221,7 @@ def _say(message: str) -> str:
 def _check(job: Job) -> None:
     """Impossible values, each with its path."""
     limits, retry, poll = job.limits, job.retry, job.poll
-    _demand(bool(job.input.paths), "input.path", job.input.path, "at least one path")
+    _demand(all(job.input.paths) and bool(job.input.paths), "input.path", job.input.path, "at least one path")
     _demand(bool(job.output.path.strip()), "output.path", job.output.path, "a folder's path")
     _demand(limits.in_flight >= 1, "limits.in_flight", limits.in_flight, "1 or more")
     for name in ("requests_per_minute", "polls_per_minute", "credits", "time"):
@@ -234,9 +234,10 @@ def _check(job: Job) -> None:
         retry.in_doubt_limit,
         '0 or more, or "auto"',
     )
-    _demand(retry.patience > 0, "retry.patience", float(retry.patience), "more than 0")
+    # An endless patience or time-out would break the promise that a run always ends.
+    for where, seconds in (("retry.patience", retry.patience), ("poll.task_timeout", poll.task_timeout)):
+        _demand(0 < seconds < float("inf"), where, float(seconds), "more than 0, and an end")
     _demand(_is_delay(poll), "poll.first", poll.first, 'seconds, a duration such as "5s", or "auto"')
-    _demand(poll.task_timeout > 0, "poll.task_timeout", float(poll.task_timeout), "more than 0")
     _demand(
         1 <= job.output.rows_per_part <= 1_000_000, "output.rows_per_part", job.output.rows_per_part, "1 to 1,000,000"
     )

@@ -62,7 +62,11 @@ class Watch:
         return not life.shuns_upstream and life.polls_here >= UPSTREAM_EVERY and life.polls_here % UPSTREAM_EVERY == 0
 
     def is_overdue(self, life: Life, now: float) -> bool:
-        return now - life.watched_since >= self._task_timeout_s
+        return now >= self._deadline(life)
+
+    def _deadline(self, life: Life) -> float:
+        # In one place: rounded another way, a poll at this moment would not be late enough, and asked again at once.
+        return life.watched_since + self._task_timeout_s
 
     def note(self, life: Life, event: Event, now: float) -> None:
         """What a poll's reply tells about latencies, and when to ask next; the row has moved already."""
@@ -83,5 +87,4 @@ class Watch:
             case _:
                 raise AssertionError(event)
         if life.state is State.RUNNING:
-            deadline = life.watched_since + self._task_timeout_s
-            self._agenda.put(life.key, max(min(now + wait_s, deadline), now))
+            self._agenda.put(life.key, max(min(now + wait_s, self._deadline(life)), now))

@@ -138,10 +138,7 @@ class Api:
         assert row.task_id is not None
         task = self.tasks[row.task_id]
         assert task.index == row.index, "a task is asked about in the name of another row"
-        if now < task.done_at:
-            return Running()
-        del self.tasks[row.task_id]
-        return task.end
+        return task.end if now >= task.done_at else Running()
 
     def submit(self, row: Life, now: float) -> tuple[float, SubmitEvent]:
         self.posts[row.index] += 1
@@ -197,6 +194,7 @@ class World:
         time_s: float = 86_400.0,
         polls_on_the_wire: int = 1000,
         tick_s: float = 0.001,
+        most_turns: int = 1_000_000,
         keeps_deeds: bool = False,
     ) -> None:
         self.fleet, self.api = fleet, api
@@ -213,6 +211,7 @@ class World:
         self._time_s = time_s
         self._polls_free = polls_on_the_wire
         self._tick_s = tick_s
+        self._most_turns = most_turns
         self._keeps_deeds = keeps_deeds
         self._replies: list[tuple[float, int, Life, SubmitEvent | PollEvent, bool]] = []
         self._serial = 0
@@ -227,6 +226,7 @@ class World:
         """Runs to the fleet's end, or to the moment `until`."""
         while not self.fleet.is_done(is_input_over=self._is_over):
             self.turns += 1
+            assert self.turns <= self._most_turns, "the fleet asks to be looked at without end"
             has_acted = self._feed() + self._submit() + self._poll() + self._deliver()
             self._check_limits()
             if has_acted:

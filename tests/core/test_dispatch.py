@@ -670,20 +670,16 @@ def test_a_resumed_run_asks_about_known_tasks_and_pays_for_none_of_them_again(se
             world.outcomes[row.index] = outcome
         elif row.state is State.RUNNING:
             world._live[row.index] = "watched"
-    assert [row.index for row in fleet.polls(0.0, 0)] == []
     assert fleet.next_poll_at() == 0.0, "at once"
     assert fleet.submits(0.0, UNIX_S, 100) == [], "the input has not shown them yet"
     for row in left:
         if row.key in fleet.lives:
             fleet.meet(row.key, life(row.index), 0.0)
     world.run()
-    for task_row in running:
-        ended = api.failed[task_row] - sum(1 for _ in ())
-        assert api.made[task_row] - made_before[task_row] <= ended, "a task that was running was paid for again"
-    assert sorted(world.outcomes) == list(range(200))
-    for index in sending:
-        if api.posts[index] > 1 and api.made[index] - api.failed[index] > 1:
-            assert world.outcomes[index].maybe_billed_twice
+    for index in running:
+        if not api.failed[index]:
+            assert api.made[index] == made_before[index], "a task that was running was paid for again"
+    world.check_accounts(200)
 
 
 def test_a_resumed_row_is_estimated_as_its_request_is_now() -> None:
@@ -795,9 +791,8 @@ def test_with_any_api_the_run_ends_and_every_row_is_accounted_for(
         task_timeout_s=600.0,
         in_doubt_limit=5,
     )
-    world = World(fleet, Scripted(submits, polls, reply_s), rows(25, listed=2.0), time_s=7200.0).run()
+    world = World(fleet, Scripted(submits, polls, reply_s), rows(25, listed=2.0), time_s=7200.0, most_turns=60_000).run()
     assert world.now < 7200.0 + 600.0 + 2 * 20.0 + 1.0
-    assert world.turns < 60_000, "the fleet asks to be looked at without need"
     left = {row.index for row in fleet.lives.values()}
     assert not left & world.outcomes.keys()
     if fleet.stopped is None:
