@@ -107,10 +107,10 @@ class Execution:
         check_mode(job.media)
         renderer = Renderer(job.request, fields=job.input.fields)
         book = RuleBook.build(job.rules)
-        key = find_key(job)
         with contextlib.ExitStack() as stack:
             stack.callback(self._display.close)
             self._source = open_with_ids(job, with_digest=True)
+            key = find_key(job)
             output = open_output(stack, job, output_root(job, self._clock.unix()), fresh=options.fresh)
             self._folders = output.folders
             self._log = Log(
@@ -245,7 +245,7 @@ class Execution:
             is_finished=is_finished,
             progress=progress,
         )
-        tally = pool.ledger.tally
+        tally, by_status = pool.ledger.tally, checkpoint.counts()
         self._log.info("run_ended", run=self._run.run_id, exit_status=exit_status, **tally.by_status)
         return Summary(
             run_id=self._run.run_id,
@@ -253,9 +253,9 @@ class Execution:
             output=str(self._folders.root),
             exit_status=exit_status,
             reason=reason,
-            by_status=checkpoint.counts(),
+            by_status=by_status,
             settled=dict(tally.by_status),
-            completed_before=fed.completed_before,
+            completed_before=max(by_status.get("completed", 0) - tally.by_status["completed"], 0),
             duplicates=fed.duplicates,
             left_in_flight=fleet.in_flight,
             submits=progress["submits"],

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from typing import Any, Literal
+from collections.abc import Iterator
+from typing import Any, Literal, get_args
 
 import msgspec
 
@@ -214,8 +215,29 @@ def _say(message: str) -> str:
         prefix = place.rstrip("`")
         where = f"{prefix}.{missing[1]}" if prefix else missing[1]
         return f"{where}: missing; a job needs it"
-    text = text.replace("`", "").replace("Expected", "expected").replace("Invalid enum value", "not allowed:")
-    return f"{place.rstrip('`') or 'the job file'}: {text}"
+    place = place.rstrip("`")
+    if wrong := re.match(r"Invalid enum value (.*)", text):
+        return f"{place}: expected {_words(place)}, got {wrong[1]}"
+    text = text.replace("`", "").replace("Expected", "expected")
+    return f"{place or 'the job file'}: {text}"
+
+
+def _words(place: str) -> str:
+    """What the key at `place` takes, where that is a choice of words (or a number)."""
+    kinds: list[Any] = [Job]
+    for name in re.sub(r"\[.*?\]", "", place).split("."):
+        structs = [kind for kind in _unfold(kinds) if isinstance(kind, type) and issubclass(kind, msgspec.Struct)]
+        kinds = [field.type for struct in structs for field in msgspec.structs.fields(struct) if field.name == name]
+    found = list(_unfold(kinds))
+    words = [f'"{word}"' for word in found if isinstance(word, str)]
+    return " or ".join([*words, *("a whole number" for kind in found if kind is int)])
+
+
+def _unfold(kinds: Any) -> Iterator[Any]:
+    """The types, their arguments, and the arguments of those."""
+    for kind in kinds:
+        yield kind
+        yield from _unfold(get_args(kind))
 
 
 def _check(job: Job) -> None:

@@ -220,7 +220,7 @@ class Timing:
         """Takes up what an earlier run learned; nothing happens where it cannot be read."""
         try:
             groups = msgspec.json.decode(kept, type=dict[str, list[list[int]]])
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError):
             return
         for name, pairs in groups.items():
             self._of(name).restore(pairs)
