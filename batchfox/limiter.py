@@ -7,6 +7,8 @@ changes, filled at once: a change of pace, and a resume, begin without a free bu
 
 from __future__ import annotations
 
+import asyncio
+
 from aiolimiter import AsyncLimiter
 
 from batchfox.core.pace import Bucket, bucket
@@ -25,18 +27,30 @@ class Limiter:
         capacity, per_s = self._bucket
         self._limiter = AsyncLimiter(capacity, capacity / per_s)
         self._is_full = False
+        # The bucket's level when it was last taken from, and when that was: aiolimiter says whether there is room,
+        # not when there will be.
+        self._level = 0.0
+        self._at = 0.0
+
+    async def _fill(self, amount: float) -> None:
+        await self._limiter.acquire(amount)
+        now = asyncio.get_running_loop().time()
+        self._level = max(self._level - (now - self._at) * self._bucket.per_s, 0.0) + amount
+        self._at = now
 
     async def _start(self) -> None:
         if not self._is_full:
             self._is_full = True
-            await self._limiter.acquire(self._bucket.capacity)
+            await self._fill(self._bucket.capacity)
 
     async def ready_in_s(self) -> float:
         """Seconds until a token is there, 0 if one is."""
         await self._start()
         if self._limiter.has_capacity(1):
             return 0.0
-        return min(1.0 / self._bucket.per_s, 1.0)
+        capacity, per_s = self._bucket
+        gone_s = asyncio.get_running_loop().time() - self._at
+        return max((self._level + 1.0 - capacity) / per_s - gone_s, 0.001)
 
     def ahead(self) -> int:
         """How many rows may be recorded now: those whose token is there or drips in during a sync."""
@@ -45,4 +59,4 @@ class Limiter:
     async def take(self) -> None:
         """Returns when the next submit may leave."""
         await self._start()
-        await self._limiter.acquire(1)
+        await self._fill(1)

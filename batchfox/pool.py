@@ -218,7 +218,7 @@ class Pool:
             wait_s = await self._limiter.ready_in_s()
             now = self._clock.now()
             if wait_s > 0.0:
-                await asyncio.sleep(wait_s)
+                await asyncio.sleep(min(wait_s, SHOW_EVERY_S))
             elif chosen := fleet.submits(now, self._clock.unix(), self._limiter.ahead()):
                 await self._send_all(chosen)
             else:

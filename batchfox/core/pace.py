@@ -87,6 +87,7 @@ class Pace:
             self.per_s = max(self.per_s * CUT, min(LEAST_PER_S, self._ceiling))
             self._is_probing = False
             self._cut_at = self._changed_at = now
+            self._accepted = 0
         own_wait_s = min(WAIT_S * 2.0 ** min(max(self._strikes - 1, 0), 16), MOST_WAIT_S)
         wait_s = own_wait_s if retry_after_s is None else retry_after_s
         self.resumes_at = max(self.resumes_at, now + wait_s)

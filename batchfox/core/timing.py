@@ -80,7 +80,7 @@ def fit(observations: list[tuple[int, int]], start: list[float] | None = None) -
             steps[low] += share
             steps[high] -= share
         factor = accumulate(steps)
-        weights = _smooth([weight * by / total for weight, by in zip(weights, factor, strict=False)])
+        weights = _smooth([weight * max(by, 0.0) / total for weight, by in zip(weights, factor, strict=False)])
     scale = sum(weights)
     return [weight / scale for weight in weights]
 

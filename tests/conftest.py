@@ -1,0 +1,300 @@
+"""What tests of hands, whole runs, crashes and commands share: rows, jobs, outputs, processes, tiny servers.
+
+Imported as `from conftest import …` by those tests; nothing here stands in for a part of batchfox.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyarrow.parquet as pq
+import pytest
+
+from batchfox.core.job import Job
+from batchfox.simulator import Settings, SimulatorThread
+
+KEY = "sk-test-5ecret-0123456789"
+MODEL = "nemotron-3-nano-omni"
+QUICK = "constant:0.02"
+
+
+# Rows and jobs.
+
+
+def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> Path:
+    """A JSONL file of these rows."""
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def rows_with_ids(number: int, *, first: int = 0) -> list[dict[str, Any]]:
+    """`{"id": "r7", "prompt": "question 7"}` and so on."""
+    return [{"id": f"r{n}", "prompt": f"question {n}"} for n in range(first, first + number)]
+
+
+def tables_of(source: Path, output: Path, base_url: str, **tables: dict[str, Any]) -> dict[str, Any]:
+    """A job's tables: ids, a high pace and short parts unless `tables` say otherwise."""
+    job: dict[str, Any] = {
+        "input": {"path": str(source), "id": "id"},
+        "request": {"model": MODEL},
+        "api": {"base_url": base_url},
+        "limits": {"requests_per_minute": 60_000},
+        "output": {"path": str(output), "rows_per_part": 50},
+    }
+    for name, table in tables.items():
+        job[name] = {key: value for key, value in (job.get(name, {}) | table).items() if value is not None}
+    return job
+
+
+def job_of(source: Path, output: Path, base_url: str, **tables: dict[str, Any]) -> Job:
+    """The same as a `Job`."""
+    return Job.from_dict(tables_of(source, output, base_url, **tables))
+
+
+# Outputs.
+
+
+def parts_of(folder: Path) -> list[Path]:
+    """The parts of an output, in order."""
+    return sorted((folder / "data").glob("part-*.parquet"))
+
+
+def rows_of(folder: Path) -> list[dict[str, Any]]:
+    """Every row of an output, part by part."""
+    return [row for path in parts_of(folder) for row in pq.read_table(path).to_pylist()]
+
+
+def by_id(folder: Path) -> dict[str, dict[str, Any]]:
+    """The rows by `row_id`; no id stands there twice."""
+    rows = rows_of(folder)
+    found = {row["row_id"]: row for row in rows}
+    assert len(found) == len(rows), "an id stands in the output twice"
+    return found
+
+
+def superseded_rows(folder: Path) -> list[dict[str, Any]]:
+    """Every outcome that a retry replaced."""
+    paths = sorted((folder / "_batchfox" / "superseded").iterdir())
+    return [row for path in paths for row in pq.read_table(path).to_pylist()]
+
+
+def log_events(folder: Path) -> list[str]:
+    """The names of the events in an output's log."""
+    lines = (folder / "_batchfox" / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    return [str(json.loads(line)["event"]) for line in lines]
+
+
+# Conditions.
+
+
+def eventually(condition: Callable[[], Any], what: str, timeout_s: float = 30.0) -> Any:
+    """Looks until the condition holds, and returns what it gave."""
+    deadline = time.monotonic() + timeout_s
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"waited {timeout_s:g} s for {what}"
+        time.sleep(0.002)
+    return found
+
+
+# Processes.
+
+
+def environment(**values: str) -> dict[str, str]:
+    """The environment of a child: the key is in it unless `values` take it out ("")."""
+    chosen = os.environ | {"FOXAPI_API_KEY": KEY, "COLUMNS": "200", "PYTHONWARNINGS": "error"} | values
+    return {name: value for name, value in chosen.items() if value != ""}
+
+
+class Child:
+    """A command of batchfox as a process; its output goes to files, so that no pipe can fill up."""
+
+    def __init__(self, arguments: list[str], folder: Path, number: int, env: dict[str, str] | None = None) -> None:
+        self._out = folder / f"child-{number}.out"
+        self._err = folder / f"child-{number}.err"
+        with self._out.open("wb") as out, self._err.open("wb") as err:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "batchfox", *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                cwd=folder,
+                env=environment() if env is None else env,
+            )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def out(self) -> str:
+        return self._out.read_text(encoding="utf-8")
+
+    @property
+    def err(self) -> str:
+        return self._err.read_text(encoding="utf-8")
+
+    def is_over(self) -> bool:
+        return self._process.poll() is not None
+
+    def send(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    def wait(self, timeout_s: float = 60.0) -> int:
+        """Its exit status; minus the signal that ended it."""
+        return self._process.wait(timeout_s)
+
+    def kill(self) -> None:
+        """SIGKILL, and gone when this returns."""
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait(10)
+
+
+class Starter(Protocol):
+    """Starts `batchfox` with these arguments."""
+
+    def __call__(self, *arguments: str | Path, env: dict[str, str] | None = None) -> Child: ...
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Starter]:
+    """Starts commands in the test's folder; whatever still runs at its end is killed."""
+    children: list[Child] = []
+
+    def begin(*arguments: str | Path, env: dict[str, str] | None = None) -> Child:
+        child = Child([str(argument) for argument in arguments], tmp_path, len(children), env)
+        children.append(child)
+        return child
+
+    yield begin
+    for child in children:
+        child.kill()
+
+
+class Remote:
+    """A simulator in a process of its own."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def _ask(self, path: str, body: bytes | None = None) -> Any:
+        with urllib.request.urlopen(urllib.request.Request(self.url + path, data=body), timeout=10) as reply:
+            return json.load(reply)
+
+    def totals(self) -> dict[str, Any]:
+        found: dict[str, Any] = self._ask("/__book?entries=0")["totals"]
+        return found
+
+    def entries(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self._ask("/__book")["entries"]
+        return found
+
+    def control(self, **changes: Any) -> None:
+        self._ask("/__control", json.dumps(changes).encode())
+
+
+@pytest.fixture
+def remote(start: Starter, tmp_path: Path) -> Callable[..., Remote]:
+    """Starts `batchfox simulate` with these options and a state file."""
+
+    def begin(*options: str) -> Remote:
+        child = start("simulate", "--state", tmp_path / "simulator.db", *options)
+        eventually(lambda: child.out.endswith("\n") or child.is_over(), "the simulator's address")
+        assert not child.is_over(), child.err
+        return Remote(child.out.strip())
+
+    return begin
+
+
+# Simulators and other servers.
+
+
+class Simulate(Protocol):
+    """Starts a simulator in a thread."""
+
+    def __call__(self, **settings: Any) -> SimulatorThread: ...
+
+
+@pytest.fixture
+def simulate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulate]:
+    """Starts simulators with these settings (quick ones unless told otherwise); the key is in the environment."""
+    monkeypatch.setenv("FOXAPI_API_KEY", KEY)
+    running: list[SimulatorThread] = []
+
+    def begin(**settings: Any) -> SimulatorThread:
+        simulator = SimulatorThread(Settings(**({"latency": QUICK} | settings)))
+        simulator.start()
+        running.append(simulator)
+        return simulator
+
+    yield begin
+    for simulator in running:
+        simulator.stop()
+
+
+Conversation = Callable[[bytes, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+class RawServer:
+    """Takes HTTP requests off the wire and leaves the reply to the test. `requests`: head and body of each."""
+
+    def __init__(self, talk: Conversation) -> None:
+        self._talk = talk
+        self.requests: list[bytes] = []
+        self.connections = 0
+        self.url = ""
+
+    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        try:
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = next(
+                    (int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")), 0
+                )
+                request = head + await reader.readexactly(length)
+                self.requests.append(request)
+                await self._talk(request, reader, writer)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+
+@asynccontextmanager
+async def raw_server(talk: Conversation) -> AsyncIterator[RawServer]:
+    """A server on a loopback port that says what `talk` says."""
+    raw = RawServer(talk)
+    server = await asyncio.start_server(raw.handle, "127.0.0.1", 0)
+    raw.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    try:
+        yield raw
+    finally:
+        server.close()
+
+
+def http_reply(body: bytes, status: str = "200 OK", *headers: str) -> bytes:
+    """A whole HTTP reply."""
+    lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", "Content-Type: application/json", *headers]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+def saying(reply: bytes) -> Conversation:
+    """Every request gets these bytes."""
+
+    async def talk(_: bytes, __: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(reply)
+        await writer.drain()
+
+    return talk

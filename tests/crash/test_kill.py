@@ -1,0 +1,217 @@
+"""SIGKILL at many instants: the run is resumed each time, and the simulator's book proves what was paid."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from conftest import MODEL, Child, Remote, Starter, by_id, eventually, rows_with_ids, superseded_rows, write_rows
+
+from batchfox.checkpoint import Checkpoint
+from batchfox.core.row import key_of_id
+from batchfox.simulator import answer, digest_of
+
+ROWS = 2_400
+IN_FLIGHT = 200
+
+
+def request_of(row: dict[str, Any]) -> dict[str, Any]:
+    return {"model": MODEL, "prompt": row["prompt"]}
+
+
+class Kill(NamedTuple):
+    """What was on disk when a run had been killed. Keys of rows."""
+
+    at: float
+    safe: frozenset[bytes]  # the task's id or the outcome is known: never to be paid for again
+    known: frozenset[bytes]  # at least the intent is
+
+
+def look_after_kill(folder: Path) -> Kill:
+    """Reads the checkpoint as the kill left it."""
+    at = time.time()
+    path = folder / "_batchfox" / "checkpoint.db"
+    if not path.exists():
+        return Kill(at, frozenset(), frozenset())
+    with contextlib.closing(Checkpoint(path)) as checkpoint:
+        states = dict(checkpoint.query("SELECT key, state FROM row"))
+        finished = {key for (key,) in checkpoint.query("SELECT key FROM finished")}
+    safe = {key for key, state in states.items() if state in (2, 3)} | finished
+    return Kill(at, frozenset(safe), frozenset(states.keys() | finished))
+
+
+class Killer:
+    """Starts runs of one job and kills them when a condition holds."""
+
+    def __init__(self, start: Starter, command: list[str | Path], folder: Path) -> None:
+        self._start = start
+        self._command = command
+        self._folder = folder
+        self.kills: list[Kill] = []
+
+    def kill_when(self, condition: Callable[[Child], Any], what: str) -> bool:
+        """True where the run was killed; False where it ended before the condition held."""
+        child = self._start(*self._command)
+        eventually(lambda: condition(child) or child.is_over(), what)
+        if child.is_over():
+            assert child.wait() == 0, child.err
+            return False
+        child.kill()
+        self.kills.append(look_after_kill(self._folder))
+        return True
+
+    def finish(self) -> Child:
+        child = self._start(*self._command)
+        assert child.wait() == 0, child.err
+        return child
+
+
+def holds_lock(folder: Path) -> Callable[[Child], bool]:
+    """The run has opened its output: it recovers, or is about to."""
+    lock = folder / "_batchfox" / "lock"
+
+    def look(child: Child) -> bool:
+        return lock.exists() and lock.read_text().strip() == str(child.pid)
+
+    return look
+
+
+def names_in(folder: Path) -> set[str]:
+    try:
+        return {path.name for path in folder.iterdir()}
+    except FileNotFoundError:
+        return set()
+
+
+def check_book(rows: list[dict[str, Any]], folder: Path, entries: list[dict[str, Any]], kills: list[Kill]) -> int:
+    """Every promise that the book can prove. Returns how many tasks were paid for beyond one a row."""
+    found = by_id(folder)
+    assert found.keys() == {row["id"] for row in rows}
+    billed = Counter(entry["digest"] for entry in entries)
+    created: dict[str, list[float]] = {}
+    for entry in entries:
+        created.setdefault(entry["digest"], []).append(entry["created"])
+    paid_twice = 0
+    for row in rows:
+        out, request = found[row["id"]], request_of(row)
+        digest = digest_of(request)
+        assert out["status"] == "completed", out
+        assert out["text"] == answer(request)["choices"][0]["message"]["content"]
+        assert out["prompt"] == row["prompt"]
+        assert 1 <= billed[digest] <= out["submits"], out
+        assert out["maybe_billed_twice"] == (out["submits"] > 1), out
+        paid_twice += billed[digest] - 1
+        key = key_of_id(row["id"])
+        for kill in kills:
+            later = [at for at in created[digest] if at > kill.at]
+            if key in kill.safe:
+                assert not later, f"{row['id']} was paid for again although its task was known"
+            if key not in kill.known:
+                assert len(later) == billed[digest], f"{row['id']} was POSTed before its intent was on disk"
+    assert len(entries) == sum(billed.values())
+    assert paid_twice <= len(kills) * IN_FLIGHT
+    return paid_twice
+
+
+@pytest.mark.timeout(180)
+def test_a_run_killed_at_more_than_20_instants_loses_nothing_and_pays_only_for_what_was_on_the_wire(
+    start: Starter, remote: Callable[..., Remote], tmp_path: Path
+) -> None:
+    # A third of the answers come 50 ms late, so that every kill finds POSTs on the wire.
+    simulator = remote("--latency", "constant:0.05", "--fault", "slow_answer=0.3", "--slow", "0.05")
+    rows = rows_with_ids(ROWS)
+    folder = tmp_path / "out"
+    command: list[str | Path] = ["run", "--input", write_rows(tmp_path / "in.jsonl", rows), "--output", folder]
+    command += ["--id", "id", "--model", MODEL, "--base-url", simulator.url, "--quiet"]
+    for setting in (
+        "limits.requests_per_minute=60000",
+        f"limits.in_flight={IN_FLIGHT}",
+        "output.rows_per_part=200",
+        "retry.in_doubt_limit=100000",
+        "retry.attempts=100",
+    ):
+        command += ["--set", setting]
+    killer = Killer(start, command, folder)
+    data, tmp = folder / "data", folder / "_batchfox" / "tmp"
+
+    def has_submitted(number: int) -> Callable[[Child], bool]:
+        return lambda _: simulator.totals()["submits_accepted"] >= number
+
+    def has_filed_more() -> Callable[[Child], bool]:
+        before = names_in(data)
+        return lambda _: bool(names_in(data) - before)
+
+    def writes_a_part(_: Child) -> bool:
+        return any(name.startswith("part-") for name in names_in(tmp))
+
+    assert killer.kill_when(holds_lock(folder), "a run that opens its output")
+    for number in range(1, 19):
+        already = simulator.totals()["submits_accepted"]
+        if not killer.kill_when(has_submitted(already + ROWS // 24), f"submits, round {number}"):
+            break
+        if number % 6 == 2:
+            killer.kill_when(holds_lock(folder), "a resume that recovers")
+        if number % 6 == 4:
+            killer.kill_when(writes_a_part, "a part being written")
+        if number % 6 == 0:
+            killer.kill_when(has_filed_more(), "a part in place")
+    assert len(killer.kills) >= 20
+    killer.finish()
+    paid_twice = check_book(rows, folder, simulator.entries(), killer.kills)
+    print("KILLS", len(killer.kills), "TWICE", paid_twice, [len(k.safe) for k in killer.kills])
+    assert paid_twice > 0, "no kill found a POST on the wire: the test shows nothing"
+
+
+@pytest.mark.timeout(180)
+def test_a_retry_killed_during_its_swaps_replaces_every_row_once_and_keeps_the_old_outcomes(
+    start: Starter, remote: Callable[..., Remote], tmp_path: Path
+) -> None:
+    simulator = remote("--latency", "constant:0.02", "--fault", "refuse_options=0.5")
+    rows = rows_with_ids(400)
+    folder = tmp_path / "out"
+    command: list[str | Path] = ["run", "--input", write_rows(tmp_path / "in.jsonl", rows), "--output", folder]
+    command += ["--id", "id", "--model", MODEL, "--base-url", simulator.url, "--quiet"]
+    command += ["--set", "limits.requests_per_minute=60000", "--set", "output.rows_per_part=50"]
+    command += ["--set", "retry.in_doubt_limit=100000", "--set", "retry.attempts=100"]
+    first = start(*command)
+    assert first.wait() == 3, first.err
+    failed = {name for name, row in by_id(folder).items() if row["status"] == "failed"}
+    assert 100 < len(failed) < 300
+    simulator.control(faults={})
+    killer = Killer(start, [*command, "--retry", "failed"], folder)
+    superseded, tmp = folder / "_batchfox" / "superseded", folder / "_batchfox" / "tmp"
+    kills = 0
+    for number in range(8):
+        before = names_in(superseded)
+
+        def has_begun_a_swap(_: Child, before: set[str] = before) -> bool:
+            return len(names_in(superseded) - before) > number % 3  # noqa: B023
+
+        def writes_what_it_replaces(_: Child) -> bool:
+            return any("replaced-by" in name for name in names_in(tmp))
+
+        condition = has_begun_a_swap if number % 2 else writes_what_it_replaces
+        if not killer.kill_when(condition, "a swap"):
+            break
+        kills += 1
+    print("KILLS", kills)
+    assert kills >= 2
+    killer.finish()
+    found = by_id(folder)
+    assert found.keys() == {row["id"] for row in rows}
+    assert {row["status"] for row in found.values()} == {"completed"}
+    for row in rows:
+        assert found[row["id"]]["text"] == answer(request_of(row))["choices"][0]["message"]["content"]
+    old = superseded_rows(folder)
+    assert sorted(row["row_id"] for row in old) == sorted(failed)
+    assert {row["status"] for row in old} == {"failed"}
+    billed = Counter(entry["digest"] for entry in simulator.entries())
+    for row in rows:
+        out = found[row["id"]]
+        assert billed[digest_of(request_of(row))] <= out["submits"]
+        assert out["maybe_billed_twice"] == (out["submits"] > 1)
