@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import argparse
 import functools
+import gc
+import importlib
 import inspect
 import tempfile
 import threading
@@ -45,6 +47,7 @@ STEPS: dict[str, tuple[str, ...]] = {
     "part: write Parquet": ("parts:write",),
 }
 OTHER_THREADS = ("read", "checkpoint", "part")
+GARBAGE = "garbage collection"
 LOOP_REST = "HTTP and the loop itself"
 THREADS_REST = "threads: hand-over, the rest"
 
@@ -55,7 +58,14 @@ class Clock:
     def __init__(self) -> None:
         self.spent: dict[str, float] = defaultdict(float)
         self.calls: dict[str, int] = defaultdict(int)
+        # What a wrapped call costs, within its own figure and outside of it (there its caller pays).
+        self.within_s = self.outside_s = 0.0
         self._local = threading.local()
+
+    def clear(self) -> None:
+        """Forgets what was counted so far."""
+        self.spent.clear()
+        self.calls.clear()
 
     def _begin(self) -> tuple[list[float], float]:
         inside: list[float] | None = getattr(self._local, "inside", None)
@@ -69,7 +79,7 @@ class Clock:
         self.spent[step] += spent - inside.pop()
         self.calls[step] += 1
         if inside:
-            inside[-1] += spent
+            inside[-1] += spent + self.outside_s
 
     def wrap(self, step: str, function: Callable[..., Any]) -> Callable[..., Any]:
         """`function`, its CPU time counted. A coroutine function counts only what it does without waiting."""
@@ -116,21 +126,26 @@ class Clock:
 
         return timed
 
-    def own_price_s(self) -> tuple[float, float]:
-        """What one wrapped call costs: inside the step's own figure, and in all (the caller pays the rest)."""
-        times = 20_000
+    def see_garbage(self, phase: str, _: dict[str, int]) -> None:
+        """For `gc.callbacks`: a collection is a step too, within whichever step it falls."""
+        if phase == "start":
+            self._local.collecting = self._begin()
+        else:
+            self._end(GARBAGE, *self._local.collecting)
+
+    def calibrate(self) -> None:
+        """Measures the clock's own price; from then on it is known."""
+        times = 50_000
         timed = self.wrap("nothing", lambda: None)
         began = time.thread_time()
         for _ in range(times):
             timed()
-        whole = (time.thread_time() - began) / times
-        within = self.spent.pop("nothing") / self.calls.pop("nothing")
-        return within, whole
+        whole_s = (time.thread_time() - began) / times
+        self.within_s = self.spent["nothing"] / times
+        self.outside_s = whole_s - self.within_s
 
 
 def _patch(clock: Clock, step: str, place: str) -> None:
-    import importlib
-
     module, _, path = place.partition(":")
     holder: Any = importlib.import_module(f"batchfox.{module}")
     *classes, name = path.split(".")
@@ -145,15 +160,17 @@ def _run_child(job: str, rows: int) -> None:
     from batchfox.execution import run
 
     clock = Clock()
-    within, whole = clock.own_price_s()
+    clock.calibrate()
     for step, places in STEPS.items():
         for place in places:
             _patch(clock, step, place)
+    gc.callbacks.append(clock.see_garbage)
 
     measured: dict[str, float] = {}
     run_pool, file_rest = pool.Pool.run, pool.Pool.file_rest
 
     async def timed_run(self: pool.Pool, feed: Any) -> None:
+        clock.clear()
         measured["loop"], measured["all"] = -time.thread_time(), -time.process_time()
         await run_pool(self, feed)
 
@@ -165,28 +182,24 @@ def _run_child(job: str, rows: int) -> None:
     setattr(pool.Pool, "run", timed_run)  # noqa: B010
     setattr(pool.Pool, "file_rest", timed_rest)  # noqa: B010
     run(job)
-    _print_table(clock, measured, rows, within, whole)
+    _print_table(clock, measured, rows)
 
 
-def _print_table(clock: Clock, measured: dict[str, float], rows: int, within: float, whole: float) -> None:
-    spent = {step: clock.spent[step] - clock.calls[step] * within for step in STEPS}
-    price_outside = whole - within
-    calls = {step: clock.calls[step] for step in STEPS}
-    in_threads = {step for step in STEPS if step.split(":")[0] in OTHER_THREADS}
-    price = sum(calls.values()) * whole
-    # What a wrapped call costs beyond its own figure falls to its caller: nearly always the loop, or its thread.
-    in_loop = sum(clock.spent[step] for step in STEPS if step not in in_threads)
-    loop_price = sum(calls[step] for step in STEPS if step not in in_threads) * price_outside
-    loop_rest = measured["loop"] - in_loop - loop_price
-    thread_steps = sum(clock.spent[step] for step in in_threads)
-    thread_price = sum(calls[step] for step in in_threads) * price_outside
-    threads_rest = measured["all"] - measured["loop"] - thread_steps - thread_price
-    table = [(step, spent[step], calls[step]) for step in STEPS]
-    table += [(LOOP_REST, loop_rest, 0), (THREADS_REST, threads_rest, 0)]
-    for step, seconds, times in table:
-        where = "thread" if step in in_threads or step == THREADS_REST else "loop"
-        print(f"{step:<28} {where:<7} {seconds / rows * 1e6:7.1f} µs a row   {times / rows:7.3f} calls a row")
-    total = sum(seconds for _, seconds, _ in table)
+def _print_table(clock: Clock, measured: dict[str, float], rows: int) -> None:
+    steps = [*STEPS, GARBAGE]
+    calls = {step: clock.calls[step] for step in steps}
+    spent = {step: clock.spent[step] - calls[step] * clock.within_s for step in steps}
+    threads = {step for step in steps if step.split(":")[0] in OTHER_THREADS}
+    in_loop = sum(clock.spent[step] + calls[step] * clock.outside_s for step in steps if step not in threads)
+    in_threads = sum(clock.spent[step] + calls[step] * clock.outside_s for step in threads)
+    table = [(step, "thread" if step in threads else "loop", spent[step]) for step in steps]
+    table.append((LOOP_REST, "loop", measured["loop"] - in_loop))
+    table.append((THREADS_REST, "thread", measured["all"] - measured["loop"] - in_threads))
+    for step, where, seconds in table:
+        times = f"{calls[step] / rows:7.3f} calls a row" if step in calls else ""
+        print(f"{step:<28} {where:<7} {seconds / rows * 1e6:7.1f} µs a row   {times}".rstrip())
+    total = sum(seconds for _, _, seconds in table)
+    price = sum(calls.values()) * (clock.within_s + clock.outside_s)
     print(f"{'in all':<36} {total / rows * 1e6:7.1f} µs a row   (clocks taken off: {price / rows * 1e6:.1f} µs)")
 
 

@@ -1,6 +1,6 @@
 """Makes the sample data beside this file. Needs Pillow, PyAV, NumPy and pyarrow; the results are in the repository.
 
-    python sample_inputs/make.py
+python sample_inputs/make.py
 """
 
 from __future__ import annotations
@@ -68,7 +68,11 @@ def list_demo() -> None:
     subjects = ("a lighthouse", "a night train", "an old harbour", "a fox in the snow", "a market at noon")
     rows: list[dict[str, Any]] = []
     for number in range(100):
-        row: dict[str, Any] = {"demo_id": f"demo-{number:03d}", "subject": subjects[number % 5], "words": 5 + number % 7}
+        row: dict[str, Any] = {
+            "demo_id": f"demo-{number:03d}",
+            "subject": subjects[number % 5],
+            "words": 5 + number % 7,
+        }
         if number % 10 == 3:
             row["image_urls"] = [LION]
         if number % 10 == 7:

@@ -57,9 +57,11 @@ class Watch:
         return None if due is None else max(due, self._resumes_at)
 
     def asks_upstream(self, life: Life) -> bool:
-        """Should this poll have the router refresh? Now and then, once a task is late; never again after that brought
-        `completed` without results (api.md)."""
-        return not life.shuns_upstream and life.polls_here >= UPSTREAM_EVERY and life.polls_here % UPSTREAM_EVERY == 0
+        """Should this poll have the router refresh? Now and then, once a task is late. After `completed` without
+        results not at first (api.md: asking again without brings them), then by turns."""
+        if life.shuns_upstream:
+            return life.odd_replies >= 2 and life.odd_replies % 2 == 0
+        return life.polls_here >= UPSTREAM_EVERY and life.polls_here % UPSTREAM_EVERY == 0
 
     def is_overdue(self, life: Life, now: float) -> bool:
         return now >= self._deadline(life)

@@ -68,8 +68,8 @@ def life(index: int, *, group: str = "g", listed: float = 0.0) -> Life:
     )
 
 
-def answered(index: int, credits: float | None = None) -> Answered:
-    return Answered(answer=Answer(completion=f'{{"n":{index}}}', text=str(index), credits=credits))
+def answered(index: int, charge: float | None = None) -> Answered:
+    return Answered(answer=Answer(completion=f'{{"n":{index}}}', text=str(index), credits=charge))
 
 
 def make_fleet(
@@ -77,7 +77,7 @@ def make_fleet(
     policy: Policy | None = None,
     in_flight: int = 200,
     per_minute: float | None = None,
-    credits: float | None = None,
+    credits_limit: float | None = None,
     in_doubt_limit: int | None = None,
     first_s: float | None = None,
     task_timeout_s: float = 3600.0,
@@ -86,7 +86,9 @@ def make_fleet(
     draw = Random(seed).random
     return Fleet(
         Orders(policy=policy or Policy(), in_flight=in_flight, run_id="run", run_date="2026-01-01"),
-        gate=Gate(pace=Pace(per_minute), breaker=Breaker(), budget=Budget(credits), doubts=Doubts(in_doubt_limit)),
+        gate=Gate(
+            pace=Pace(per_minute), breaker=Breaker(), budget=Budget(credits_limit), doubts=Doubts(in_doubt_limit)
+        ),
         watch=Watch(Timing(first_s, draw), task_timeout_s, draw),
         draw=draw,
     )
@@ -179,7 +181,7 @@ class Deed(NamedTuple):
 
     at: float
     what: str
-    index: int
+    row: int
 
 
 class World:

@@ -33,13 +33,13 @@ from hypothesis import strategies as st
 from batchfox.core.dispatch import LEAST_WAITING, Fleet, StopCause
 from batchfox.core.event import (
     Accepted,
+    Event,
     Halted,
     Missing,
     PollEvent,
     Refused,
     Running,
     SubmitEvent,
-    TaskFailed,
     Unheard,
     Unsendable,
 )
@@ -56,11 +56,11 @@ def rows(count: int, **fields: Any) -> list[Life]:
     return [life(index, **fields) for index in range(count)]
 
 
-def begin(fleet: Fleet, row: Life, now: float = 0.0, task_id: str = "task-1") -> Life:
+def begin(fleet: Fleet, row: Life, now: float = 0.0, reserved: float | None = None) -> Life:
     """Takes an offered row to RUNNING."""
     assert fleet.submits(now, UNIX_S + now, 1) == [row]
     fleet.sent(row.key, now)
-    assert fleet.receive(row.key, Accepted(task_id=task_id), now, UNIX_S + now) is None
+    assert fleet.receive(row.key, Accepted(task_id="task-1", reserved=reserved), now, UNIX_S + now) is None
     return row
 
 
@@ -91,7 +91,12 @@ class Chaos(Api):
     def on_poll(self, row: Life, now: float) -> PollEvent:
         luck = self.random.random()
         if luck < 0.08:
-            odd = [MISSING, UNHEARD, EMPTY, Unheard(error=OOPS, http_status=429, is_rate=True, retry_after_s=1.0)]
+            odd: list[PollEvent] = [
+                MISSING,
+                UNHEARD,
+                EMPTY,
+                Unheard(error=OOPS, http_status=429, is_rate=True, retry_after_s=1.0),
+            ]
             return self.random.choice(odd)
         return super().on_poll(row, now)
 
@@ -394,9 +399,8 @@ def test_the_api_is_idle_only_from_its_last_taken_submit_on() -> None:
     gate = fleet.gate
     for row in rows(4):
         fleet.offer(row)
-    for at, (row, event) in enumerate(
-        zip(fleet.submits(0.0, UNIX_S, 4), [UNSERVED, Accepted(task_id="t"), BUSY, NO_HOST], strict=True)
-    ):
+    events: list[Event] = [UNSERVED, Accepted(task_id="t"), BUSY, NO_HOST]
+    for at, (row, event) in enumerate(zip(fleet.submits(0.0, UNIX_S, 4), events, strict=True)):
         fleet.sent(row.key, 0.0)
         fleet.receive(row.key, event, float(at), UNIX_S)
         assert gate.idle_since == (0.0, None, 2.0, 2.0)[at]
@@ -489,28 +493,28 @@ def test_hold_sends_no_row_in_doubt_again() -> None:
 # Money.
 
 
-@pytest.mark.parametrize("credits", [0.5, 10.0, 100.0])
+@pytest.mark.parametrize("credits_limit", [0.5, 10.0, 100.0])
 @pytest.mark.parametrize("deaf", [False, True])
-def test_the_budget_is_never_passed_and_spent_to_the_last_request(credits: float, deaf: bool) -> None:
+def test_the_budget_is_never_passed_and_spent_to_the_last_request(credits_limit: float, deaf: bool) -> None:
     class Paid(Chaos):
         def on_submit(self, row: Life, now: float) -> SubmitEvent:
             return super().on_submit(row, now) if deaf else self.make_task(row, now)
 
     api = Paid(1)
     api.reserved, api.charge = 1.0, 0.75
-    fleet = make_fleet(in_flight=30, credits=credits, in_doubt_limit=1000)
+    fleet = make_fleet(in_flight=30, credits_limit=credits_limit, in_doubt_limit=1000)
     world = World(fleet, api, rows(400, listed=1.5)).run()
     budget = fleet.gate.budget
     assert fleet.stopped == "credits"
     assert budget.reserved == pytest.approx(0.0, abs=1e-6)
-    assert credits - 1.5 <= budget.spent + budget.standing <= credits + 1e-9
+    assert credits_limit - 1.5 <= budget.spent + budget.standing <= credits_limit + 1e-9
     completed = world.statuses()["completed"]
     assert budget.spent == pytest.approx(0.75 * completed)
     assert len(world.fleet.lives) > 0, "the rest waits for the next run"
 
 
 def test_an_estimate_is_set_aside_before_the_reservation_is_known() -> None:
-    fleet = make_fleet(in_flight=50, credits=10.0)
+    fleet = make_fleet(in_flight=50, credits_limit=10.0)
     for row in rows(50, listed=3.0):
         fleet.offer(row)
     assert len(fleet.submits(0.0, UNIX_S, 50)) == 3
@@ -519,7 +523,7 @@ def test_an_estimate_is_set_aside_before_the_reservation_is_known() -> None:
 
 
 def test_the_dearest_reservation_seen_is_the_next_estimate() -> None:
-    fleet = make_fleet(in_flight=50, credits=10.0)
+    fleet = make_fleet(in_flight=50, credits_limit=10.0)
     for row in rows(50, listed=1.0):
         fleet.offer(row)
     first = fleet.submits(0.0, UNIX_S, 1)[0]
@@ -528,29 +532,60 @@ def test_the_dearest_reservation_seen_is_the_next_estimate() -> None:
     assert len(fleet.submits(0.2, UNIX_S, 50)) == 1, "4 are set aside, and 4 more; another 4 would be 12"
 
 
-def test_credits_go_back_when_nothing_was_charged_and_stand_when_nobody_knows() -> None:
-    fleet = make_fleet(credits=100.0)
+@pytest.mark.parametrize(
+    ("event", "reserved", "standing"),
+    [
+        (Refused(error=OOPS, http_status=422), 0.0, 0.0),
+        (throttled(), 0.0, 0.0),
+        (BUSY, 0.0, 0.0),
+        (UNSERVED, 0.0, 0.0),
+        (NO_HOST, 0.0, 0.0),
+        (Unsendable(error=OOPS), 0.0, 0.0),
+        (KEY_REFUSED, 0.0, 0.0),
+        (LOST, 0.0, 5.0),
+        (Accepted(task_id="t"), 5.0, 0.0),
+        (Accepted(task_id="t", reserved=7.0), 7.0, 0.0),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_after_a_submit_credits_go_back_stay_or_stand(event: Event, reserved: float, standing: float) -> None:
+    fleet = make_fleet(credits_limit=100.0)
+    fleet.offer(row := life(0, listed=5.0))
+    assert fleet.submits(0.0, UNIX_S, 1) == [row]
+    assert fleet.gate.budget.reserved == 5.0
+    fleet.sent(row.key, 0.0)
+    fleet.receive(row.key, event, 1.0, UNIX_S)
     budget = fleet.gate.budget
-    expected = [
-        (Refused(error=OOPS, http_status=422), (0.0, 0.0)),
-        (throttled(0.0), (0.0, 0.0)),
-        (NO_HOST, (0.0, 0.0)),
-        (Unsendable(error=OOPS), (0.0, 0.0)),
-        (LOST, (0.0, 5.0)),
-        (Accepted(task_id="t", reserved=7.0), (7.0, 5.0)),
-    ]
-    for index, (event, account) in enumerate(expected):
-        fleet.offer(row := life(index, listed=5.0))
-        chosen = fleet.submits(float(index) * 1e-4, UNIX_S, 1)
-        assert [one.index for one in chosen] == [index], "retries are not due yet"
-        fleet.sent(row.key, 0.0)
-        fleet.receive(row.key, event, float(index) * 1e-4, UNIX_S)
-        assert (budget.reserved, budget.standing) == account
-        fleet.stopped = None
-        if row.key in fleet.lives and row.state is State.WAITING:
-            fleet._retries.drop(row.key)
-    fleet.receive(row.key, FAILED_FOR_GOOD, 1.0, UNIX_S)
-    assert (budget.reserved, budget.standing, budget.spent) == (0.0, 5.0, 0.0)
+    assert (budget.reserved, budget.standing, budget.spent) == (reserved, standing, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("event", "spent", "standing"),
+    [
+        (answered(0, 2.0), 2.0, 0.0),
+        (answered(0), 7.0, 0.0),
+        (FAILED, 0.0, 0.0),
+        (FAILED_FOR_GOOD, 0.0, 0.0),
+    ],
+    ids=["charge known", "charge unknown", "failed, tried again", "failed"],
+)
+def test_after_a_task_credits_are_charged_or_go_back(event: Event, spent: float, standing: float) -> None:
+    fleet = make_fleet(credits_limit=100.0)
+    fleet.offer(row := life(0, listed=5.0))
+    begin(fleet, row, reserved=7.0)
+    fleet.receive(row.key, event, 1.0, UNIX_S)
+    budget = fleet.gate.budget
+    assert (budget.reserved, budget.standing, budget.spent) == (0.0, standing, spent)
+
+
+def test_the_credits_of_a_task_that_was_given_up_stand() -> None:
+    api = Api()
+    api.reserved = 7.0
+    api.on_poll = lambda row, now: MISSING  # type: ignore[method-assign]
+    fleet = make_fleet(credits_limit=100.0)
+    World(fleet, api, rows(3, listed=5.0)).run()
+    budget = fleet.gate.budget
+    assert (budget.reserved, budget.standing, budget.spent) == (0.0, 21.0, 0.0)
 
 
 # Stopping.
@@ -584,12 +619,14 @@ def test_after_such_a_stop_only_posts_on_the_wire_are_awaited(cause: StopCause) 
 
 
 def test_the_first_cause_stays_unless_a_later_one_ends_the_watching_too() -> None:
-    told = {}
-    for first in ("credits", "key", "signal"):
-        for second in ("time", "gateway", "signal"):
+    told: dict[tuple[StopCause, StopCause], StopCause | None] = {}
+    earlier: list[StopCause] = ["credits", "key", "signal"]
+    later: list[StopCause] = ["time", "gateway", "signal"]
+    for first in earlier:
+        for second in later:
             fleet = make_fleet()
-            fleet.stop(first)  # type: ignore[arg-type]
-            fleet.stop(second)  # type: ignore[arg-type]
+            fleet.stop(first)
+            fleet.stop(second)
             told[first, second] = fleet.stopped
     assert told == {
         ("credits", "time"): "credits",
@@ -618,7 +655,7 @@ def test_a_refusal_of_the_run_stops_it_and_keeps_the_row(event: Halted) -> None:
 
 
 def test_a_row_that_was_chosen_but_not_sent_comes_first_later() -> None:
-    fleet = make_fleet(credits=10.0)
+    fleet = make_fleet(credits_limit=10.0)
     for row in rows(4, listed=5.0):
         fleet.offer(row)
     first, second = fleet.submits(0.0, UNIX_S, 2)
@@ -629,7 +666,7 @@ def test_a_row_that_was_chosen_but_not_sent_comes_first_later() -> None:
 
 
 def test_an_event_that_cannot_be_changes_nothing_in_the_fleet() -> None:
-    fleet = make_fleet(credits=10.0)
+    fleet = make_fleet(credits_limit=10.0)
     fleet.offer(row := life(0, listed=1.0))
     begin(fleet, row)
     before = (copy.deepcopy(row), fleet.snapshot(), fleet.next_poll_at())
@@ -683,7 +720,7 @@ def test_a_resumed_run_asks_about_known_tasks_and_pays_for_none_of_them_again(se
 
 
 def test_a_resumed_row_is_estimated_as_its_request_is_now() -> None:
-    fleet = make_fleet(credits=10.0)
+    fleet = make_fleet(credits_limit=10.0)
     old = life(0)
     old.request = None
     fleet.adopt(old, 0.0, UNIX_S)
@@ -731,12 +768,34 @@ def test_rows_that_the_input_no_longer_has_are_ended_by_what_may_have_been_paid(
 # Any API at all.
 
 _submit_events = st.sampled_from(
-    [LOST, NO_HOST, BUSY, UNSERVED, throttled(), throttled(10.0), Refused(error=OOPS, http_status=400), answered(0)]
-    + [Accepted(task_id="task"), Accepted(task_id="task", reserved=2.0), NO_BALANCE, KEY_REFUSED]
+    [
+        LOST,
+        NO_HOST,
+        BUSY,
+        UNSERVED,
+        throttled(),
+        throttled(10.0),
+        Refused(error=OOPS, http_status=400),
+        answered(0),
+        Accepted(task_id="task"),
+        Accepted(task_id="task", reserved=2.0),
+        NO_BALANCE,
+        KEY_REFUSED,
+    ]
 )
 _poll_events = st.sampled_from(
-    [Running(), UNHEARD, MISSING, EMPTY, FAILED, FAILED_FOR_GOOD, answered(0, 1.5), KEY_REFUSED]
-    + [Unheard(error=OOPS, is_rate=True), Unheard(error=OOPS, is_rate=True, retry_after_s=30.0)]
+    [
+        Running(),
+        UNHEARD,
+        MISSING,
+        EMPTY,
+        FAILED,
+        FAILED_FOR_GOOD,
+        answered(0, 1.5),
+        KEY_REFUSED,
+        Unheard(error=OOPS, is_rate=True),
+        Unheard(error=OOPS, is_rate=True, retry_after_s=30.0),
+    ]
 )
 
 
@@ -771,7 +830,7 @@ class Scripted(Api):
         in_doubt=st.sampled_from(["resubmit", "hold"]),
         patience_s=st.sampled_from([5.0, 300.0]),
     ),
-    credits=st.sampled_from([None, 5.0, 1000.0]),
+    credits_limit=st.sampled_from([None, 5.0, 1000.0]),
     per_minute=st.sampled_from([None, 30.0, 6000.0]),
 )
 def test_with_any_api_the_run_ends_and_every_row_is_accounted_for(
@@ -780,18 +839,20 @@ def test_with_any_api_the_run_ends_and_every_row_is_accounted_for(
     reply_s: float,
     in_flight: int,
     policy: Policy,
-    credits: float | None,
+    credits_limit: float | None,
     per_minute: float | None,
 ) -> None:
     fleet = make_fleet(
         policy=policy,
         in_flight=in_flight,
-        credits=credits,
+        credits_limit=credits_limit,
         per_minute=per_minute,
         task_timeout_s=600.0,
         in_doubt_limit=5,
     )
-    world = World(fleet, Scripted(submits, polls, reply_s), rows(25, listed=2.0), time_s=7200.0, most_turns=60_000).run()
+    world = World(
+        fleet, Scripted(submits, polls, reply_s), rows(25, listed=2.0), time_s=7200.0, most_turns=60_000
+    ).run()
     assert world.now < 7200.0 + 600.0 + 2 * 20.0 + 1.0
     left = {row.index for row in fleet.lives.values()}
     assert not left & world.outcomes.keys()
@@ -811,20 +872,21 @@ _moves = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 30), st.floats(0.0
 
 
 @settings(max_examples=150, deadline=None)
-@given(moves=_moves, in_flight=st.integers(1, 4), credits=st.sampled_from([None, 9.0]))
+@given(moves=_moves, in_flight=st.integers(1, 4), credits_limit=st.sampled_from([None, 9.0]))
 def test_any_order_of_events_keeps_the_fleets_books(
-    moves: list[tuple[int, int, float]], in_flight: int, credits: float | None
+    moves: list[tuple[int, int, float]], in_flight: int, credits_limit: float | None
 ) -> None:
     """Hands that are late, early and out of order: replies in any order, rows chosen but not sent, polls unanswered."""
-    fleet = make_fleet(in_flight=in_flight, credits=credits, in_doubt_limit=3, task_timeout_s=200.0)
+    fleet = make_fleet(in_flight=in_flight, credits_limit=credits_limit, in_doubt_limit=3, task_timeout_s=200.0)
     offered, now = 0, 0.0
     chosen: list[Life] = []
     posted: list[Life] = []
     asked: list[Life] = []
     ended: dict[int, str] = {}
-    submit_events = [LOST, NO_HOST, BUSY, UNSERVED, throttled(), Refused(error=OOPS, http_status=400), answered(0)]
+    submit_events: list[Event] = [LOST, NO_HOST, BUSY, UNSERVED, throttled(), answered(0)]
     submit_events += [Accepted(task_id="task", reserved=2.5), Accepted(task_id="task")]
-    poll_events = [Running(), UNHEARD, MISSING, EMPTY, FAILED, FAILED_FOR_GOOD, answered(0, 1.0)]
+    submit_events += [Refused(error=OOPS, http_status=400)]
+    poll_events: list[Event] = [Running(), UNHEARD, MISSING, EMPTY, FAILED, FAILED_FOR_GOOD, answered(0, 1.0)]
     for what, which, step_s in moves:
         now += step_s
         if what <= 1:
@@ -841,7 +903,8 @@ def test_any_order_of_events_keeps_the_fleets_books(
             asked += fleet.polls(now, which % 4)
         elif what in (7, 8) and (crowd := posted if what == 7 else asked):
             row = crowd.pop(which % len(crowd))
-            event = (submit_events if what == 7 else poll_events)[which % (9 if what == 7 else 7)]
+            events = submit_events if what == 7 else poll_events
+            event = events[which % len(events)]
             outcome = fleet.receive(row.key, event, now, UNIX_S + now)
             if outcome is not None:
                 assert row.index not in ended
@@ -857,8 +920,8 @@ def test_any_order_of_events_keeps_the_fleets_books(
         budget = fleet.gate.budget
         held = sum(row.reserved if row.reserved is not None else row.estimate for row in live)
         assert budget.reserved == pytest.approx(held, abs=1e-6)
-        if credits is not None:
-            assert budget.spent + budget.reserved + budget.standing <= credits + 1e-6
+        if credits_limit is not None:
+            assert budget.spent + budget.reserved + budget.standing <= credits_limit + 1e-6
         unasked = states[State.RUNNING] - len(asked)
         assert (fleet.next_poll_at() is None) == (unasked == 0), "every running task is due or being asked about"
         due = fleet.next_submit_at(now)

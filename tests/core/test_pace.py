@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -24,7 +26,8 @@ def passes(per_minute: float, until_s: float, *, level: float | None = None) -> 
     """When requests pass the leaky bucket if there is always one waiting. `level`: how full it starts, None: full."""
     capacity, per_s = bucket(per_minute)
     level = capacity if level is None else level
-    now, times = 0.0, []
+    now = 0.0
+    times: list[float] = []
     while True:
         wait_s = max(level + 1.0 - capacity, 0.0) / per_s
         now, level = now + wait_s, level - wait_s * per_s
@@ -72,7 +75,7 @@ def test_no_limit_at_all_is_passed(per_minute: float, level: float) -> None:
 @pytest.mark.parametrize("per_minute", [0.05, 0.5, 0.99])
 def test_less_than_one_a_minute_is_one_in_several_minutes(per_minute: float) -> None:
     times = passes(per_minute, 6000.0)
-    assert min(high - low for low, high in zip(times, times[1:], strict=False)) >= 60.0 / per_minute
+    assert min(high - low for low, high in itertools.pairwise(times)) >= 60.0 / per_minute
 
 
 def test_a_bucket_lets_one_request_through_and_no_great_burst() -> None:
@@ -83,7 +86,8 @@ def test_a_bucket_lets_one_request_through_and_no_great_burst() -> None:
 
 def test_a_change_of_pace_within_a_minute_does_not_pass_the_limit() -> None:
     # Each pace is a new bucket that starts full (limiter.py): up and down within the minute, at most 600.
-    times, start = [], 0.0
+    times: list[float] = []
+    start = 0.0
     for turn in range(20):
         times += [start + at for at in passes(600 if turn % 2 else 300, 9.7)]
         start += 9.7

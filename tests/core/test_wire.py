@@ -269,8 +269,23 @@ def test_an_answer_without_content_is_still_the_answer() -> None:
 
 @pytest.mark.parametrize(
     "results",
-    [None, [], {}, "x", 3, True, [None], [[]], ["x"], [{}], [{"choices": []}], [{"choices": [{}]}]]
-    + [[{"choices": [None]}], [{"choices": [{"message": "x"}]}], [{"choices": {}, "message": 3}]],
+    [
+        None,
+        [],
+        {},
+        "x",
+        3,
+        True,
+        [None],
+        [[]],
+        ["x"],
+        [{}],
+        [{"choices": []}],
+        [{"choices": [{}]}],
+        [{"choices": [None]}],
+        [{"choices": [{"message": "x"}]}],
+        [{"choices": {}, "message": 3}],
+    ],
     ids=repr,
 )
 def test_completed_without_readable_results_is_asked_again(results: Any) -> None:
@@ -320,8 +335,20 @@ def test_a_failed_task_whose_error_is_odd_is_failed_all_the_same(error: Any, sai
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"null", b"[]", b"<html>", b'{"status":"comp', b'{"status":"\xff"}', b"[" * 100_000, {}, {"status": None}]
-    + [{"status": 3}, {"status": ["completed"]}, error_body()],
+    [
+        b"",
+        b"null",
+        b"[]",
+        b"<html>",
+        b'{"status":"comp',
+        b'{"status":"\xff"}',
+        b"[" * 100000,
+        {},
+        {"status": None},
+        {"status": 3},
+        {"status": ["completed"]},
+        error_body(),
+    ],
     ids=lambda body: repr(body)[:40],
 )
 def test_a_poll_without_a_readable_task_is_asked_again(body: Any) -> None:
@@ -374,8 +401,20 @@ def test_no_depth_of_nesting_breaks_the_reader() -> None:
 
 @pytest.mark.parametrize(
     ("value", "count"),
-    [(5, 5), (5.0, 5), (0, 0), (None, None), ("5", None), (True, None), (1e300, None), (2**63, None), (10**400, None)]
-    + [(float("nan"), None), (float("inf"), None), ([], None)],
+    [
+        (5, 5),
+        (5.0, 5),
+        (0, 0),
+        (None, None),
+        ("5", None),
+        (True, None),
+        (1e300, None),
+        (2**63, None),
+        (10**400, None),
+        (float("nan"), None),
+        (float("inf"), None),
+        ([], None),
+    ],
     ids=repr,
 )
 def test_a_token_count_is_an_integer_of_64_bits_or_none(value: Any, count: int | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from datetime import date
 from pathlib import Path
@@ -15,8 +16,10 @@ from conftest import (
     MODEL,
     Simulate,
     by_id,
+    http_reply,
     job_of,
     parts_of,
+    raw_server,
     rows_of,
     rows_with_ids,
     tables_of,
@@ -25,6 +28,7 @@ from conftest import (
 
 from batchfox import Job, arun, load_job, run
 from batchfox.errors import JobError
+from batchfox.show import describe
 from batchfox.simulator import answer
 
 OWN_COLUMNS = {
@@ -364,7 +368,7 @@ def test_the_schema_stays_the_same_when_a_column_changes_its_type_on_the_way(
     simulate: Simulate, tmp_path: Path
 ) -> None:
     rows: list[dict[str, Any]] = [{"id": f"r{n}", "prompt": "x", "score": None, "n": n} for n in range(50)]
-    rows += [{"id": f"s{n}", "prompt": "x", "score": 0.5, "n": "text", "late": True} for n in range(50)]
+    rows += [{"id": f"s{n}", "prompt": "x", "score": "half", "n": "text", "late": True} for n in range(50)]
     job = job_of(write_rows(tmp_path / "in.jsonl", rows), tmp_path / "out", simulate().url, limits={"in_flight": 1})
     assert run(job).exit_status == 0
     schemas = [pq.read_schema(path) for path in parts_of(tmp_path / "out")]
@@ -372,19 +376,51 @@ def test_the_schema_stays_the_same_when_a_column_changes_its_type_on_the_way(
     assert schemas[0].equals(schemas[1])
     found = by_id(tmp_path / "out")
     assert found["r7"]["n"] == 7
-    assert found["s7"]["n"] is None
-    assert json.loads(found["s7"]["input_extra"]) == {"n": "text", "late": True, "score": 0.5}
+    assert (found["s7"]["n"], found["s7"]["score"]) == (None, "half")
+    assert json.loads(found["s7"]["input_extra"]) == {"n": "text", "late": True}
 
 
-def test_the_key_is_in_no_file_and_no_message_even_when_the_api_echoes_it(
-    simulate: Simulate, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+async def test_the_key_is_in_no_file_and_no_message_though_the_api_echoes_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    simulator = simulate(faults={"refuse_options": 0.3, "lost": 0.2})
-    source = write_rows(tmp_path / "in.jsonl", rows_with_ids(20))
-    job = job_of(source, tmp_path / "out", simulator.url)
-    run(job, log_level="debug")
+    """The API repeats the whole request, headers and all, in answers, in errors and in an HTML page."""
+    monkeypatch.setenv("FOXAPI_API_KEY", KEY)
+
+    async def echo(request: bytes, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        assert KEY.encode() in request
+        said = request.decode()
+        if b"/v1/tasks/" in request:
+            message = {"role": "assistant", "content": said}
+            result = {"choices": [{"message": message, "finish_reason": "stop"}]}
+            writer.write(http_reply(json.dumps({"status": "completed", "results": [result]}).encode()))
+        elif b"refuse" in request:
+            error = {"message": said, "type": "invalid_request_error", "code": KEY}
+            writer.write(http_reply(json.dumps({"error": error}).encode(), "422 Unprocessable Entity"))
+        elif b"page" in request:
+            writer.write(http_reply(b"<html>" + request, "502 Bad Gateway"))
+        else:
+            writer.write(http_reply(json.dumps({"id": "task-1"}).encode()))
+        await writer.drain()
+
+    rows = [{"id": prompt, "prompt": prompt} for prompt in ("answer", "refuse", "page")]
+    async with raw_server(echo) as server:
+        job = job_of(
+            write_rows(tmp_path / "in.jsonl", rows), tmp_path / "out", server.url, retry={"in_doubt": "hold"}
+        )
+        summary = await arun(job, log_level="debug")
+    found = by_id(tmp_path / "out")
+    assert {name: row["status"] for name, row in found.items()} == {
+        "answer": "completed",
+        "refuse": "failed",
+        "page": "in_doubt",
+    }
+    assert "Bearer [key]" in found["answer"]["text"]
     said = capfd.readouterr()
     assert "row_settled" in said.err
-    assert KEY not in said.out + said.err
-    for path in (tmp_path / "out").rglob("*"):
-        assert path.is_dir() or KEY.encode() not in path.read_bytes(), path
+    assert KEY not in said.out + said.err + describe(summary, ["batchfox"])
+    files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert any(path.name == "log.jsonl" for path in files)
+    for path in files:
+        assert KEY.encode() not in path.read_bytes(), path
+    for row in found.values():
+        assert KEY not in repr(row)

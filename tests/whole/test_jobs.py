@@ -1,0 +1,72 @@
+"""Every job of `jobs/` does its work on `sample_inputs/` against the simulator, as a user would start it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FAST = ["--set", 'api.simulate={ latency = "constant:0.02" }', "--set", "limits.requests_per_minute=6000"]
+ROWS = {"demo": 100, "caption_images": 7, "label_videos": 4, "transcribe_audio": 2, "chat": 4}
+
+
+def run_job(job: str, output: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "batchfox", "run", f"jobs/{job}.toml", "--base-url", "simulator"]
+    command += [*FAST, "--output", str(output), *more]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+
+
+def rows_of(output: Path) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = pq.read_table(output / "data").to_pylist()
+    return rows
+
+
+def test_every_job_file_is_tried_here() -> None:
+    assert {path.stem for path in (ROOT / "jobs").glob("*.toml")} == set(ROWS)
+
+
+@pytest.mark.parametrize("job", ROWS)
+def test_a_job_answers_every_row_and_a_second_time_sends_nothing(job: str, tmp_path: Path) -> None:
+    first = run_job(job, tmp_path / "out")
+    assert first.returncode == 0, first.stderr
+    rows = rows_of(tmp_path / "out")
+    assert len(rows) == ROWS[job]
+    assert len({row["row_id"] for row in rows}) == ROWS[job]
+    for row in rows:
+        assert row["status"] == "completed"
+        assert row["submits"] == 1
+        assert row["text"].startswith("The simulator was asked")
+    again = run_job(job, tmp_path / "out")
+    assert again.returncode == 0
+    assert "0 submits, 0 polls" in again.stdout
+    assert rows_of(tmp_path / "out") == rows
+
+
+def test_local_media_travel_inline_and_urls_as_they_are(tmp_path: Path) -> None:
+    assert run_job("caption_images", tmp_path / "images").returncode == 0
+    ways = {row["row_id"]: row["media"] for row in rows_of(tmp_path / "images")}
+    assert ways["lion"] == ["url"]
+    assert ways["sun"] == ways["sea"] == ways["brick"] == ["inline"]
+    assert run_job("transcribe_audio", tmp_path / "audio").returncode == 0
+    assert all(row["media"] == ["inline"] for row in rows_of(tmp_path / "audio"))
+
+
+def test_input_columns_travel_with_their_types(tmp_path: Path) -> None:
+    assert run_job("label_videos", tmp_path / "out").returncode == 0
+    table = pq.read_table(tmp_path / "out" / "data")
+    assert str(table.schema.field("seconds").type) == "int64"
+    assert str(table.schema.field("tags").type).startswith("list<")
+    tags = {row["row_id"]: row["tags"] for row in table.to_pylist()}
+    assert tags["animals"] == ["animals", "zoo"]
+
+
+def test_an_openai_batch_file_is_taken_as_it_is(tmp_path: Path) -> None:
+    more = ["--input", "sample_inputs/openai_batch.jsonl", "--id", "custom_id"]
+    done = run_job("chat", tmp_path / "out", *more)
+    assert done.returncode == 0, done.stderr
+    assert {row["row_id"] for row in rows_of(tmp_path / "out")} == {f"request-{number}" for number in range(4)}

@@ -1,0 +1,312 @@
+"""The same command again: what is known is kept, what runs is picked up, what would mix two meanings is refused."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import (
+    MODEL,
+    Child,
+    Remote,
+    Simulate,
+    Starter,
+    by_id,
+    eventually,
+    job_of,
+    log_events,
+    rows_of,
+    rows_with_ids,
+    write_rows,
+)
+
+from batchfox import run
+from batchfox.errors import InputError, JobError
+from batchfox.simulator import SimulatorThread
+
+NO_IDS = {"id": None}
+
+
+def numbered(number: int) -> list[dict[str, Any]]:
+    return [{"prompt": f"p{n}"} for n in range(number)]
+
+
+def submits(simulator: SimulatorThread) -> int:
+    received: int = simulator.book()["totals"]["submits_received"]
+    return received
+
+
+# Without ids.
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (lambda rows: [{"prompt": "new first"}, *rows], "a row before the others"),
+        (lambda rows: [*rows[:10], {"prompt": "other"}, *rows[11:]], "one row changed"),
+        (lambda rows: rows[:20], "rows missing at the end"),
+        (lambda rows: rows[1:] + rows[:1], "another order"),
+    ],
+)
+def test_a_changed_input_without_ids_is_refused_before_anything_is_sent(
+    simulate: Simulate, tmp_path: Path, change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]], what: str
+) -> None:
+    simulator = simulate()
+    source = write_rows(tmp_path / "in.jsonl", numbered(40))
+    job = job_of(source, tmp_path / "out", simulator.url, input=NO_IDS)
+    run(job)
+    before = rows_of(tmp_path / "out")
+    write_rows(source, [*change(numbered(40)), *([{"prompt": "appended"}] * 5 if "missing" not in what else [])])
+    with pytest.raises(InputError, match="the input changed: rows 0 to"):
+        run(job)
+    assert submits(simulator) == 40
+    assert rows_of(tmp_path / "out") == before
+    write_rows(source, numbered(40))
+    assert run(job).exit_status == 0
+
+
+def test_rows_appended_to_an_input_without_ids_are_new_rows(simulate: Simulate, tmp_path: Path) -> None:
+    simulator = simulate()
+    source = write_rows(tmp_path / "in.jsonl", numbered(40))
+    job = job_of(source, tmp_path / "out", simulator.url, input=NO_IDS)
+    run(job)
+    write_rows(source, numbered(55))
+    summary = run(job)
+    assert (summary.exit_status, summary.completed_before, summary.settled) == (0, 40, {"completed": 15})
+    assert submits(simulator) == 55
+    assert {name: row["prompt"] for name, row in by_id(tmp_path / "out").items()} == {
+        str(n): f"p{n}" for n in range(55)
+    }
+
+
+def test_an_input_without_ids_is_compared_only_as_far_as_it_was_read(simulate: Simulate, tmp_path: Path) -> None:
+    """With `--limit` the rows beyond were never read, so they may be others the next time."""
+    simulator = simulate()
+    source = write_rows(tmp_path / "in.jsonl", numbered(40))
+    job = job_of(source, tmp_path / "out", simulator.url, input=NO_IDS)
+    run(job, limit=10)
+    write_rows(source, [*numbered(10), {"prompt": "another"}])
+    assert run(job).exit_status == 0
+    assert by_id(tmp_path / "out")["10"]["prompt"] == "another"
+
+
+# With ids.
+
+
+def test_with_ids_rows_may_be_added_moved_and_removed(simulate: Simulate, tmp_path: Path) -> None:
+    simulator = simulate()
+    rows = rows_with_ids(30)
+    source = write_rows(tmp_path / "in.jsonl", rows)
+    job = job_of(source, tmp_path / "out", simulator.url)
+    run(job)
+    write_rows(source, [*rows_with_ids(10, first=100), *reversed(rows[5:])])
+    summary = run(job)
+    assert (summary.exit_status, summary.settled) == (0, {"completed": 10})
+    assert submits(simulator) == 40
+    assert by_id(tmp_path / "out").keys() == {row["id"] for row in rows} | {f"r{n}" for n in range(100, 110)}
+
+
+def test_the_column_that_names_rows_may_not_change(simulate: Simulate, tmp_path: Path) -> None:
+    simulator = simulate()
+    source = write_rows(tmp_path / "in.jsonl", rows_with_ids(5))
+    run(job_of(source, tmp_path / "out", simulator.url))
+    for column in (None, "prompt"):
+        with pytest.raises(JobError, match="the column that names a row"):
+            run(job_of(source, tmp_path / "out", simulator.url, input={"id": column}))
+    assert submits(simulator) == 5
+
+
+# A changed job.
+
+
+def test_what_gives_rows_their_meaning_may_not_change_while_a_run_is_unfinished(
+    simulate: Simulate, tmp_path: Path
+) -> None:
+    simulator = simulate(balance=0.05)
+    source = write_rows(tmp_path / "in.jsonl", rows_with_ids(20))
+    assert run(job_of(source, tmp_path / "out", simulator.url)).exit_status == 4
+    sent = submits(simulator)
+    for tables, key, was, now in (
+        ({"request": {"max_tokens": 7}}, "request.max_tokens", "(not set)", "7"),
+        ({"request": {"model": "gpt-5.4"}}, "request.model", f'"{MODEL}"', '"gpt-5.4"'),
+        ({"input": {"keep": ["id"]}}, "input.keep", '["*"]', '["id"]'),
+    ):
+        with pytest.raises(JobError) as caught:
+            run(job_of(source, tmp_path / "out", simulator.url, **tables))  # type: ignore[arg-type]
+        assert f"{key} was {was}, is now {now}" in str(caught.value)
+    assert submits(simulator) == sent
+    simulator.control(balance=None)
+    changed = job_of(
+        source,
+        tmp_path / "out",
+        simulator.url,
+        limits={"in_flight": 3, "requests_per_minute": 30_000},
+        retry={"attempts": 2, "failed": "never"},
+        poll={"first": 0.01},
+        output={"rows_per_part": 7},
+    )
+    assert run(changed).exit_status == 0
+    assert len(by_id(tmp_path / "out")) == 20
+
+
+def test_after_a_finished_run_rows_with_ids_may_be_asked_anew_and_keep_their_answers(
+    simulate: Simulate, tmp_path: Path
+) -> None:
+    simulator = simulate()
+    source = write_rows(tmp_path / "in.jsonl", rows_with_ids(5))
+    run(job_of(source, tmp_path / "out", simulator.url))
+    old = by_id(tmp_path / "out")
+    write_rows(source, rows_with_ids(8))
+    assert run(job_of(source, tmp_path / "out", simulator.url, request={"max_tokens": 9})).exit_status == 0
+    found = by_id(tmp_path / "out")
+    assert {name: found[name] for name in old} == old
+    assert len(found) == 8
+
+
+def test_after_a_finished_run_without_ids_the_request_may_not_change(simulate: Simulate, tmp_path: Path) -> None:
+    simulator = simulate()
+    source = write_rows(tmp_path / "in.jsonl", numbered(5))
+    run(job_of(source, tmp_path / "out", simulator.url, input=NO_IDS))
+    with pytest.raises(JobError, match="request.max_tokens was"):
+        run(job_of(source, tmp_path / "out", simulator.url, input=NO_IDS, request={"max_tokens": 9}))
+
+
+def test_a_resume_keeps_the_runs_id_and_date_and_a_new_run_has_its_own(simulate: Simulate, tmp_path: Path) -> None:
+    simulator = simulate(balance=0.05)
+    source = write_rows(tmp_path / "in.jsonl", rows_with_ids(20))
+    job = job_of(source, tmp_path / "out", simulator.url)
+    first = run(job)
+    simulator.control(balance=None)
+    second = run(job)
+    assert (first.exit_status, second.exit_status) == (4, 0)
+    assert (second.run_id, second.run_date) == (first.run_id, first.run_date)
+    assert {row["run_id"] for row in rows_of(tmp_path / "out")} == {first.run_id}
+    assert run(job).run_id != first.run_id
+
+
+# Signals, in processes.
+
+
+def command_of(tmp_path: Path, url: str, rows: int, *settings: str) -> list[str | Path]:
+    source = write_rows(tmp_path / "in.jsonl", rows_with_ids(rows))
+    command: list[str | Path] = ["run", "--input", source, "--output", tmp_path / "out", "--id", "id"]
+    command += ["--model", MODEL, "--base-url", url]
+    for setting in ("limits.requests_per_minute=60000", *settings):
+        command += ["--set", setting]
+    return command
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)], ids=lambda value: value
+)
+def test_a_signal_stops_the_run_and_its_tasks_are_picked_up_and_not_paid_again(
+    start: Starter, simulate: Simulate, tmp_path: Path, number: signal.Signals, status: int
+) -> None:
+    simulator = simulate(latency="constant:30")
+    command = command_of(tmp_path, simulator.url, 40, "limits.in_flight=25")
+    child = start(*command)
+    eventually(lambda: submits(simulator) == 25 or child.is_over(), "the tasks in flight")
+    child.send(number)
+    assert child.wait() == status, child.err
+    assert "Traceback" not in child.err
+    assert "next: batchfox run" in child.out
+    assert "25 tasks, picked up by the next run" in child.out
+    assert submits(simulator) == 25
+    simulator.control(latency="constant:0.02")  # of new tasks: the old ones still take 30 s
+    resumed = start(*command)
+    eventually(lambda: simulator.book()["totals"]["polls"] >= 25 or resumed.is_over(), "polls of the old tasks")
+    assert submits(simulator) == 25, "the old tasks fill in_flight: nothing may be sent"
+    resumed.send(number)
+    assert resumed.wait() == status
+
+
+def test_tasks_that_ended_meanwhile_are_collected_by_the_next_run(
+    start: Starter, simulate: Simulate, tmp_path: Path
+) -> None:
+    simulator = simulate(latency="constant:2")
+    command = command_of(tmp_path, simulator.url, 30)
+    child = start(*command)
+    eventually(lambda: submits(simulator) == 30 or child.is_over(), "the submits")
+    child.send(signal.SIGTERM)
+    assert child.wait() == 143, child.err
+    resumed = start(*command)
+    assert resumed.wait() == 0, resumed.err
+    assert submits(simulator) == 30
+    found = by_id(tmp_path / "out")
+    assert {row["submits"] for row in found.values()} == {1}
+    assert len({row["run_id"] for row in found.values()}) == 1
+    assert log_events(tmp_path / "out").count("stop_requested") == 1
+
+
+def wait_for_the_wire(simulator: SimulatorThread, child: Child, rows: int) -> None:
+    eventually(lambda: submits(simulator) == rows or child.is_over(), "POSTs on the wire")
+    assert not child.is_over(), child.err
+
+
+def test_the_first_signal_waits_for_the_posts_on_the_wire_and_records_them(
+    start: Starter, simulate: Simulate, tmp_path: Path
+) -> None:
+    simulator = simulate(latency="constant:0.02", faults={"slow_answer": 1.0}, slow_s=1.0)
+    command = command_of(tmp_path, simulator.url, 20)
+    child = start(*command)
+    wait_for_the_wire(simulator, child, 20)
+    child.send(signal.SIGTERM)
+    assert child.wait() == 143, child.err
+    simulator.control(faults={})
+    assert start(*command).wait() == 0
+    assert submits(simulator) == 20
+    assert {row["maybe_billed_twice"] for row in by_id(tmp_path / "out").values()} == {False}
+
+
+def test_the_second_signal_leaves_at_once_and_what_was_on_the_wire_is_in_doubt(
+    start: Starter, simulate: Simulate, tmp_path: Path
+) -> None:
+    simulator = simulate(latency="constant:0.02", faults={"hang": 1.0})
+    command = command_of(tmp_path, simulator.url, 20)
+    child = start(*command)
+    wait_for_the_wire(simulator, child, 20)
+    began_at = time.monotonic()
+    child.send(signal.SIGINT)
+    eventually(lambda: "stop_requested" in log_events(tmp_path / "out"), "the first signal")
+    child.send(signal.SIGTERM)
+    assert child.wait() == 130, child.err
+    assert time.monotonic() - began_at < 4.0, "the POSTs on the wire get 5 s after the first signal alone"
+    simulator.control(faults={})
+    assert start(*command).wait() == 0
+    assert submits(simulator) == 40
+    found = by_id(tmp_path / "out")
+    assert {(row["submits"], row["maybe_billed_twice"]) for row in found.values()} == {(2, True)}
+
+
+def test_a_run_waits_no_longer_than_5_s_for_posts_that_hang(
+    start: Starter, simulate: Simulate, tmp_path: Path
+) -> None:
+    simulator = simulate(latency="constant:0.02", faults={"hang": 1.0})
+    child = start(*command_of(tmp_path, simulator.url, 5))
+    wait_for_the_wire(simulator, child, 5)
+    began_at = time.monotonic()
+    child.send(signal.SIGHUP)
+    assert child.wait() == 129, child.err
+    assert 4.5 < time.monotonic() - began_at < 9.0
+
+
+def test_two_runs_of_one_output_do_not_meet(
+    start: Starter, remote: Callable[..., Remote], tmp_path: Path
+) -> None:
+    simulator = remote("--latency", "constant:30")
+    command = command_of(tmp_path, simulator.url, 5)
+    first = start(*command)
+    eventually(lambda: simulator.totals()["submits_received"] == 5 or first.is_over(), "the first run's submits")
+    second = start(*command)
+    assert second.wait() == 5
+    assert second.err.count("\n") == 1
+    assert f"process {first.pid}" in second.err
+    first.kill()
+    third = start(*command, "--limit", "1")
+    eventually(lambda: simulator.totals()["polls"] >= 5 or third.is_over(), "a run after the dead one")
+    assert not third.is_over(), third.err
+    assert simulator.totals()["submits_received"] == 5
