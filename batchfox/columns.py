@@ -181,11 +181,25 @@ def _build(values: list[Any], kind: pa.DataType) -> pa.Array | None:
 
 
 def _cast_back(array: pa.Array, kind: pa.DataType) -> pa.Array:
+    """From the type that travels to the real one, leaf by leaf."""
+    if array.type == kind:
+        return array
     if pa.types.is_map(kind):
-        return pa.array(
-            [None if row is None else [(e["key"], e["value"]) for e in row] for row in array.to_pylist()], kind
+        rows = [None if row is None else [(e["key"], e["value"]) for e in row] for row in array.to_pylist()]
+        return pa.array(rows, kind)
+    if pa.types.is_struct(kind):
+        fields = array.flatten()  # with the parent's nulls, so that nothing under a null is cast
+        children = [_cast_back(field, kind.field(at).type) for at, field in enumerate(fields)]
+        return pa.StructArray.from_arrays(children, fields=list(kind), mask=array.is_null())
+    if pa.types.is_list(kind):
+        return pa.ListArray.from_arrays(
+            array.offsets, _cast_back(array.values, kind.value_type), type=kind, mask=_nulls(array)
         )
     return array.cast(kind)
+
+
+def _nulls(array: pa.Array) -> pa.Array | None:
+    return array.is_null() if array.null_count else None
 
 
 def _fit_each(values: list[Any], kind: pa.DataType, stray: Any) -> pa.Array:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 import sys
 import zlib
@@ -102,13 +101,58 @@ def _open(path: str) -> tuple[IO[bytes], Callable[[], int]]:
         return 0 if path == "-" else buffered.tell()
 
     if head.startswith(_GZIP):
-        return cast(IO[bytes], gzip.GzipFile(fileobj=buffered)), position
+        return io.BufferedReader(_Gunzip(buffered), _CHUNK), position
     if head == _ZSTD:
+        return io.BufferedReader(_Unzstd(buffered), _CHUNK), position
+    return buffered, position
+
+
+class _Unpacked(io.RawIOBase):
+    """A compressed stream unpacked as it is read: several members (frames) are one stream, a cut one is EOFError."""
+
+    def __init__(self, packed: io.BufferedReader) -> None:
+        self._packed = packed
+        self._unpacker: Any = None
+        self._ready = b""
+
+    def begin(self) -> Any:
+        """An unpacker for the next member, with `decompress`, `eof` and `unused_data`."""
+        raise NotImplementedError
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._ready:
+            packed = self._unpacker.unused_data if self._unpacker is not None and self._unpacker.eof else b""
+            packed = packed or self._packed.read1(_CHUNK)
+            if not packed:
+                if self._unpacker is not None and not self._unpacker.eof:
+                    raise EOFError("the archive is cut short")
+                return 0
+            if self._unpacker is None or self._unpacker.eof:
+                self._unpacker = self.begin()
+            self._ready = self._unpacker.decompress(packed)
+        taken = min(len(buffer), len(self._ready))
+        buffer[:taken] = self._ready[:taken]
+        self._ready = self._ready[taken:]
+        return taken
+
+    def close(self) -> None:
+        self._packed.close()
+        super().close()
+
+
+class _Gunzip(_Unpacked):
+    def begin(self) -> Any:
+        return zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+
+
+class _Unzstd(_Unpacked):
+    def begin(self) -> Any:
         import zstandard
 
-        reader = zstandard.ZstdDecompressor(max_window_size=1 << 31).stream_reader(buffered, read_across_frames=True)
-        return cast(IO[bytes], io.BufferedReader(cast(io.RawIOBase, reader), _CHUNK)), position
-    return buffered, position
+        return zstandard.ZstdDecompressor(max_window_size=1 << 31).decompressobj()
 
 
 def _lines(path: str, file: IO[bytes]) -> Iterator[tuple[int, bytes | None]]:

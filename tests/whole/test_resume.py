@@ -147,7 +147,6 @@ def test_what_gives_rows_their_meaning_may_not_change_while_a_run_is_unfinished(
         limits={"in_flight": 3, "requests_per_minute": 30_000},
         retry={"attempts": 2, "failed": "never"},
         poll={"first": 0.01},
-        output={"rows_per_part": 7},
     )
     assert run(changed).exit_status == 0
     assert len(by_id(tmp_path / "out")) == 20
@@ -254,8 +253,10 @@ def test_the_first_signal_waits_for_the_posts_on_the_wire_and_records_them(
     command = command_of(tmp_path, simulator.url, 20)
     child = start(*command)
     wait_for_the_wire(simulator, child, 20)
+    began_at = time.monotonic()
     child.send(signal.SIGTERM)
     assert child.wait() == 143, child.err
+    assert time.monotonic() - began_at < 4.0, "it leaves with the last reply, not after the whole 5 s"
     simulator.control(faults={})
     assert start(*command).wait() == 0
     assert submits(simulator) == 20

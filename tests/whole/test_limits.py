@@ -1,0 +1,215 @@
+"""What stops a run early, and the rates and sums that are never exceeded."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import MODEL, Remote, Simulate, Starter, by_id, eventually, job_of, rows_of, rows_with_ids, write_rows
+
+from batchfox import api, run
+from batchfox.core.pace import bucket
+from batchfox.errors import UserError
+from batchfox.simulator import SimulatorThread
+
+PRICE = 0.01  # credits a call of MODEL
+
+
+def totals(simulator: SimulatorThread) -> dict[str, Any]:
+    found: dict[str, Any] = simulator.book()["totals"]
+    return found
+
+
+# Credits.
+
+
+def test_the_credit_limit_is_never_exceeded_and_a_resume_goes_on_counting(simulate: Simulate, tmp_path: Path) -> None:
+    simulator = simulate(latency="constant:0.1")
+    source = write_rows(tmp_path / "in.jsonl", rows_with_ids(60))
+
+    def job(credits: float) -> Any:
+        return job_of(source, tmp_path / "out", simulator.url, limits={"credits": credits})
+
+    first = run(job(0.255))
+    assert (first.exit_status, first.by_status) == (4, {"completed": 25})
+    assert totals(simulator)["credits_reserved"] == pytest.approx(25 * PRICE)
+    assert "limits.credits" in (first.reason or "")
+    assert run(job(0.255)).exit_status == 4
+    assert totals(simulator)["submits_received"] == 25
+    more = run(job(0.405))
+    assert (more.exit_status, more.by_status) == (4, {"completed": 40})
+    assert totals(simulator)["credits_reserved"] == pytest.approx(40 * PRICE)
+    last = run(job(10))
+    assert (last.exit_status, last.by_status) == (0, {"completed": 60})
+    assert last.credits_spent == pytest.approx(60 * PRICE)
+
+
+def test_rows_in_doubt_stay_reserved_under_the_credit_limit(simulate: Simulate, tmp_path: Path) -> None:
+    simulator = simulate(faults={"lost": 1.0})
+    source = write_rows(tmp_path / "in.jsonl", rows_with_ids(20))
+    job = job_of(source, tmp_path / "out", simulator.url, limits={"credits": 0.055}, retry={"in_doubt": "hold"})
+    summary = run(job)
+    assert (summary.exit_status, summary.by_status) == (4, {"in_doubt": 5})
+    assert totals(simulator)["credits_reserved"] == pytest.approx(5 * PRICE)
+    assert summary.credits_in_doubt == pytest.approx(5 * PRICE)
+    assert run(job).exit_status == 4
+    assert totals(simulator)["submits_received"] == 5
+
+
+def test_a_new_run_after_a_finished_one_counts_from_0(simulate: Simulate, tmp_path: Path) -> None:
+    simulator = simulate()
+    source = write_rows(tmp_path / "in.jsonl", rows_with_ids(5))
+    job = job_of(source, tmp_path / "out", simulator.url, limits={"credits": 0.055})
+    assert run(job).exit_status == 0
+    write_rows(source, rows_with_ids(10))
+    assert run(job).exit_status == 0
+
+
+def test_a_limit_that_no_estimate_can_serve_is_refused(simulate: Simulate, tmp_path: Path) -> None:
+    simulator = simulate(models=("gpt-7",))
+    source = write_rows(tmp_path / "in.jsonl", rows_with_ids(2))
+    limits = {"credits": 100}
+    with pytest.raises(UserError, match=r"limits\.credits"):
+        run(job_of(source, tmp_path / "out", simulator.url, limits=limits, request={"model": "not-listed"}))
+    assert totals(simulator)["submits_received"] == 0
+
+
+# Time, balance, key.
+
+
+def test_the_time_limit_stops_submitting_and_finishes_what_is_in_flight(simulate: Simulate, tmp_path: Path) -> None:
+    simulator = simulate(latency="constant:1")
+    source = write_rows(tmp_path / "in.jsonl", rows_with_ids(40))
+    limits = {"time": "500ms", "in_flight": 5}
+    summary = run(job_of(source, tmp_path / "out", simulator.url, limits=limits))
+    assert (summary.exit_status, summary.by_status, summary.left_in_flight) == (4, {"completed": 5}, 0)
+    assert "time limit" in (summary.reason or "")
+    assert totals(simulator)["submits_received"] == 5
+
+
+def test_a_spent_balance_stops_the_run_and_what_is_in_flight_is_finished(simulate: Simulate, tmp_path: Path) -> None:
+    simulator = simulate(balance=10 * PRICE, latency="constant:0.5")
+    source = write_rows(tmp_path / "in.jsonl", rows_with_ids(30))
+    job = job_of(source, tmp_path / "out", simulator.url, limits={"requests_per_minute": 6_000})
+    summary = run(job)
+    assert (summary.exit_status, summary.by_status, summary.left_in_flight) == (4, {"completed": 10}, 0)
+    assert "balance" in (summary.reason or "")
+    assert totals(simulator)["submits_received"] < 20, "after the first 402 nothing more is sent"
+    simulator.control(balance=None)
+    again = run(job)
+    assert (again.exit_status, again.by_status) == (0, {"completed": 30})
+    assert {row["submits"] for row in rows_of(tmp_path / "out")} == {1}
+
+
+def test_a_refused_key_stops_the_run_and_loses_nothing(simulate: Simulate, tmp_path: Path) -> None:
+    simulator = simulate(key_refused=True)
+    source = write_rows(tmp_path / "in.jsonl", rows_with_ids(30))
+    job = job_of(source, tmp_path / "out", simulator.url, limits={"requests_per_minute": 6_000})
+    summary = run(job)
+    assert (summary.exit_status, summary.by_status) == (4, {})
+    assert "key" in (summary.reason or "")
+    assert totals(simulator)["submits_received"] < 20
+    simulator.control(key_refused=False)
+    assert run(job).by_status == {"completed": 30}
+    assert {row["submits"] for row in rows_of(tmp_path / "out")} == {1}
+
+
+def test_a_key_refused_while_tasks_run_leaves_them_for_the_next_run(
+    start: Starter, simulate: Simulate, tmp_path: Path
+) -> None:
+    """Some of the POSTs on the wire are still answered after the first refusal: the run ends all the same."""
+    simulator = simulate(latency="constant:0.5", faults={"slow_answer": 1.0}, slow_s=0.5)
+    command: list[str | Path] = ["run", "--input", write_rows(tmp_path / "in.jsonl", rows_with_ids(30)), "--id", "id"]
+    command += ["--output", tmp_path / "out", "--model", MODEL, "--base-url", simulator.url]
+    command += ["--set", "limits.requests_per_minute=1200"]
+    child = start(*command)
+    eventually(lambda: totals(simulator)["submits_accepted"] >= 5 or child.is_over(), "tasks")
+    simulator.control(key_refused=True, faults={})
+    assert child.wait(20) == 4, child.err
+    taken = totals(simulator)["submits_accepted"]
+    assert taken < 30
+    simulator.control(key_refused=False)
+    again = start(*command)
+    assert again.wait(20) == 0, again.err
+    assert totals(simulator)["submits_accepted"] == 30
+    assert {(row["submits"], row["maybe_billed_twice"]) for row in rows_of(tmp_path / "out")} == {(1, False)}
+
+
+def test_a_gateway_that_refuses_the_client_stops_the_run(
+    simulate: Simulate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api, "USER_AGENT", "python-requests/2.32")
+    source = write_rows(tmp_path / "in.jsonl", rows_with_ids(5))
+    summary = run(job_of(source, tmp_path / "out", simulate().url))
+    assert (summary.exit_status, summary.by_status) == (4, {})
+    assert "1010" in (summary.reason or "")
+
+
+# Rates. A window of 60 s holds `rpm`; what a second may hold follows from the bucket: its burst and its drip.
+
+
+def most_in(per_minute: float, span_s: float) -> int:
+    size, per_s = bucket(per_minute)
+    return int(size + per_s * span_s) + 1
+
+
+def test_the_rate_holds_in_every_window_and_across_resumes(
+    start: Starter, remote: Callable[..., Remote], tmp_path: Path
+) -> None:
+    rpm = 3_000
+    simulator = remote("--latency", "constant:0.02")
+    command: list[str | Path] = ["run", "--input", write_rows(tmp_path / "in.jsonl", rows_with_ids(260)), "--id", "id"]
+    command += ["--output", tmp_path / "out", "--model", MODEL, "--base-url", simulator.url]
+    command += ["--set", f"limits.requests_per_minute={rpm}", "--set", "retry.in_doubt_limit=1000"]
+    for target in (60, 120):
+        child = start(*command)
+        eventually(
+            lambda target=target, child=child: simulator.totals()["submits_received"] >= target or child.is_over(),
+            "submits",
+        )
+        child.kill()
+    stopped = start(*command)
+    eventually(lambda: simulator.totals()["submits_received"] >= 180 or stopped.is_over(), "submits")
+    stopped.send(signal.SIGTERM)
+    stopped.wait()
+    last = start(*command)
+    assert last.wait() == 0, last.err
+    assert simulator.totals()["max_submits_in_1_s"] <= most_in(rpm, 1.0) + 1
+    times = sorted(entry["created"] for entry in simulator.entries())
+    for span_s in (0.25, 1.0, 2.0):
+        most = max(sum(at <= later < at + span_s for later in times) for at in times)
+        assert most <= most_in(rpm, span_s) + rpm / 60 * 0.05, f"{most} submits in {span_s} s"
+    assert len(times) >= 260
+
+
+def test_a_run_is_as_fast_as_its_rate_allows(simulate: Simulate, tmp_path: Path) -> None:
+    simulator = simulate()
+    source = write_rows(tmp_path / "in.jsonl", rows_with_ids(150))
+    run(job_of(source, tmp_path / "out", simulator.url, limits={"requests_per_minute": 6_000}))
+    times = sorted(entry["created"] for entry in simulator.book()["entries"])
+    assert 1.2 < times[-1] - times[0] < 4.0
+
+
+def test_without_a_rate_the_run_finds_what_the_api_allows(simulate: Simulate, tmp_path: Path) -> None:
+    simulator = simulate(rpm=3_000, rate_limit="bucket", burst=5)
+    source = write_rows(tmp_path / "in.jsonl", rows_with_ids(150))
+    job = job_of(source, tmp_path / "out", simulator.url, limits={"requests_per_minute": None})
+    summary = run(job)
+    assert (summary.exit_status, summary.by_status) == (0, {"completed": 150})
+    assert summary.throttles > 0
+    refused = totals(simulator)["submits_refused"]["429"]
+    assert refused < 60, "everybody waits after a 429"
+    assert {row["submits"] for row in by_id(tmp_path / "out").values()} == {1}, "a 429 costs no attempt"
+
+
+def test_polls_have_a_limit_of_their_own(simulate: Simulate, tmp_path: Path) -> None:
+    simulator = simulate(latency="constant:0.3")
+    source = write_rows(tmp_path / "in.jsonl", rows_with_ids(20))
+    limits = {"polls_per_minute": 1_200}
+    assert run(job_of(source, tmp_path / "out", simulator.url, limits=limits, poll={"first": 0.01})).exit_status == 0
+    entries = simulator.book()["entries"]
+    spread_s = max(entry["created"] for entry in entries) - min(entry["created"] for entry in entries)
+    assert spread_s < 1.0, "submits do not wait for polls"
