@@ -17,6 +17,8 @@ import msgspec
 from batchfox.checkpoint import Checkpoint, decode_outcome
 from batchfox.core import blocks
 from batchfox.core.outcome import STATUSES
+from batchfox.core.prepare import UNREADABLE
+from batchfox.core.row import key_of_id
 from batchfox.errors import OutputError
 
 if TYPE_CHECKING:
@@ -198,26 +200,34 @@ class Filing:
 
     def _take_out_old(self, number: int) -> None:
         """Takes the outcomes that this part replaces out of their parts. Done twice, it finds nothing to do."""
-        sql = "SELECT old_part, outcome FROM row WHERE part = ? AND old_part IS NOT NULL"
-        replaced: dict[int, set[str]] = defaultdict(set)
-        for old_part, outcome in self._checkpoint.query(sql, (number,)):
-            replaced[old_part].add(decode_outcome(outcome).row_id)
-        for old_part, ids in sorted(replaced.items()):
-            self._rewrite_without(old_part, ids, number)
+        sql = "SELECT old_part, key, outcome FROM row WHERE part = ? AND old_part IS NOT NULL"
+        named: dict[int, set[str]] = defaultdict(set)
+        nameless: dict[int, set[str]] = defaultdict(set)
+        for old_part, key, outcome in self._checkpoint.query(sql, (number,)):
+            row_id = decode_outcome(outcome).row_id
+            is_named = not self._has_ids or key == key_of_id(row_id)
+            (named if is_named else nameless)[old_part].add(row_id)
+        for old_part in sorted(named.keys() | nameless.keys()):
+            self._rewrite_without(old_part, named[old_part], nameless[old_part], number)
 
-    def _rewrite_without(self, old_part: int, ids: set[str], number: int) -> None:
+    def _rewrite_without(self, old_part: int, named: set[str], nameless: set[str], number: int) -> None:
+        """`nameless`: the `row_id`s of rows without an id, which a real id may look like."""
         import pyarrow as pa
         import pyarrow.compute as pc
 
         from batchfox import parts
 
         path = self._folders.data / parts.part_name(old_part)
-        gone = pa.array(sorted(ids), pa.string())
+        gone, gone_nameless = pa.array(sorted(named), pa.string()), pa.array(sorted(nameless), pa.string())
         schema = parts.schema_of(self._types or {})
 
         def half(is_replaced: bool) -> Iterator[pa.Table]:
             for table in parts.read(path):
                 is_in = pc.is_in(table["row_id"], value_set=gone)
+                if self._has_ids:
+                    is_nameless = pc.fill_null(pc.equal(table["error_code"], UNREADABLE), fill_value=False)
+                    is_in_nameless = pc.is_in(table["row_id"], value_set=gone_nameless)
+                    is_in = pc.if_else(is_nameless, is_in_nameless, is_in)
                 yield table.filter(is_in if is_replaced else pc.invert(is_in))
 
         kept_old = self._folders.tmp / f"part-{old_part:05d}-replaced-by-{number:05d}.parquet"

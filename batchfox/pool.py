@@ -302,6 +302,7 @@ class Pool:
             self._wake_submit.set()
             if self._feed is not None and self.fleet.room():
                 self._feed.has_room.set()
+        if life.state is not State.RUNNING or self.fleet.stopped is not None:
             self._check_done()
 
     # Parts, figures, limits.
@@ -358,9 +359,9 @@ class Pool:
         fleet = self.fleet
         if fleet.stopped is not None:
             return
-        opened_at, time_s = fleet.gate.breaker.opened_at, self._limits.time_s
+        idle_since, time_s = fleet.gate.idle_since, self._limits.time_s
         is_late = time_s is not None and now - self._started_at >= time_s
-        if is_late or (opened_at is not None and now - opened_at >= self._limits.idle_s):
+        if is_late or (time_s is None and idle_since is not None and now - idle_since >= self._limits.idle_s):
             fleet.stop("time")
         elif fleet.gate.is_budget_binding and fleet.in_flight == 0:
             fleet.stop("credits")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import Any
 
 from batchfox.checkpoint import Checkpoint
 from batchfox.core.lifecycle import EXPIRED, NO_RESULTS
 from batchfox.core.outcome import STATUSES
+from batchfox.core.prepare import UNREADABLE
 from batchfox.core.row import key_of_id, key_of_line, key_of_position
 from batchfox.errors import UserError
 
@@ -31,16 +33,14 @@ def mark(checkpoint: Checkpoint, data: Path, statuses: Collection[str], *, has_i
 
     numbers = [number for (number,) in checkpoint.query("SELECT number FROM part WHERE is_filed ORDER BY number")]
     for number in numbers:
-        entries = list(_entries(checkpoint, data / part_name(number), number, statuses, has_ids))
+        entries = list(_entries(data / part_name(number), number, statuses, has_ids=has_ids))
         if entries:
             with checkpoint.transaction() as db:
                 db.executemany("INSERT OR REPLACE INTO retry VALUES (?, ?, ?, ?, ?)", entries)
     return int(checkpoint.query("SELECT count(*) FROM retry")[0][0])
 
 
-def _entries(
-    checkpoint: Checkpoint, path: Path, number: int, statuses: Collection[str], has_ids: bool
-) -> Iterator[_Entry]:
+def _entries(path: Path, number: int, statuses: Collection[str], *, has_ids: bool) -> Iterator[_Entry]:
     from batchfox.parts import read
 
     for table in read(path, _COLUMNS):
@@ -48,15 +48,12 @@ def _entries(
             if row["status"] not in statuses:
                 continue
             unresolved = row["status"] in ("in_doubt", "timed_out") or row["error_code"] in (EXPIRED, NO_RESULTS)
-            key = _key(checkpoint, row["row_id"], row["row_index"], has_ids)
+            key = _key(row) if has_ids else key_of_position(row["row_index"])
             yield key, number, row["submits"], int(unresolved), int(row["maybe_billed_twice"])
 
 
-def _key(checkpoint: Checkpoint, row_id: str, index: int, has_ids: bool) -> bytes:
-    if not has_ids:
-        return key_of_position(index)
-    if row_id.startswith("line:") and row_id[5:].isdigit():
-        of_line = key_of_line(int(row_id[5:]))
-        if checkpoint.finished_ids([of_line]):
-            return of_line
-    return key_of_id(row_id)
+def _key(row: dict[str, Any]) -> bytes:
+    """The key of an output row; one without an id was named by its line, and an id may look like that too."""
+    if row["error_code"] == UNREADABLE and row["row_id"].startswith("line:"):
+        return key_of_line(int(row["row_id"][5:]))
+    return key_of_id(row["row_id"])

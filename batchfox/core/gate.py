@@ -88,6 +88,7 @@ class Gate:
     def give_back(self, life: Life) -> None:
         """The attempt did not take place after all."""
         self.budget.release(life.estimate)
+        self.is_budget_binding = False
 
     def note_submit(self, life: Life, event: Event, sent_at: float, now: float, policy: Policy) -> None:
         """The reply to a submit that left at `sent_at`; the row has moved already."""
@@ -131,6 +132,7 @@ class Gate:
 
     def note_end(self, life: Life, event: Event | None, *, was_running: bool, charged: float | None) -> None:
         """A row's attempt is over: what was reserved for it is charged, released, or stands because nobody knows."""
+        self.is_budget_binding = False  # until the next row is looked at: money may have come back
         if isinstance(event, Answered):
             self.budget.charge(held(life), held(life) if charged is None else charged)
         elif was_running and isinstance(event, TaskFailed):

@@ -60,7 +60,7 @@ class Watch:
         """Should this poll have the router refresh? Now and then, once a task is late. After `completed` without
         results not at first (api.md: asking again without brings them), then by turns."""
         if life.shuns_upstream:
-            return life.odd_replies >= 2 and life.odd_replies % 2 == 0
+            return life.odd_replies >= 2 and life.polls_here % 2 == 0
         return life.polls_here >= UPSTREAM_EVERY and life.polls_here % UPSTREAM_EVERY == 0
 
     def is_overdue(self, life: Life, now: float) -> bool:
@@ -83,7 +83,7 @@ class Watch:
                 wait_s = retry_delay_s(life.unheard, self._draw(), event.retry_after_s)
                 self._resumes_at = max(self._resumes_at, now + (event.retry_after_s or 1.0))
             case Unheard() | Missing():
-                wait_s = retry_delay_s(life.unheard + life.odd_replies, self._draw())
+                wait_s = retry_delay_s(max(life.unheard, life.odd_replies), self._draw())
             case Halted():
                 wait_s = 1.0
             case _:

@@ -522,6 +522,20 @@ def test_an_estimate_is_set_aside_before_the_reservation_is_known() -> None:
     assert fleet.next_submit_at(0.0) is None, "only an event can free money"
 
 
+def test_money_that_came_back_is_offered_to_the_next_row_before_the_budget_counts_as_spent() -> None:
+    # The pool ends the run when the budget binds and nothing is in flight: what bound before a refund says nothing.
+    fleet = make_fleet(credits_limit=5.0)
+    for row in rows(2, listed=4.0):
+        fleet.offer(row)
+    row = begin(fleet, fleet.lives[life(0).key])
+    assert fleet.submits(0.0, UNIX_S, 1) == []
+    assert fleet.gate.is_budget_binding
+    fleet.receive(row.key, answered(0, 0.5), 1.0, UNIX_S)
+    assert not fleet.gate.is_budget_binding
+    assert fleet.next_submit_at(1.0) == 1.0
+    assert [row.index for row in fleet.submits(1.0, UNIX_S, 1)] == [1]
+
+
 def test_the_dearest_reservation_seen_is_the_next_estimate() -> None:
     fleet = make_fleet(in_flight=50, credits_limit=10.0)
     for row in rows(50, listed=1.0):

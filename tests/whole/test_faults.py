@@ -11,13 +11,17 @@ import pytest
 from conftest import MODEL, Simulate, by_id, eventually, job_of, rows_with_ids, write_rows
 
 from batchfox import api, run
+from batchfox.core import breaker, timing
 from batchfox.simulator import SimulatorThread, answer, digest_of
 
 
 @pytest.fixture(autouse=True)
-def short_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seconds of patience become tenths."""
     monkeypatch.setattr(api, "SUBMIT_S", 1.0)
     monkeypatch.setattr(api, "POLL_S", 0.5)
+    monkeypatch.setattr(timing, "RETRY_FIRST_S", 0.1)
+    monkeypatch.setattr(breaker, "FIRST_PROBE_S", 0.1)
 
 
 def check_against_the_book(folder: Path, simulator: SimulatorThread) -> dict[str, dict[str, Any]]:
@@ -240,7 +244,7 @@ def test_a_stuck_task_holds_nobody_back_and_ends_timed_out(simulate: Simulate, t
 
 
 def test_completed_without_results_is_asked_again_and_never_paid_again(simulate: Simulate, tmp_path: Path) -> None:
-    simulator = simulate(faults={"null_results_cached": 0.6, "poll_404": 0.3}, latency="constant:0.02")
+    simulator = simulate(faults={"null_results_cached": 0.3, "poll_404": 0.3})
     source = write_rows(tmp_path / "in.jsonl", rows_with_ids(15))
     assert run(job_of(source, tmp_path / "out", simulator.url)).by_status == {"completed": 15}
     assert simulator.book()["totals"]["submits_accepted"] == 15

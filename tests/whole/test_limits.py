@@ -161,10 +161,10 @@ def test_the_rate_holds_in_every_window_and_across_resumes(
 ) -> None:
     rpm = 3_000
     simulator = remote("--latency", "constant:0.02")
-    command: list[str | Path] = ["run", "--input", write_rows(tmp_path / "in.jsonl", rows_with_ids(260)), "--id", "id"]
+    command: list[str | Path] = ["run", "--input", write_rows(tmp_path / "in.jsonl", rows_with_ids(200)), "--id", "id"]
     command += ["--output", tmp_path / "out", "--model", MODEL, "--base-url", simulator.url]
     command += ["--set", f"limits.requests_per_minute={rpm}", "--set", "retry.in_doubt_limit=1000"]
-    for target in (60, 120):
+    for target in (50, 100):
         child = start(*command)
         eventually(
             lambda target=target, child=child: simulator.totals()["submits_received"] >= target or child.is_over(),
@@ -172,7 +172,7 @@ def test_the_rate_holds_in_every_window_and_across_resumes(
         )
         child.kill()
     stopped = start(*command)
-    eventually(lambda: simulator.totals()["submits_received"] >= 180 or stopped.is_over(), "submits")
+    eventually(lambda: simulator.totals()["submits_received"] >= 150 or stopped.is_over(), "submits")
     stopped.send(signal.SIGTERM)
     stopped.wait()
     last = start(*command)
@@ -182,7 +182,7 @@ def test_the_rate_holds_in_every_window_and_across_resumes(
     for span_s in (0.25, 1.0, 2.0):
         most = max(sum(at <= later < at + span_s for later in times) for at in times)
         assert most <= most_in(rpm, span_s) + rpm / 60 * 0.05, f"{most} submits in {span_s} s"
-    assert len(times) >= 260
+    assert len(times) >= 200
 
 
 def test_a_run_is_as_fast_as_its_rate_allows(simulate: Simulate, tmp_path: Path) -> None:
