@@ -12,6 +12,7 @@ import os
 import sqlite3
 from collections.abc import Iterable, Iterator
 from importlib.resources import files
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ class Group:
     def __init__(self) -> None:
         self.blocks: dict[int, tuple[int, bytes]] = {}
         self.rows: list[tuple[int, bytes, int, bytes | None, bytes, bytes | None, int | None]] = []
-        self.records: list[tuple[int, bytes, int]] = []
+        self.records: dict[int, tuple[int, bytes, int]] = {}
         self.outcomes: list[tuple[bytes, int]] = []
         self.forgotten: list[tuple[int]] = []
         self.progress: tuple[float, bytes, str] | None = None
@@ -96,17 +97,22 @@ class Group:
         self.rows.append((life.slot, life.key, state, record, kept, payload, old_part))
 
     def add_record(self, life: Life) -> None:
-        self.records.append((_STATES[life.state], _record_of(life), life.slot))
+        """Where a known row stands now; only the last word of a group counts."""
+        self.records[life.slot] = (_STATES[life.state], _record_of(life), life.slot)
 
     def add_outcome(self, slot: int, outcome: Outcome) -> int:
         """Returns the payload's size in bytes."""
         payload = encode(outcome)
+        self.records.pop(slot, None)
         self.outcomes.append((payload, slot))
         return len(payload)
 
 
+_values_of = attrgetter(*_record_fields)
+
+
 def _record_of(life: Life) -> bytes:
-    return encode(Record(*(getattr(life, name) for name in _record_fields)))
+    return encode(_values_of(life))
 
 
 class Done(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -216,7 +222,7 @@ class Checkpoint:
                 sql = "INSERT INTO row (slot, key, state, record, kept, outcome, old_part) VALUES (?, ?, ?, ?, ?, ?, ?)"
                 db.executemany(sql, group.rows)
             if group.records:
-                db.executemany("UPDATE row SET state = ?, record = ? WHERE slot = ?", group.records)
+                db.executemany("UPDATE row SET state = ?, record = ? WHERE slot = ?", group.records.values())
             if group.outcomes:
                 db.executemany("UPDATE row SET state = 3, record = NULL, outcome = ? WHERE slot = ?", group.outcomes)
             if group.forgotten:

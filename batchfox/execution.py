@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import signal
 import time
 from collections.abc import Iterator
@@ -156,7 +157,7 @@ class Execution:
             limit = self._options.limit
             feed = make_feed(shop, self._source, pool, preparer, renderer, limit=limit, now=self._clock.now)
             monitor.view = lambda: self._view(pool)
-            with self._signals(pool):
+            with self._signals(pool), _settled_heap():
                 try:
                     await pool.run(feed)
                 except* BatchfoxError as group:
@@ -285,6 +286,23 @@ class Execution:
         if fleet.stop_error is not None and fleet.stop_error.message:
             reason = f"{reason} (the API said: {fleet.stop_error.message})"
         return status, reason
+
+
+@contextlib.contextmanager
+def _settled_heap() -> Iterator[None]:
+    """What is loaded by now stays: the collector need not look at it again and again while rows pass through. Rows hold
+    no circles, so they need no collector to go."""
+    import pyarrow  # noqa: F401 - loaded now, so that it is part of what stays
+
+    before = gc.get_threshold()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
 
 
 def _first(group: BaseExceptionGroup[BatchfoxError]) -> BatchfoxError:

@@ -93,10 +93,10 @@ def list_media() -> None:
     local = [("sun", "media/sun.png"), ("sea", "media/sea.jpg"), ("brick", "media/brick.webp")]
     write_lines("local_images.jsonl", [{"image_id": name, "path": path} for name, path in local])
     videos = [
-        {"video_id": "animals", "url": ANIMALS, "seconds": 22, "tags": ["animals", "zoo"]},
-        {"video_id": "cat", "url": f"{GOOGLE}/video/cat.mp4", "seconds": 15, "tags": ["cat"]},
-        {"video_id": "short", "url": "https://www.youtube.com/shorts/aqz-KE-bpKQ", "seconds": 35, "tags": []},
-        {"video_id": "ball", "url": "media/ball.mp4", "seconds": 2, "tags": ["local"]},
+        {"video_id": "animals", "url": ANIMALS, "most_labels": 5, "tags": ["animals", "zoo"]},
+        {"video_id": "cat", "url": f"{GOOGLE}/video/cat.mp4", "most_labels": 3, "tags": ["cat"]},
+        {"video_id": "short", "url": "https://www.youtube.com/shorts/jNQXAC9IVRw", "most_labels": 3, "tags": []},
+        {"video_id": "ball", "url": "media/ball.mp4", "most_labels": 3, "tags": ["local"]},
     ]
     write_lines("videos.jsonl", videos)
     import pyarrow as pa

@@ -39,6 +39,9 @@ INTERRUPTED = Doubted(
     error=ApiError(code="interrupted", type="connection", message="the run ended while this POST was on the wire")
 )
 
+# What a row's fate takes from the fleet where nothing is at stake.
+CALM = Surroundings()
+
 
 class Fleet:
     """All live rows. One instance a run."""
@@ -111,7 +114,7 @@ class Fleet:
         if life.state is State.SENDING:
             self.gate.budget.reserve(held(life))
             self.gate.budget.let_stand(held(life))
-            move = advance(life, INTERRUPTED, self.orders.policy, self._around(None), now)
+            move = advance(life, INTERRUPTED, self.orders.policy, self._around(life, INTERRUPTED), now)
             self.gate.doubts.count(life, self.orders.policy)
             if move.state is State.SETTLED:
                 outcome = outcome_of(life, self.orders, "in_doubt", None, unix_s)
@@ -158,7 +161,6 @@ class Fleet:
         width = self.gate.width(now, len(self._sending))
         most = min(most, self.orders.in_flight - self.in_flight)
         most = most if width is None else min(most, width)
-        around = self._around(None)
         while len(chosen) < most:
             life = self._next_ready(now)
             if life is None:
@@ -166,7 +168,7 @@ class Fleet:
             if not self.gate.admit(life):
                 self._ready.appendleft(life)
                 break
-            advance(life, Sent(unix_s=unix_s), self.orders.policy, around, now)
+            advance(life, Sent(unix_s=unix_s), self.orders.policy, CALM, now)
             self._sending[life.key] = now
             chosen.append(life)
         return chosen
@@ -188,7 +190,7 @@ class Fleet:
         """A row that `submits` chose was not POSTed after all (the run is stopping, or a cool-down began)."""
         del self._sending[life.key]
         self.gate.give_back(life)
-        advance(life, Withheld(), self.orders.policy, self._around(None), now)
+        advance(life, Withheld(), self.orders.policy, CALM, now)
         self._retries.put(life.key, now)
 
     def polls(self, now: float, most: int) -> list[Life]:
@@ -218,7 +220,8 @@ class Fleet:
         """A reply (or its absence) came in. Returns the row's outcome where it has ended; the row is then gone."""
         life = self.lives[key]
         sent_at = self._sending.get(key)
-        move = advance(life, event, self.orders.policy, self._around(life), now)
+        around = self._around(life, event) if isinstance(event, (Doubted, Deferred)) else CALM
+        move = advance(life, event, self.orders.policy, around, now)
         self.events[type(event).__name__] += 1
         if sent_at is not None:
             del self._sending[key]
@@ -234,7 +237,7 @@ class Fleet:
                 if sent_at is not None:
                     self._running += 1
                 elif self.watch.is_overdue(life, now):
-                    move = advance(life, Overdue(), self.orders.policy, self._around(life), now)
+                    move = advance(life, Overdue(), self.orders.policy, CALM, now)
             case State.WAITING:
                 self._queue_again(life, event, now)
             case _:
@@ -275,11 +278,14 @@ class Fleet:
         self._retries.drop(life.key)
         del self.lives[life.key]
 
-    def _around(self, life: Life | None) -> Surroundings:
-        deferred_at = life.deferred_at if life is not None else None
+    def _around(self, life: Life, event: Event) -> Surroundings:
+        """Rows that nobody serves get in the way of others once they fill the fleet: their patience runs then too."""
+        deferred_at = life.deferred_at
+        is_in_the_way = isinstance(event, Deferred) and event.scope == "row" and self.room() == 0
+        got_through = deferred_at is not None and self.gate.got_through_at >= deferred_at
         return Surroundings(
             may_resubmit_doubt=self.gate.doubts.may_resubmit(self.submits_before + self.submits_sent),
-            others_get_through=deferred_at is not None and self.gate.got_through_at >= deferred_at,
+            others_get_through=got_through or is_in_the_way,
         )
 
     def stop(self, cause: StopCause, error: ApiError | None = None) -> None:

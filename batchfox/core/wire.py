@@ -40,9 +40,9 @@ _MOST_WAIT_S = 3600.0
 _INT64 = 1 << 63
 
 
-def task_path(task_id: str, *, sync_upstream: bool = False) -> str:
+def task_path(task_id: str) -> str:
     """The path that polls a task; the id, which came from outside, is quoted."""
-    return f"/v1/tasks/{quote(task_id, safe='')}{'?sync_upstream=true' if sync_upstream else ''}"
+    return f"/v1/tasks/{quote(task_id, safe='')}"
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True, gc=False):

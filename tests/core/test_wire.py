@@ -437,7 +437,6 @@ def test_an_error_is_cut_and_cleaned_for_people() -> None:
 
 def test_a_task_id_from_outside_cannot_change_the_path() -> None:
     assert task_path("task-llm-1-a") == "/v1/tasks/task-llm-1-a"
-    assert task_path("a", sync_upstream=True) == "/v1/tasks/a?sync_upstream=true"
     assert task_path("../x?y=1#z&é") == "/v1/tasks/..%2Fx%3Fy%3D1%23z%26%C3%A9"
 
 
