@@ -212,6 +212,13 @@ class Checkpoint:
         with _at_the_border(self.path):
             return self._db.execute(sql, tuple(values)).fetchall()
 
+    def stream(self, sql: str, values: Iterable[Any] = ()) -> Iterator[Any]:
+        """The rows of a query, a few at a time: memory stays flat."""
+        with _at_the_border(self.path):
+            cursor = self._db.execute(sql, tuple(values))
+            while rows := cursor.fetchmany(100):
+                yield from rows
+
     def commit(self, group: Group) -> None:
         """Records a group, durably when it returns."""
         with self.transaction() as db:

@@ -16,7 +16,7 @@ import msgspec
 
 from batchfox.checkpoint import Checkpoint, decode_outcome
 from batchfox.core import blocks
-from batchfox.core.outcome import STATUSES
+from batchfox.core.outcome import STATUSES, Outcome
 from batchfox.core.prepare import UNREADABLE
 from batchfox.core.row import key_of_id
 from batchfox.errors import OutputError
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 ROWS_PER_TABLE = 1_000
 BYTES_PER_TABLE = 8 << 20
+# What stays known of a filed row: key, status (position in STATUSES), position in the input, 8 bytes of the hash.
+Entry = tuple[bytes, int, int, bytes | None]
 _decode_kept = msgspec.msgpack.Decoder(dict[str, Any]).decode
 
 
@@ -146,12 +148,15 @@ class Filing:
         final = self._folders.data / parts.part_name(number)
         rows = self._checkpoint.query("SELECT rows FROM part WHERE number = ?", (number,))[0][0]
         self._fix_types(number)
+        entries: list[Entry] = []
         if parts.count_rows(final) != rows:
             temporary = self._folders.tmp / final.name
-            parts.write(temporary, parts.schema_of(self._types or {}), self._tables(number))
+            parts.write(temporary, parts.schema_of(self._types or {}), self._tables(number, entries))
             self._take_out_old(number)
             parts.put_in_place(temporary, final)
-        return self._mark_filed(number, rows)
+        else:
+            entries += (_entry(key, outcome) for key, outcome, _ in self._rows(number))
+        return self._mark_filed(number, rows, entries)
 
     def _fix_types(self, number: int) -> None:
         """The schema is fixed by the first part with rows, for good."""
@@ -165,15 +170,12 @@ class Filing:
 
     def _rows(self, number: int) -> Iterator[tuple[bytes, Any, dict[str, Any]]]:
         """Key, outcome and carried columns of the rows assigned to a part, a few at a time."""
-        slots = [slot for (slot,) in self._checkpoint.query("SELECT slot FROM row WHERE part = ?", (number,))]
-        slots.sort()
-        for start in range(0, len(slots), 100):
-            some = slots[start : start + 100]
-            sql = f"SELECT key, outcome, kept FROM row WHERE slot IN ({','.join('?' * len(some))}) ORDER BY slot"
-            for key, outcome, kept in self._checkpoint.query(sql, some):
-                yield key, decode_outcome(outcome), _decode_kept(kept)
+        sql = "SELECT key, outcome, kept FROM row WHERE part = ? ORDER BY slot"
+        for key, outcome, kept in self._checkpoint.stream(sql, (number,)):
+            yield key, decode_outcome(outcome), _decode_kept(kept)
 
-    def _tables(self, number: int) -> Iterator[pa.Table]:
+    def _tables(self, number: int, entries: list[Entry]) -> Iterator[pa.Table]:
+        """The part in small tables; `entries` gets what the checkpoint keeps of each row."""
         from batchfox import parts
 
         records: list[tuple[Any, ...]] = []
@@ -187,7 +189,8 @@ class Filing:
                 self._note("column_misfit", {"column": name, "now_in": "input_extra"})
             return table
 
-        for _, outcome, kept in self._rows(number):
+        for key, outcome, kept in self._rows(number):
+            entries.append(_entry(key, outcome))
             records.append(outcome.record())
             kepts.append(kept)
             size += len(outcome.answer.completion) if outcome.answer else 200
@@ -242,21 +245,16 @@ class Filing:
             db.execute("UPDATE part SET rows = ?, counts = ? WHERE number = ?", values)
         parts.put_in_place(smaller, path)
 
-    def _mark_filed(self, number: int, rows: int) -> list[bytes]:
-        keys: list[bytes] = []
-        entries: list[tuple[bytes, int, int, bytes | None]] = []
-        counts: Counter[str] = Counter()
-        for key, outcome, _ in self._rows(number):
-            counts[outcome.status] += 1
-            keys.append(key)
-            short = bytes.fromhex(outcome.request_hash)[:8] if outcome.request_hash else None
-            entries.append((key, STATUSES.index(outcome.status), outcome.row_index, short))
+    def _mark_filed(self, number: int, rows: int, entries: list[Entry]) -> list[bytes]:
+        keys = [entry[0] for entry in entries]
+        counts = Counter(STATUSES[entry[1]] for entry in entries)
         with self._checkpoint.transaction() as db:
             if self._has_ids:
                 db.executemany("INSERT OR REPLACE INTO finished VALUES (?, ?, ?, ?)", sorted(entries))
             else:
                 _mark_positions(db, entries)
-            db.executemany("DELETE FROM retry WHERE key = ?", [(key,) for key in keys])
+            if db.execute("SELECT 1 FROM retry LIMIT 1").fetchone():
+                db.executemany("DELETE FROM retry WHERE key = ?", [(key,) for key in keys])
             values = (rows, msgspec.json.encode(counts).decode(), number)
             db.execute("UPDATE part SET is_filed = 1, rows = ?, counts = ? WHERE number = ?", values)
             db.execute("DELETE FROM row WHERE part = ?", (number,))
@@ -278,7 +276,12 @@ class Filing:
         parts.put_in_place(temporary, final)
 
 
-def _mark_positions(db: Any, entries: list[tuple[bytes, int, int, bytes | None]]) -> None:
+def _entry(key: bytes, outcome: Outcome) -> Entry:
+    short = bytes.fromhex(outcome.request_hash)[:8] if outcome.request_hash else None
+    return key, STATUSES.index(outcome.status), outcome.row_index, short
+
+
+def _mark_positions(db: Any, entries: list[Entry]) -> None:
     by_block: dict[int, list[tuple[int, bool]]] = defaultdict(list)
     for _, status, index, _ in entries:
         block, at = blocks.place(index)

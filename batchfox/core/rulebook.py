@@ -103,11 +103,16 @@ MODELS: tuple[ModelFacts, ...] = (
 )
 
 
+MOST_FOUND = 1000
+
+
 class RuleBook(msgspec.Struct, frozen=True, kw_only=True):
     """The rules in force: which are off, and what is known of the models, the user's word first."""
 
     off: frozenset[str] = frozenset()
     models: tuple[ModelFacts, ...] = MODELS
+    # What was looked up before, by the name as rows spell it.
+    found: dict[str, ModelFacts | None] = msgspec.field(default_factory=dict)
 
     @classmethod
     def build(cls, rules: Rules) -> RuleBook:
@@ -133,11 +138,14 @@ class RuleBook(msgspec.Struct, frozen=True, kw_only=True):
         """What is known of a model, or None; case does not matter."""
         if not isinstance(model, str):
             return None
-        name = model.lower()
-        for facts in self.models:
-            if facts.fits(name):
-                return facts
-        return None
+        try:
+            return self.found[model]
+        except KeyError:
+            name = model.lower()
+            facts = next((facts for facts in self.models if facts.fits(name)), None)
+            if len(self.found) < MOST_FOUND:  # rows may name any number of models
+                self.found[model] = facts
+            return facts
 
 
 def rule_names() -> dict[str, str]:

@@ -9,7 +9,7 @@ import json
 import math
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, TypeGuard
+from typing import Annotated, Any, TypeGuard
 from urllib.parse import quote
 
 import msgspec
@@ -65,6 +65,34 @@ class _Task(msgspec.Struct, gc=False):
     usage: Any = None
 
 
+_Count = Annotated[int, msgspec.Meta(ge=-(2**63), lt=2**63 - 1)] | None
+
+
+class _Message(msgspec.Struct, gc=False):
+    content: str | None = None
+    reasoning_content: str | None = None
+
+
+class _Choice(msgspec.Struct, gc=False):
+    message: _Message
+    finish_reason: str | None = None
+
+
+class _Usage(msgspec.Struct, gc=False):
+    prompt_tokens: _Count = None
+    completion_tokens: _Count = None
+    total_tokens: _Count = None
+
+
+class _Completion(msgspec.Struct, gc=False):
+    """A ChatCompletion in its documented form."""
+
+    choices: list[_Choice]
+    model: str | None = None
+    usage: _Usage | None = None
+
+
+_decode_completion = msgspec.json.Decoder(_Completion).decode
 _decode_task = msgspec.json.Decoder(_Task).decode
 _decode_raw_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_any = msgspec.json.Decoder().decode
@@ -173,6 +201,28 @@ def _read_answer(raw: bytes, charge: float | None) -> Answer | None:
         completion = raw.decode("utf-8")
     except UnicodeDecodeError:
         return None
+    try:
+        known = _decode_completion(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return _read_odd_answer(raw, completion, charge)
+    if not known.choices:
+        return _read_odd_answer(raw, completion, charge)
+    choice, usage = known.choices[0], known.usage
+    return Answer(
+        completion=completion,
+        text=choice.message.content,
+        reasoning=choice.message.reasoning_content,
+        finish_reason=choice.finish_reason,
+        model=known.model,
+        prompt_tokens=usage.prompt_tokens if usage else None,
+        completion_tokens=usage.completion_tokens if usage else None,
+        total_tokens=usage.total_tokens if usage else None,
+        credits=charge,
+    )
+
+
+def _read_odd_answer(raw: bytes, completion: str, charge: float | None) -> Answer | None:
+    """A completion that is not quite of the documented form: whatever of it can be read, part by part."""
     value = _loads(raw)
     if not isinstance(value, dict):
         return None

@@ -10,6 +10,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from batchfox.simulator import SimulatorThread
+
 ROOT = Path(__file__).parents[2]
 FAST = ["--set", 'api.simulate={ latency = "constant:0.02" }', "--set", "limits.requests_per_minute=6000"]
 ROWS = {"demo": 100, "caption_images": 7, "label_videos": 4, "transcribe_audio": 2, "chat": 4}
@@ -24,6 +26,13 @@ def run_job(job: str, output: Path, *more: str) -> subprocess.CompletedProcess[s
 def rows_of(output: Path) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = pq.read_table(output / "data").to_pylist()
     return rows
+
+
+def totals_of(output: Path) -> dict[str, Any]:
+    """The totals of the book that the embedded server keeps in this output."""
+    with SimulatorThread(state=output / "_batchfox" / "simulator.db") as simulator:
+        totals: dict[str, Any] = simulator.book(has_entries=False)["totals"]
+    return totals
 
 
 def test_every_job_file_is_tried_here() -> None:
@@ -41,8 +50,11 @@ def test_a_job_answers_every_row_and_a_second_time_sends_nothing(job: str, tmp_p
         assert row["status"] == "completed"
         assert row["submits"] == 1
         assert row["text"].startswith("The simulator was asked")
+    book = totals_of(tmp_path / "out")
+    assert book["submits_received"] == book["submits_accepted"] == ROWS[job]
     again = run_job(job, tmp_path / "out")
     assert again.returncode == 0
+    assert totals_of(tmp_path / "out") == book
     assert "0 submits, 0 polls" in again.stdout
     assert rows_of(tmp_path / "out") == rows
 
@@ -59,7 +71,7 @@ def test_local_media_travel_inline_and_urls_as_they_are(tmp_path: Path) -> None:
 def test_input_columns_travel_with_their_types(tmp_path: Path) -> None:
     assert run_job("label_videos", tmp_path / "out").returncode == 0
     table = pq.read_table(tmp_path / "out" / "data")
-    assert str(table.schema.field("seconds").type) == "int64"
+    assert str(table.schema.field("most_labels").type) == "int64"
     assert str(table.schema.field("tags").type).startswith("list<")
     tags = {row["row_id"]: row["tags"] for row in table.to_pylist()}
     assert tags["animals"] == ["animals", "zoo"]
