@@ -16,6 +16,7 @@ from yarl import URL
 
 from batchfox.core import wire
 from batchfox.core.event import ApiError, Doubted, PollEvent, SubmitEvent, Unheard, Unreached
+from batchfox.deadlines import Deadlines
 from batchfox.version import __version__
 
 USER_AGENT = f"batchfox/{__version__}"
@@ -29,6 +30,8 @@ PER_BYTE_S = 1e-5
 KEEPALIVE_S = 12.0
 MOST_BODY = 256 << 20
 _HIDDEN = b"[key]"
+# How long a request may take as a whole is `Deadlines`' business: aiohttp would set and cancel a timer for each.
+CONNECTING = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S)
 
 
 class Api:
@@ -39,8 +42,7 @@ class Api:
         self._key = key.encode()
         self._connections = connections
         self._submit_url = self._at(wire.SUBMIT_PATH)
-        self._submit_timeout = aiohttp.ClientTimeout(total=SUBMIT_S, sock_connect=CONNECT_S, connect=None)
-        self._poll_timeout = aiohttp.ClientTimeout(total=POLL_S, sock_connect=CONNECT_S)
+        self._deadlines = Deadlines()
         self._sync_s = sync_s
         self._session: aiohttp.ClientSession | None = None
 
@@ -71,15 +73,15 @@ class Api:
     async def __aexit__(self, *_: object) -> None:
         assert self._session is not None
         await self._session.close()
+        self._deadlines.close()
 
     async def submit(self, body: bytes, *, is_sync: bool) -> SubmitEvent:
         """POSTs one request, once. Whatever happens, one event comes back, and it says whether money may be spent."""
-        timeout = self._submit_timeout
+        most_s = SUBMIT_S
         if is_sync or len(body) > 1 << 20:
-            total_s = (self._sync_s if is_sync else SUBMIT_S) + len(body) * PER_BYTE_S
-            timeout = aiohttp.ClientTimeout(total=total_s, sock_connect=CONNECT_S)
+            most_s = (self._sync_s if is_sync else SUBMIT_S) + len(body) * PER_BYTE_S
         try:
-            reply = await self._ask("POST", self._submit_url, timeout, body)
+            reply = await self._ask("POST", self._submit_url, most_s, body)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             return Unreached(error=self._describe(error, "unreached"))
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
@@ -92,7 +94,7 @@ class Api:
         """Asks about one task, once. A poll is free and safe to repeat."""
         url = self._at(wire.task_path(task_id), "sync_upstream=true" if sync_upstream else "")
         try:
-            reply = await self._ask("GET", url, self._poll_timeout)
+            reply = await self._ask("GET", url, POLL_S)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             return Unheard(error=self._describe(error, "poll_unheard"))
         return wire.read_poll(reply, time.time())
@@ -100,16 +102,21 @@ class Api:
     async def fetch(self, path: str) -> Any:
         """A free GET (models, prices): its JSON, or None where the API does not give it."""
         try:
-            reply = await self._ask("GET", self._at(path), self._poll_timeout)
+            reply = await self._ask("GET", self._at(path), POLL_S)
             return msgspec.json.decode(reply.body) if reply.status == 200 else None
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
             return None
 
-    async def _ask(self, method: str, url: URL, limits: aiohttp.ClientTimeout, body: bytes | None = None) -> wire.Reply:
+    async def _ask(self, method: str, url: URL, most_s: float, body: bytes | None = None) -> wire.Reply:
         assert self._session is not None, "use Api as an async context manager"
         headers = {"Content-Type": "application/json"} if body is not None else None
+        with self._deadlines.within(most_s):
+            return await self._exchange(method, url, headers, body)
+
+    async def _exchange(self, method: str, url: URL, headers: dict[str, str] | None, body: bytes | None) -> wire.Reply:
+        assert self._session is not None
         async with self._session.request(
-            method, url, data=body, headers=headers, timeout=limits, allow_redirects=False
+            method, url, data=body, headers=headers, timeout=CONNECTING, allow_redirects=False
         ) as response:
             content = await _read(response)
             if self._key in content:  # an API that echoes the key must not carry it into the output
