@@ -17,7 +17,7 @@ COMMANDS = {
     "validate": "Check every row of a job without sending any.",
     "status": "Show what a run is doing or did.",
     "export": "Write the results to one file in input order.",
-    "simulate": "Start the embedded API server on a loopback port.",
+    "simulate": "Run the embedded API server on a loopback port.",
 }
 
 

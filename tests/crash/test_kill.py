@@ -163,7 +163,6 @@ def test_a_run_killed_at_more_than_20_instants_loses_nothing_and_pays_only_for_w
     assert len(killer.kills) >= 20
     killer.finish()
     paid_twice = check_book(rows, folder, simulator.entries(), killer.kills)
-    print("KILLS", len(killer.kills), "TWICE", paid_twice, [len(k.safe) for k in killer.kills])
     assert paid_twice > 0, "no kill found a POST on the wire: the test shows nothing"
 
 
@@ -199,7 +198,6 @@ def test_a_retry_killed_during_its_swaps_replaces_every_row_once_and_keeps_the_o
         if not killer.kill_when(condition, "a swap"):
             break
         kills += 1
-    print("KILLS", kills)
     assert kills >= 2
     killer.finish()
     found = by_id(folder)

@@ -30,8 +30,8 @@ def test_the_credit_limit_is_never_exceeded_and_a_resume_goes_on_counting(simula
     simulator = simulate(latency="constant:0.1")
     source = write_rows(tmp_path / "in.jsonl", rows_with_ids(60))
 
-    def job(credits: float) -> Any:
-        return job_of(source, tmp_path / "out", simulator.url, limits={"credits": credits})
+    def job(most: float) -> Any:
+        return job_of(source, tmp_path / "out", simulator.url, limits={"credits": most})
 
     first = run(job(0.255))
     assert (first.exit_status, first.by_status) == (4, {"completed": 25})

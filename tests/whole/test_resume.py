@@ -170,7 +170,7 @@ def test_after_a_finished_run_without_ids_the_request_may_not_change(simulate: S
     simulator = simulate()
     source = write_rows(tmp_path / "in.jsonl", numbered(5))
     run(job_of(source, tmp_path / "out", simulator.url, input=NO_IDS))
-    with pytest.raises(JobError, match="request.max_tokens was"):
+    with pytest.raises(JobError, match=r"request\.max_tokens was"):
         run(job_of(source, tmp_path / "out", simulator.url, input=NO_IDS, request={"max_tokens": 9}))
 
 
@@ -283,9 +283,7 @@ def test_the_second_signal_leaves_at_once_and_what_was_on_the_wire_is_in_doubt(
     assert {(row["submits"], row["maybe_billed_twice"]) for row in found.values()} == {(2, True)}
 
 
-def test_a_run_waits_no_longer_than_5_s_for_posts_that_hang(
-    start: Starter, simulate: Simulate, tmp_path: Path
-) -> None:
+def test_a_run_waits_no_longer_than_5_s_for_posts_that_hang(start: Starter, simulate: Simulate, tmp_path: Path) -> None:
     simulator = simulate(latency="constant:0.02", faults={"hang": 1.0})
     child = start(*command_of(tmp_path, simulator.url, 5))
     wait_for_the_wire(simulator, child, 5)
@@ -295,9 +293,7 @@ def test_a_run_waits_no_longer_than_5_s_for_posts_that_hang(
     assert 4.5 < time.monotonic() - began_at < 9.0
 
 
-def test_two_runs_of_one_output_do_not_meet(
-    start: Starter, remote: Callable[..., Remote], tmp_path: Path
-) -> None:
+def test_two_runs_of_one_output_do_not_meet(start: Starter, remote: Callable[..., Remote], tmp_path: Path) -> None:
     simulator = remote("--latency", "constant:30")
     command = command_of(tmp_path, simulator.url, 5)
     first = start(*command)

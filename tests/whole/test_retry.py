@@ -17,6 +17,7 @@ from batchfox.simulator import answer
 # The model stands in the rows, and they end in their order.
 ONE_BY_ONE: dict[str, dict[str, Any]] = {"request": {"model": None}, "limits": {"in_flight": 1}}
 
+
 def test_failed_rows_are_replaced_and_the_others_keep_their_parts(simulate: Simulate, tmp_path: Path) -> None:
     simulator = simulate()
     rows = [{"id": f"r{n}", "prompt": f"p{n}", "model": "gone" if n % 20 == 7 else MODEL} for n in range(60)]
@@ -50,7 +51,10 @@ def test_a_part_without_rows_to_retry_is_never_touched(simulate: Simulate, tmp_p
     simulator.control(models=("gone",))
     assert run(job, retry=("failed",)).exit_status == 0
     after = {path.name: path.read_bytes() for path in parts_of(tmp_path / "out")}
-    assert sorted(name for name in before if before[name] == after[name]) == ["part-00000.parquet", "part-00002.parquet"]
+    assert sorted(name for name in before if before[name] == after[name]) == [
+        "part-00000.parquet",
+        "part-00002.parquet",
+    ]
 
 
 def test_invalid_rows_are_sent_once_what_was_wrong_is_mended(simulate: Simulate, tmp_path: Path) -> None:
@@ -186,9 +190,7 @@ def test_a_retry_that_was_stopped_goes_on_without_repeating_the_order(simulate: 
 
 
 @pytest.mark.parametrize("status", ["completed", "fialed", "all", ""])
-def test_only_statuses_that_did_not_complete_can_be_retried(
-    simulate: Simulate, tmp_path: Path, status: str
-) -> None:
+def test_only_statuses_that_did_not_complete_can_be_retried(simulate: Simulate, tmp_path: Path, status: str) -> None:
     source = write_rows(tmp_path / "in.jsonl", rows_with_ids(1))
     with pytest.raises(UserError, match="no such status"):
         run(job_of(source, tmp_path / "out", simulate().url), retry=(status,))

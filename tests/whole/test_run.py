@@ -404,9 +404,7 @@ async def test_the_key_is_in_no_file_and_no_message_though_the_api_echoes_it(
 
     rows = [{"id": prompt, "prompt": prompt} for prompt in ("answer", "refuse", "page")]
     async with raw_server(echo) as server:
-        job = job_of(
-            write_rows(tmp_path / "in.jsonl", rows), tmp_path / "out", server.url, retry={"in_doubt": "hold"}
-        )
+        job = job_of(write_rows(tmp_path / "in.jsonl", rows), tmp_path / "out", server.url, retry={"in_doubt": "hold"})
         summary = await arun(job, log_level="debug")
     found = by_id(tmp_path / "out")
     assert {name: row["status"] for name, row in found.items()} == {
