@@ -180,6 +180,8 @@ class Checkpoint:
         db.execute("PRAGMA busy_timeout = 30000")
         db.execute("PRAGMA cache_size = -16000")
         if read_only:
+            if version == 0:
+                self._show_as_empty()
             return
         mode = db.execute("PRAGMA journal_mode = WAL").fetchone()[0]
         if mode != "wal":
@@ -189,8 +191,13 @@ class Checkpoint:
             )
         db.execute("PRAGMA synchronous = FULL")
         if version == 0:
-            script = files("batchfox").joinpath("checkpoint.sql").read_text()
-            db.executescript(f"BEGIN;\n{script}\nPRAGMA user_version = {VERSION};\nCOMMIT;")
+            db.executescript(f"BEGIN;\n{_schema()}\nPRAGMA user_version = {VERSION};\nCOMMIT;")
+
+    def _show_as_empty(self) -> None:
+        """For a reader of a file that is being created, or whose creation a crash cut: nothing is recorded yet."""
+        self._db.close()
+        self._db = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+        self._db.executescript(_schema())
 
     def close(self) -> None:
         self._db.close()
@@ -316,6 +323,10 @@ class Checkpoint:
             for status, number in msgspec.json.decode(text).items():
                 total[status] += number
         return {status: number for status, number in total.items() if number}
+
+
+def _schema() -> str:
+    return files("batchfox").joinpath("checkpoint.sql").read_text()
 
 
 def _fields(record: Record) -> dict[str, Any]:

@@ -40,11 +40,10 @@ class Log:
             self._sinks.append((_LEVELS[level or "warning"], self._make(sys.stderr, [*shared, form_of])))
         self.lowest = min((least for least, _ in self._sinks), default=logging.ERROR)
 
-    @staticmethod
-    def _make(stream: TextIO, processors: list[Any]) -> Any:
+    def _make(self, stream: TextIO, processors: list[Any]) -> Any:
         return structlog.wrap_logger(
             structlog.WriteLogger(stream),
-            processors=[structlog.processors.add_log_level, *processors],
+            processors=[structlog.processors.add_log_level, *processors, self._hide_key],
             wrapper_class=structlog.BoundLogger,
             cache_logger_on_first_use=True,
         )
@@ -55,6 +54,10 @@ class Log:
                 text = value.replace(self._key, "[key]") if self._key and self._key in value else value
                 event[name] = mask(text) if "://" in text else text
         return event
+
+    def _hide_key(self, _: Any, __: str, line: Any) -> Any:
+        """The whole line again: what stood inside a list or an exception is text only now."""
+        return line.replace(self._key, "[key]") if self._key else line
 
     def debugs(self) -> bool:
         """Does anybody read debug lines? Ask before building one."""

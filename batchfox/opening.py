@@ -55,7 +55,7 @@ def fix_job(checkpoint: Checkpoint, folders: Folders, job: Job, id_column: str |
     """
     old = checkpoint.get("job")
     column = id_column or ""
-    if old is not None:
+    if old is not None and _has_rows(checkpoint):
         was = checkpoint.get("id_column")
         if was != column:
             raise JobError(
@@ -76,3 +76,9 @@ def fix_job(checkpoint: Checkpoint, folders: Folders, job: Job, id_column: str |
     temporary = folders.tmp / "job.toml"
     temporary.write_text(job_toml(job), encoding="utf-8")
     temporary.replace(folders.job)
+
+
+def _has_rows(checkpoint: Checkpoint) -> bool:
+    """Is there a row that was sent or settled? An output without any can still be begun with another job."""
+    sql = "SELECT EXISTS (SELECT 1 FROM row) OR EXISTS (SELECT 1 FROM part WHERE rows > 0)"
+    return bool(checkpoint.query(sql)[0][0])

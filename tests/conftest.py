@@ -44,7 +44,7 @@ def rows_with_ids(number: int, *, first: int = 0) -> list[dict[str, Any]]:
 
 
 def tables_of(
-    source: Path, output: Path, base_url: str, *, rows_per_part: int = 50, **tables: dict[str, Any]
+    source: Path, folder: Path, base_url: str, /, *, rows_per_part: int = 50, **tables: dict[str, Any]
 ) -> dict[str, Any]:
     """A job's tables: ids and a high pace unless `tables` say otherwise; None takes a key out."""
     job: dict[str, Any] = {
@@ -52,16 +52,16 @@ def tables_of(
         "request": {"model": MODEL},
         "api": {"base_url": base_url},
         "limits": {"requests_per_minute": 60_000},
-        "output": {"path": str(output), "rows_per_part": rows_per_part},
+        "output": {"path": str(folder), "rows_per_part": rows_per_part},
     }
     for name, table in tables.items():
         job[name] = {key: value for key, value in (job.get(name, {}) | table).items() if value is not None}
     return job
 
 
-def job_of(source: Path, output: Path, base_url: str, *, rows_per_part: int = 50, **tables: dict[str, Any]) -> Job:
+def job_of(source: Path, folder: Path, base_url: str, /, *, rows_per_part: int = 50, **tables: dict[str, Any]) -> Job:
     """The same as a `Job`."""
-    return Job.from_dict(tables_of(source, output, base_url, rows_per_part=rows_per_part, **tables))
+    return Job.from_dict(tables_of(source, folder, base_url, rows_per_part=rows_per_part, **tables))
 
 
 # Outputs.

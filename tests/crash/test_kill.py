@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -18,6 +19,8 @@ from batchfox.simulator import answer, digest_of
 
 ROWS = 2_400
 IN_FLIGHT = 200
+MOST_KILLS = 24
+STEP = 50  # submits between two kills, at least: a run must not be over before it was killed often enough
 
 
 def request_of(row: dict[str, Any]) -> dict[str, Any]:
@@ -88,6 +91,12 @@ def names_in(folder: Path) -> set[str]:
         return set()
 
 
+def has_more_than(folder: Path, number: int) -> Callable[[Child], bool]:
+    """More than so many files have come into a folder since this was asked."""
+    before = names_in(folder)
+    return lambda _: len(names_in(folder) - before) > number
+
+
 def check_book(rows: list[dict[str, Any]], folder: Path, entries: list[dict[str, Any]], kills: list[Kill]) -> int:
     """Every promise that the book can prove. Returns how many tasks were paid for beyond one a row."""
     found = by_id(folder)
@@ -142,24 +151,20 @@ def test_a_run_killed_at_more_than_20_instants_loses_nothing_and_pays_only_for_w
     def has_submitted(number: int) -> Callable[[Child], bool]:
         return lambda _: simulator.totals()["submits_accepted"] >= number
 
-    def has_filed_more() -> Callable[[Child], bool]:
-        before = names_in(data)
-        return lambda _: bool(names_in(data) - before)
-
     def writes_a_part(_: Child) -> bool:
         return any(name.startswith("part-") for name in names_in(tmp))
 
     assert killer.kill_when(holds_lock(folder), "a run that opens its output")
-    for number in range(1, 19):
+    for number in itertools.count():
         already = simulator.totals()["submits_accepted"]
-        if not killer.kill_when(has_submitted(already + ROWS // 24), f"submits, round {number}"):
+        if len(killer.kills) > MOST_KILLS or not killer.kill_when(has_submitted(already + STEP), "more submits"):
             break
-        if number % 6 == 2:
+        if number % 6 == 1:
             killer.kill_when(holds_lock(folder), "a resume that recovers")
-        if number % 6 == 4:
+        if number % 6 == 3:
             killer.kill_when(writes_a_part, "a part being written")
-        if number % 6 == 0:
-            killer.kill_when(has_filed_more(), "a part in place")
+        if number % 6 == 5:
+            killer.kill_when(has_more_than(data, 0), "a part in place")
     assert len(killer.kills) >= 20
     killer.finish()
     paid_twice = check_book(rows, folder, simulator.entries(), killer.kills)
@@ -184,18 +189,14 @@ def test_a_retry_killed_during_its_swaps_replaces_every_row_once_and_keeps_the_o
     simulator.control(faults={})
     killer = Killer(start, [*command, "--retry", "failed"], folder)
     superseded, tmp = folder / "_batchfox" / "superseded", folder / "_batchfox" / "tmp"
+
+    def writes_what_it_replaces(_: Child) -> bool:
+        return any("replaced-by" in name for name in names_in(tmp))
+
     kills = 0
     for number in range(8):
-        before = names_in(superseded)
-
-        def has_begun_a_swap(_: Child, before: set[str] = before) -> bool:
-            return len(names_in(superseded) - before) > number % 3  # noqa: B023
-
-        def writes_what_it_replaces(_: Child) -> bool:
-            return any("replaced-by" in name for name in names_in(tmp))
-
-        condition = has_begun_a_swap if number % 2 else writes_what_it_replaces
-        if not killer.kill_when(condition, "a swap"):
+        has_begun_a_swap = has_more_than(superseded, number % 3)
+        if not killer.kill_when(has_begun_a_swap if number % 2 else writes_what_it_replaces, "a swap"):
             break
         kills += 1
     assert kills >= 2

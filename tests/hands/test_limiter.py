@@ -26,8 +26,8 @@ class _Selector(selectors.SelectSelector):
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         ready = super().select(0)
-        if not ready and timeout:
-            self.now += timeout
+        # While callbacks run a clock must not stand still: aiolimiter's timers ring a rounding early, again and again.
+        self.now += 1e-6 if ready else max(timeout or 0.0, 1e-6)
         return ready
 
 
@@ -121,7 +121,7 @@ def test_a_token_that_is_announced_is_there() -> None:
                 await asyncio.sleep(wait_s)
             announced_at = loop.time()
             await limiter.take()
-            assert loop.time() == announced_at
+            assert loop.time() - announced_at < 1e-4
 
     on_a_jumping_clock(play)
 

@@ -8,7 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import MODEL, Remote, Simulate, Starter, by_id, eventually, job_of, rows_of, rows_with_ids, write_rows
+from conftest import (
+    MODEL,
+    Child,
+    Remote,
+    Simulate,
+    Starter,
+    by_id,
+    eventually,
+    job_of,
+    rows_of,
+    rows_with_ids,
+    write_rows,
+)
 
 from batchfox import api, run
 from batchfox.core.pace import bucket
@@ -164,15 +176,15 @@ def test_the_rate_holds_in_every_window_and_across_resumes(
     command: list[str | Path] = ["run", "--input", write_rows(tmp_path / "in.jsonl", rows_with_ids(200)), "--id", "id"]
     command += ["--output", tmp_path / "out", "--model", MODEL, "--base-url", simulator.url]
     command += ["--set", f"limits.requests_per_minute={rpm}", "--set", "retry.in_doubt_limit=1000"]
-    for target in (50, 100):
+
+    def run_until(submits: int) -> Child:
         child = start(*command)
-        eventually(
-            lambda target=target, child=child: simulator.totals()["submits_received"] >= target or child.is_over(),
-            "submits",
-        )
-        child.kill()
-    stopped = start(*command)
-    eventually(lambda: simulator.totals()["submits_received"] >= 150 or stopped.is_over(), "submits")
+        eventually(lambda: simulator.totals()["submits_received"] >= submits or child.is_over(), "submits")
+        return child
+
+    for submits in (50, 100):
+        run_until(submits).kill()
+    stopped = run_until(150)
     stopped.send(signal.SIGTERM)
     stopped.wait()
     last = start(*command)

@@ -136,7 +136,7 @@ def test_what_gives_rows_their_meaning_may_not_change_while_a_run_is_unfinished(
         ({"input": {"keep": ["id"]}}, "input.keep", '["*"]', '["id"]'),
     ):
         with pytest.raises(JobError) as caught:
-            run(job_of(source, tmp_path / "out", simulator.url, **tables))  # type: ignore[arg-type]
+            run(job_of(source, tmp_path / "out", simulator.url, **tables))
         assert f"{key} was {was}, is now {now}" in str(caught.value)
     assert submits(simulator) == sent
     simulator.control(balance=None)

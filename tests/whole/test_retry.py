@@ -59,7 +59,7 @@ def test_a_part_without_rows_to_retry_is_never_touched(simulate: Simulate, tmp_p
 
 def test_invalid_rows_are_sent_once_what_was_wrong_is_mended(simulate: Simulate, tmp_path: Path) -> None:
     simulator = simulate()
-    rows = [{"id": "a", "prompt": "x", "image_urls": ["a.png"]}, {"id": "b", "prompt": "y"}]
+    rows: list[dict[str, Any]] = [{"id": "a", "prompt": "x", "image_urls": ["a.png"]}, {"id": "b", "prompt": "y"}]
     media = tmp_path / "media"
     media.mkdir()
     source = write_rows(tmp_path / "in.jsonl", rows)

@@ -1,0 +1,219 @@
+"""A user's mistake: one line that says what, where and what next; exit 2; no traceback; nothing sent."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import KEY, MODEL, Simulate, rows_with_ids, write_rows
+
+from batchfox.cli import main
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def batchfox(capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs the command line in this process: exit status, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FOXAPI_API_KEY", KEY)
+
+    def run(*arguments: str | Path) -> tuple[int, str, str]:
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as left:
+            main([str(argument) for argument in arguments])
+        said = capfd.readouterr()
+        assert isinstance(left.value.code, int)
+        return left.value.code, said.out, said.err
+
+    return run
+
+
+JOB = f"""
+[input]
+path = "in.jsonl"
+[request]
+model = "{MODEL}"
+prompt = "{{{{ prompt }}}}"
+[api]
+base_url = "http://127.0.0.1:9"
+[output]
+path = "out"
+"""
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Path:
+    write_rows(tmp_path / "in.jsonl", rows_with_ids(3))
+    path = tmp_path / "job.toml"
+    path.write_text(JOB)
+    return path
+
+
+def told(batchfox: Run, *arguments: str | Path) -> str:
+    """The one line of an error that ends with exit 2."""
+    status, out, err = batchfox(*arguments)
+    assert (status, out) == (2, ""), err
+    assert "Traceback" not in err
+    assert err.startswith("batchfox: ")
+    assert err.count("\n") == 1, err
+    assert not Path("out").exists(), "nothing was begun"
+    return err
+
+
+def usage(batchfox: Run, *arguments: str | Path) -> str:
+    """click's own: the usage, and one line."""
+    status, out, err = batchfox(*arguments)
+    assert (status, out) == (2, ""), err
+    assert "Traceback" not in err
+    assert err.startswith("Usage: batchfox")
+    return err.splitlines()[-1]
+
+
+def test_no_job_and_no_flags(batchfox: Run) -> None:
+    assert "--input PATH and --output DIR" in told(batchfox, "run")
+
+
+def test_a_missing_job_file_names_those_that_are_there(batchfox: Run, job: Path) -> None:
+    assert "no such job file; there are job.toml" in told(batchfox, "run", "jop.toml")
+
+
+def test_a_job_that_is_no_toml(batchfox: Run, job: Path) -> None:
+    job.write_text("[input\n")
+    assert "job.toml: no valid TOML" in told(batchfox, "run", "job.toml")
+
+
+@pytest.mark.parametrize("command", ["run", "validate"])
+@pytest.mark.parametrize(
+    ("setting", "wanted"),
+    [
+        ("limits.in_flght=3", 'unknown key (did you mean "in_flight"?)'),
+        ("limit.in_flight=3", 'unknown key (did you mean "limits"?)'),
+        ("limits.in_flight=many", "limits.in_flight: expected int, got str"),
+        ("limits.in_flight=0", "limits.in_flight: expected 1 or more"),
+        ("limits.time=soon", "limits.time"),
+        ("retry.in_doubt=perhaps", "retry.in_doubt"),
+        ("poll.first=x", "poll.first"),
+        ("api.base_url=ftp://x", "api.base_url"),
+        ("output.rows_per_part=0", "output.rows_per_part"),
+        ("output.path={{ today }}", "unknown placeholder"),
+        ("schedule.timezone=Mars", "schedule.timezone"),
+        ("nonsense", "expected SECTION.KEY=VALUE"),
+        ("request.prompt={{ prompt", "request.prompt"),
+        ('rules.off=["no_such_rule"]', "no_such_rule"),
+    ],
+)
+def test_a_wrong_setting_is_told_with_its_path(
+    batchfox: Run, job: Path, command: str, setting: str, wanted: str
+) -> None:
+    if command == "validate" and setting.startswith(("output.path", "schedule")):
+        assert batchfox(command, "job.toml", "--set", setting)[0] == 0  # it looks at rows, whatever the output
+        return
+    assert wanted in told(batchfox, command, "job.toml", "--set", setting)
+
+
+def test_a_variable_that_no_row_has_is_told_and_the_mended_job_runs_in_the_same_output(
+    batchfox: Run, job: Path, simulate: Simulate
+) -> None:
+    url = simulate().url
+    for command in ("run", "validate"):
+        status, out, err = batchfox(command, "job.toml", "--base-url", url, "--set", "request.prompt={{ promt }}")
+        assert (status, out) == (2, "")
+        assert 'did you mean "prompt"' in err.splitlines()[-1]
+        assert "Traceback" not in err
+    assert batchfox("run", "job.toml", "--base-url", url)[0] == 0
+
+
+def test_an_input_that_is_not_there_names_the_nearest(batchfox: Run, job: Path) -> None:
+    assert 'did you mean "in.jsonl"' in told(batchfox, "run", "job.toml", "--input", "im.jsonl")
+    assert "matches this pattern" in told(batchfox, "run", "job.toml", "--input", "*.csv")
+    Path("in.txt").write_text("x")
+    assert "unknown type of file" in told(batchfox, "run", "job.toml", "--input", "in.txt")
+
+
+def test_an_input_that_cannot_be_read(batchfox: Run, job: Path) -> None:
+    Path("in.parquet").write_bytes(b"no parquet")
+    status, _, err = batchfox("run", "job.toml", "--input", "in.parquet", "--quiet")
+    assert (status, err.count("\n")) == (2, 1)
+    assert "cannot be read as Parquet" in err
+
+
+def test_a_missing_key_says_where_to_put_it(batchfox: Run, job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FOXAPI_API_KEY")
+    assert "set the environment variable FOXAPI_API_KEY" in told(batchfox, "run", "job.toml")
+    assert "MY_KEY" in told(batchfox, "run", "job.toml", "--set", "api.key_env=MY_KEY")
+
+
+def test_a_status_that_cannot_be_retried(batchfox: Run, job: Path) -> None:
+    assert 'did you mean "failed"' in told(batchfox, "run", "job.toml", "--retry", "fialed")
+    assert "there are failed, invalid, in_doubt, timed_out" in told(batchfox, "run", "job.toml", "--retry", "completed")
+
+
+def test_a_mode_that_is_not_built_yet(batchfox: Run, job: Path) -> None:
+    assert "media.mode" in told(batchfox, "run", "job.toml", "--set", "media.mode=upload")
+
+
+def test_an_output_that_is_a_strangers_folder(batchfox: Run, job: Path) -> None:
+    Path("home").mkdir()
+    Path("home/letter.txt").write_text("x")
+    assert "not an output of batchfox" in told(batchfox, "run", "job.toml", "--output", "home")
+    assert "a file is in the way" in told(batchfox, "run", "job.toml", "--output", "in.jsonl")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs a folder that even its owner cannot write")
+def test_an_output_that_cannot_be_written(batchfox: Run, job: Path) -> None:
+    assert "/proc/out" in told(batchfox, "run", "job.toml", "--output", "/proc/out")
+
+
+def test_a_checkpoint_that_is_damaged(batchfox: Run, job: Path) -> None:
+    Path("old/_batchfox").mkdir(parents=True)
+    Path("old/_batchfox/checkpoint.db").write_bytes(b"garbage " * 1000)
+    assert "old/_batchfox/checkpoint.db" in told(batchfox, "run", "job.toml", "--output", "old")
+    assert "old/_batchfox/checkpoint.db" in told(batchfox, "status", "old")
+
+
+def test_a_folder_that_is_no_output(batchfox: Run, tmp_path: Path) -> None:
+    for command in (("status", "."), ("export", ".", "x.csv"), ("status", "nowhere"), ("export", "nowhere", "x.csv")):
+        assert "no output of batchfox" in told(batchfox, *command)
+
+
+def test_an_export_that_cannot_be(batchfox: Run, job: Path, simulate: Simulate) -> None:
+    simulator = simulate()
+    assert batchfox("run", "job.toml", "--base-url", simulator.url, "--output", "done", "--quiet")[0] == 0
+    assert 'unknown format ".xlsx"' in told(batchfox, "export", "done", "x.xlsx")
+    Path("x.csv").write_text("mine")
+    assert "--overwrite" in told(batchfox, "export", "done", "x.csv")
+    assert Path("x.csv").read_text() == "mine"
+    assert 'did you mean "completed"' in told(batchfox, "export", "done", "y.csv", "--status", "complete")
+
+
+def test_clicks_own_complaints_are_exit_2_too(batchfox: Run, job: Path) -> None:
+    assert 'did you mean "run"' in usage(batchfox, "rum", "job.toml")
+    assert 'did you mean "status"' in usage(batchfox, "stats", "out")
+    assert "--limt" in usage(batchfox, "run", "job.toml", "--limt", "3")
+    assert "0 is not in the range" in usage(batchfox, "run", "job.toml", "--limit", "0")
+    assert "log-level" in usage(batchfox, "run", "job.toml", "--log-level", "loud")
+    assert "Missing argument" in usage(batchfox, "status")
+
+
+def test_a_simulator_that_cannot_be(batchfox: Run) -> None:
+    assert "no fault is named" in usage(batchfox, "simulate", "--fault", "nonsense=1")
+    assert "expected NAME=RATE" in usage(batchfox, "simulate", "--fault", "lost")
+    assert "latency" in usage(batchfox, "simulate", "--latency", "quick")
+    assert "expected 127.0.0.1" in usage(batchfox, "simulate", "--host", "0.0.0.0")
+
+
+def test_a_dry_run_prints_the_first_requests_and_sends_nothing(
+    batchfox: Run, job: Path, simulate: Simulate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulator = simulate()
+    monkeypatch.delenv("FOXAPI_API_KEY")
+    write_rows(Path("in.jsonl"), [{"prompt": "first"}, {"prompt": 5}, {"prompt": "third"}, {"prompt": "fourth"}])
+    status, out, _ = batchfox("run", "job.toml", "--base-url", simulator.url, "--dry-run")
+    assert status == 0
+    assert '"prompt": "first"' in out
+    assert "fourth" not in out
+    assert simulator.book()["totals"]["submits_received"] == 0
+    assert not Path("out").exists()

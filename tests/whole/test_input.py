@@ -1,0 +1,167 @@
+"""Every kind of input through a whole run."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+from conftest import MODEL, Simulate, by_id, environment, job_of, parts_of, rows_with_ids, write_rows
+
+from batchfox import run
+from batchfox.errors import InputError
+from batchfox.simulator import answer
+
+ROWS = rows_with_ids(30)
+LINES = "".join(json.dumps(row) + "\n" for row in ROWS).encode()
+
+
+def as_parquet(path: Path) -> None:
+    pq.write_table(pa.Table.from_pylist(ROWS), path, row_group_size=7)
+
+
+def as_csv(path: Path) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, ["id", "prompt"])
+        writer.writeheader()
+        writer.writerows(ROWS)
+
+
+KINDS: dict[str, Callable[[Path], Any]] = {
+    "in.jsonl": lambda path: path.write_bytes(LINES),
+    "in.ndjson": lambda path: path.write_bytes(LINES.replace(b"\n", b"\r\n\r\n")),
+    "in.jsonl.gz": lambda path: path.write_bytes(gzip.compress(LINES)),
+    "in.jsonl.zst": lambda path: path.write_bytes(zstandard.compress(LINES)),
+    "in.parquet": as_parquet,
+    "in.csv": as_csv,
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("has_ids", [True, False], ids=["ids", "positions"])
+def test_every_kind_of_file_is_read_answered_and_resumed(
+    simulate: Simulate, tmp_path: Path, name: str, has_ids: bool
+) -> None:
+    simulator = simulate()
+    KINDS[name](tmp_path / name)
+    job = job_of(tmp_path / name, tmp_path / "out", simulator.url, input={"id": "id" if has_ids else None})
+    assert run(job, limit=12).by_status == {"completed": 12}
+    assert run(job).by_status == {"completed": 30}
+    assert simulator.book()["totals"]["submits_received"] == 30
+    found = by_id(tmp_path / "out")
+    for number, row in enumerate(ROWS):
+        out = found[row["id"] if has_ids else str(number)]
+        assert out["text"] == answer({"model": MODEL, "prompt": row["prompt"]})["choices"][0]["message"]["content"]
+        assert (out["id"], out["row_index"]) == (row["id"], number)
+
+
+def test_a_folder_and_a_list_are_read_in_order(simulate: Simulate, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    write_rows(folder / "b.jsonl", rows_with_ids(5, first=5))
+    pq.write_table(pa.Table.from_pylist(rows_with_ids(5)), folder / "a.parquet")
+    (folder / "_hidden.jsonl").write_text("no row\n")
+    (folder / "notes.txt").write_text("no input\n")
+    more = write_rows(tmp_path / "more.jsonl", rows_with_ids(5, first=10))
+    job = job_of(folder, tmp_path / "out", simulate().url, input={"path": [str(folder), str(more)]})
+    assert run(job).by_status == {"completed": 15}
+    assert {name: row["row_index"] for name, row in by_id(tmp_path / "out").items()} == {f"r{n}": n for n in range(15)}
+
+
+def test_a_content_that_is_text_in_one_row_and_blocks_in_the_next_is_no_trouble(
+    simulate: Simulate, tmp_path: Path
+) -> None:
+    contents: list[Any] = ["hello", [{"type": "text", "text": "hello"}], "again"]
+    rows: list[dict[str, Any]] = [
+        {"id": f"r{n}", "messages": [{"role": "user", "content": c}]} for n, c in enumerate(contents)
+    ]
+    job = job_of(write_rows(tmp_path / "in.jsonl", rows), tmp_path / "out", simulate().url)
+    assert run(job).by_status == {"completed": 3}
+    found = by_id(tmp_path / "out")
+    for row in rows:
+        assert json.loads(found[row["id"]]["completion"]) == answer({"model": MODEL, "messages": row["messages"]})
+        assert json.loads(found[row["id"]]["messages"]) == row["messages"]
+
+
+def test_parquet_columns_keep_their_types(simulate: Simulate, tmp_path: Path) -> None:
+    table = pa.table(
+        {
+            "id": pa.array([1, 2, 3], pa.int32()),
+            "prompt": ["a", "b", "c"],
+            "when": pa.array([0, None, 10**12], pa.timestamp("ms", tz="UTC")),
+            "tags": pa.array([["x"], [], None], pa.list_(pa.string())),
+            "deep": pa.array([{"a": 1}, {"a": None}, None], pa.struct([("a", pa.int16())])),
+            "price": pa.array([None, None, None], pa.decimal128(9, 2)),
+            "raw": pa.array([b"\0", b"\xff", b""], pa.binary()),
+        }
+    )
+    pq.write_table(table, tmp_path / "in.parquet")
+    job = job_of(tmp_path / "in.parquet", tmp_path / "out", simulate().url)
+    assert run(job).by_status == {"completed": 3}
+    schema = pq.read_schema(parts_of(tmp_path / "out")[0])
+    for name in ("id", "when", "tags", "deep", "price"):
+        assert schema.field(name).type == table.schema.field(name).type
+    assert "raw" not in schema.names, "binary columns do not travel unless they are named"
+    found = by_id(tmp_path / "out")
+    for row in table.drop(["raw"]).to_pylist():
+        assert {name: found[str(row["id"])][name] for name in row} == row
+
+
+def test_standard_input_is_read_and_resumed(simulate: Simulate, tmp_path: Path) -> None:
+    simulator = simulate()
+
+    def piped(lines: bytes, *more: str) -> subprocess.CompletedProcess[str]:
+        command = ["run", "--input", "-", "--output", "out", "--model", MODEL, "--base-url", simulator.url, *more]
+        return subprocess.run(
+            [sys.executable, "-m", "batchfox", *command, "--quiet"],
+            input=lines.decode(),
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env=environment(),
+            timeout=30,
+            check=False,
+        )
+
+    first = piped(LINES, "--limit", "10")
+    assert (first.returncode, first.stderr) == (0, "")
+    refused = piped(LINES.replace(b"question 3", b"question x"))
+    assert refused.returncode == 2
+    assert "the input changed" in refused.stderr
+    assert simulator.book()["totals"]["submits_received"] == 10
+    assert piped(LINES).returncode == 0
+    assert simulator.book()["totals"]["submits_received"] == 30
+    assert len(by_id(tmp_path / "out")) == 30
+
+
+def test_an_archive_that_breaks_off_is_told_and_the_rows_before_it_are_kept(simulate: Simulate, tmp_path: Path) -> None:
+    simulator = simulate()
+    rows = rows_with_ids(2_000)
+    whole = gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode(), compresslevel=1)
+    source = tmp_path / "in.jsonl.gz"
+    source.write_bytes(whole[: len(whole) * 2 // 3])
+    job = job_of(source, tmp_path / "out", simulator.url, rows_per_part=500)
+    with pytest.raises(InputError, match="cannot be read beyond line"):
+        run(job)
+    sent = simulator.book()["totals"]["submits_accepted"]
+    assert 0 < sent < 2_000
+    source.write_bytes(whole)
+    assert run(job).by_status == {"completed": 2_000}
+    assert simulator.book()["totals"]["submits_accepted"] == 2_000, "nothing was paid for twice"
+
+
+def test_ids_of_several_types_compare_as_text(simulate: Simulate, tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [{"id": 1}, {"id": "1"}, {"id": 1.5}, {"id": True}, {"id": "ü/\n"}, {"id": ""}]
+    source = write_rows(tmp_path / "in.jsonl", [row | {"prompt": "x"} for row in rows])
+    summary = run(job_of(source, tmp_path / "out", simulate().url))
+    assert (summary.by_status, summary.duplicates) == ({"completed": 4, "invalid": 1}, 1)
+    assert by_id(tmp_path / "out").keys() == {"1", "1.5", "true", "ü/\n", "line:6"}
