@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -178,7 +178,6 @@ def make_feed(
     renderer: Renderer,
     *,
     limit: int | None,
-    now: Callable[[], float],
 ) -> Feed:
     """The feed, which looks at the first rows before any is sent: a variable that none of them has is the job's."""
     missing = MissingVariables(renderer)
@@ -203,5 +202,4 @@ def make_feed(
         has_ids=source.id_column is not None,
         limit=limit,
         inspect=inspect,
-        now=now,
     )

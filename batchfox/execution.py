@@ -155,7 +155,7 @@ class Execution:
                 pool.adopt(life, old_part)
             preparer = Preparer(Carry(job.input.keep, own_columns()), renderer, book, prices)
             limit = self._options.limit
-            feed = make_feed(shop, self._source, pool, preparer, renderer, limit=limit, now=self._clock.now)
+            feed = make_feed(shop, self._source, pool, preparer, renderer, limit=limit)
             monitor.view = lambda: self._view(pool)
             with self._signals(pool), _settled_heap():
                 try:

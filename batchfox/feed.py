@@ -25,6 +25,9 @@ from batchfox.ledger import Ledger
 
 ROWS_A_TURN = 32
 
+# A row, and what the checkpoint knows of it.
+Entry = tuple[Row, Done | None, Again | None]
+
 
 class Rows(Protocol):
     """The input, as far as the feed needs it."""
@@ -36,6 +39,7 @@ class Taker(Protocol):
     """Who takes the rows that are to be sent, and those that never will be."""
 
     def begin(self, life: Life, again: Again | None) -> None: ...
+    def meet(self, life: Life) -> None: ...
     def settle_invalid(self, invalid: Invalid, again: Again | None) -> None: ...
 
 
@@ -67,7 +71,6 @@ class Feed:
         has_ids: bool,
         limit: int | None,
         inspect: Callable[[list[Row]], bool],
-        now: Callable[[], float],
     ) -> None:
         self._source = rows
         self._fleet = fleet
@@ -79,17 +82,16 @@ class Feed:
         self._has_ids = has_ids
         self._limit = limit
         self._inspect = inspect
-        self._now = now
         self._digest = BlockDigest()
         self._digests = {} if has_ids else checkpoint.block_digests()
-        self._held: list[tuple[Row, Done | None, Again | None]] = []
+        self._held: list[Entry] = []
         self.fed = Fed()
         self.has_room = asyncio.Event()
 
     async def run(self) -> None:
         """The loop. Ends with the input, at the limit, or when the fleet is stopped."""
         batches = self._source.batches()
-        queue: deque[tuple[Row, Done | None, Again | None]] = deque()
+        queue: deque[Entry] = deque()
         await self._look_ahead(batches, queue)
         while self._fleet.stopped is None:
             if not queue:
@@ -100,17 +102,16 @@ class Feed:
                     return
                 queue.extend(entries)
             for _ in range(min(len(queue), ROWS_A_TURN)):
-                if not await self._wait_for_room():
-                    return
-                self._take(*queue.popleft())
-                if self._limit is not None and self.fed.taken >= self._limit:
-                    self.fed.is_limited = self.fed.is_over = True
-                    return
+                for entry in self._as_before(queue.popleft()):
+                    if not await self._wait_for_room():
+                        return
+                    self._decide(*entry)
+                    if self._limit is not None and self.fed.taken >= self._limit:
+                        self.fed.is_limited = self.fed.is_over = True
+                        return
             await asyncio.sleep(0)
 
-    async def _look_ahead(
-        self, batches: Iterator[list[Row]], queue: deque[tuple[Row, Done | None, Again | None]]
-    ) -> None:
+    async def _look_ahead(self, batches: Iterator[list[Row]], queue: deque[Entry]) -> None:
         """Shows the first rows to `inspect` (is a template's variable missing from all of them?) before any is sent."""
         seen = 0
         while seen < 100:
@@ -123,11 +124,11 @@ class Feed:
             if not self._inspect([row for row, _, _ in entries]):
                 return
 
-    async def _next(self, batches: Iterator[list[Row]]) -> list[tuple[Row, Done | None, Again | None]] | None:
+    async def _next(self, batches: Iterator[list[Row]]) -> list[Entry] | None:
         self._ledger.unfiled.forget_filed()
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._read, batches)
 
-    def _read(self, batches: Iterator[list[Row]]) -> list[tuple[Row, Done | None, Again | None]] | None:
+    def _read(self, batches: Iterator[list[Row]]) -> list[Entry] | None:
         """In the reading thread: a batch of rows, each with what the checkpoint knows of it."""
         rows = next(batches, None)
         if rows is None:
@@ -148,25 +149,25 @@ class Feed:
             await self.has_room.wait()
         return self._fleet.stopped is None
 
-    def _take(self, row: Row, done: Done | None, again: Again | None) -> None:
-        self.fed.rows += 1
+    def _as_before(self, entry: Entry) -> list[Entry]:
+        """The rows that may be decided now that this one is read: itself; or, without ids, none while it is to be seen
+        whether its block is as it was, and then all that were held. Raises `InputError` where it is not."""
+        row = entry[0]
         if self._has_ids:
-            self._decide(row, done, again)
-            return
+            return [entry]
         self._digest.add(row.index, row.digest)
         block, rows = self._digest.block, self._digest.rows
         known = self._digests.get(block)
         if known is None or rows > known[0]:
             self._ledger.note_block(block, rows, self._digest.digest())
-            self._decide(row, done, again)
-            return
-        self._held.append((row, done, again))
-        if rows == known[0]:
-            if self._digest.digest() != known[1]:
-                raise InputError(_changed(block, rows))
-            held, self._held = self._held, []
-            for entry in held:
-                self._decide(*entry)
+            return [entry]
+        self._held.append(entry)
+        if rows < known[0]:
+            return []
+        if self._digest.digest() != known[1]:
+            raise InputError(_changed(block, rows))
+        held, self._held = self._held, []
+        return held
 
     def _check_not_shorter(self) -> None:
         """The input is over: every row that an earlier run read must have been there again."""
@@ -179,6 +180,7 @@ class Feed:
 
     def _decide(self, row: Row, done: Done | None, again: Again | None) -> None:
         """Done, known, duplicate or new? By key alone."""
+        self.fed.rows += 1
         life = self._fleet.lives.get(row.key)
         if life is not None:
             self._meet(row, life)
@@ -201,7 +203,7 @@ class Feed:
         self.fed.taken += 1
         prepared = self._preparer.prepare(row)
         if isinstance(prepared, Life):
-            self._fleet.meet(row.key, prepared, self._now())
+            self._taker.meet(prepared)
 
     def _pass_over(self, row: Row, done: Done) -> None:
         if done.row_index != row.index:

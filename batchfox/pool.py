@@ -129,6 +129,11 @@ class Pool:
         self.fleet.offer(life)
         self._wake_submit.set()
 
+    def meet(self, life: Life) -> None:
+        """The input showed a row that an earlier execution left: it can be sent again."""
+        self.fleet.meet(life, self._clock.now())
+        self._wake_submit.set()
+
     def settle_invalid(self, invalid: Invalid, again: Again | None) -> None:
         """A row that is never sent."""
         self.ledger.record_invalid(invalid, again)

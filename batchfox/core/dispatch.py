@@ -21,7 +21,16 @@ from batchfox.core.event import (
     Halted,
 )
 from batchfox.core.gate import Gate, held
-from batchfox.core.lifecycle import Life, Overdue, Sent, State, Surroundings, Withheld, advance
+from batchfox.core.lifecycle import (
+    Life,
+    Overdue,
+    Sent,
+    State,
+    Surroundings,
+    Withheld,
+    advance,
+    may_be_sent_again,
+)
 from batchfox.core.outcome import Outcome, Status
 from batchfox.core.settle import Orders, outcome_of
 from batchfox.core.timing import retry_delay_s
@@ -37,6 +46,11 @@ LEAST_WAITING = 1000
 RETRIES_IN_A_ROW = 3
 INTERRUPTED = Doubted(
     error=ApiError(code="interrupted", type="connection", message="the run ended while this POST was on the wire")
+)
+
+GONE = ApiError(code="row_gone", message="the run ended before this row was sent again, and the input no longer has it")
+NOT_AGAIN = ApiError(
+    code="not_sent_again", message="the run ended before this row was sent again, and [retry] now says that it is not"
 )
 
 # What a row's fate takes from the fleet where nothing is at stake.
@@ -125,11 +139,13 @@ class Fleet:
             self._running += 1
             self.watch.take_up(life, now, unix_s)
             self.gate.budget.reserve(held(life))
+        elif not may_be_sent_again(life, self.orders.policy):
+            return self.abandon(life, unix_s, NOT_AGAIN)
         return None
 
-    def meet(self, key: bytes, life: Life, now: float) -> None:
+    def meet(self, life: Life, now: float) -> None:
         """The input showed a row that is known from the checkpoint: it can be sent again from now on."""
-        known = self.lives[key]
+        known = self.lives[life.key]
         if known.request is not None:
             return
         known.request, known.group, known.is_sync = life.request, life.group, life.is_sync
@@ -137,17 +153,19 @@ class Fleet:
         known.request_hash = known.request_hash or life.request_hash
         known.model = known.model or life.model
         if known.state is State.WAITING:
-            self._retries.put(key, now)
+            self._retries.put(life.key, now)
 
     def orphans(self) -> list[Life]:
         """Rows from the checkpoint that wait for another attempt but that the input did not show."""
         return [life for life in self.lives.values() if life.request is None and life.state is State.WAITING]
 
-    def abandon(self, life: Life, unix_s: float) -> Outcome | None:
-        """Ends an orphan: in doubt, if something may have been paid for it; else it leaves no trace."""
+    def abandon(self, life: Life, unix_s: float, why: ApiError = GONE) -> Outcome | None:
+        """Ends a row without another POST: in doubt, if something may have been paid for it; else, where none was ever
+        paid for, it leaves no trace."""
         self._forget(life)
         if life.unresolved == 0 and life.submits == 0:
             return None
+        life.error = why
         status: Status = "in_doubt" if life.unresolved else "failed"
         return outcome_of(life, self.orders, status, None, unix_s)
 

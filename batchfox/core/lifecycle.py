@@ -219,7 +219,7 @@ def _decide(life: Life, event: AnyEvent, policy: Policy, around: Surroundings, n
             return Move(state=State.SETTLED, status="failed")
         case Unsendable():
             _note(life, event.error, None)
-            return Move(state=State.SETTLED, status="failed" if life.submits else "invalid")
+            return Move(state=State.SETTLED, status=_status_unsent(life))
         case Deferred():
             _note_repeat(life)
             _note(life, event.error, event.http_status)
@@ -260,6 +260,20 @@ def _decide(life: Life, event: AnyEvent, policy: Policy, around: Surroundings, n
             return Move(state=State.SETTLED, status="timed_out")
         case _:
             assert_never(event)
+
+
+def _status_unsent(life: Life) -> Status:
+    """Of a row that is not POSTed again, by what its POSTs until now may have paid for."""
+    if life.unresolved:
+        return "in_doubt"
+    return "failed" if life.submits else "invalid"
+
+
+def may_be_sent_again(life: Life, policy: Policy) -> bool:
+    """May a row that an earlier execution left WAITING go on, as the job says now? A row that this job holds in doubt,
+    or whose attempts are used up, may not; one that a person gave fresh attempts (`--retry`) has none counted yet."""
+    is_held = policy.in_doubt == "hold" and life.unresolved > 0 and life.attempts > 0
+    return not is_held and life.attempts < policy.attempts
 
 
 def _note_repeat(life: Life) -> None:

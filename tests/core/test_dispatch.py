@@ -725,7 +725,7 @@ def test_a_resumed_run_asks_about_known_tasks_and_pays_for_none_of_them_again(se
     assert fleet.submits(0.0, UNIX_S, 100) == [], "the input has not shown them yet"
     for row in left:
         if row.key in fleet.lives:
-            fleet.meet(row.key, life(row.index), 0.0)
+            fleet.meet(life(row.index), 0.0)
     world.run()
     for index in running:
         if not api.failed[index]:
@@ -738,9 +738,34 @@ def test_a_resumed_row_is_estimated_as_its_request_is_now() -> None:
     old = life(0)
     old.request = None
     fleet.adopt(old, 0.0, UNIX_S)
-    fleet.meet(old.key, life(0, listed=8.0), 0.0)
+    fleet.meet(life(0, listed=8.0), 0.0)
     fleet.offer(life(1, listed=8.0))
     assert [row.index for row in fleet.submits(0.0, UNIX_S, 5)] == [0], "two of them would be 16 of 10 credits"
+
+
+@pytest.mark.parametrize(
+    ("unresolved", "attempts", "policy", "status"),
+    [
+        (1, 1, Policy(), None),
+        (1, 1, Policy(in_doubt="hold"), "in_doubt"),
+        (1, 0, Policy(in_doubt="hold"), None),  # `--retry in_doubt`: a person has said so
+        (1, 2, Policy(attempts=2), "in_doubt"),
+        (0, 2, Policy(attempts=2), "failed"),
+        (0, 2, Policy(attempts=3), None),
+    ],
+)
+def test_a_row_that_waits_for_another_attempt_is_resumed_as_the_job_says_now(
+    unresolved: int, attempts: int, policy: Policy, status: str | None
+) -> None:
+    fleet = make_fleet(policy=policy)
+    old = life(0)
+    old.request, old.submits, old.attempts, old.unresolved = None, 2, attempts, unresolved
+    outcome = fleet.adopt(old, 0.0, UNIX_S)
+    assert (outcome.status if outcome else None) == status
+    assert (old.key in fleet.lives) == (status is None)
+    if outcome is not None:
+        assert outcome.error is not None
+        assert "[retry]" in (outcome.error.message or "")
 
 
 def test_a_resumed_task_gets_the_whole_time_out_and_at_least_one_poll() -> None:

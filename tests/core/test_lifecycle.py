@@ -196,13 +196,17 @@ def test_a_row_whose_post_was_withheld_is_as_if_it_had_not_been_chosen() -> None
     assert (row.submits, row.maybe_billed_twice) == (1, False)
 
 
-def test_a_row_that_cannot_be_built_is_invalid_and_one_that_was_posted_before_is_failed() -> None:
+def test_a_row_that_cannot_be_built_ends_as_what_its_posts_have_come_to() -> None:
     fresh = new_life()
     assert go(fresh, SENT, UNSENDABLE).status == "invalid"
     assert (fresh.submits, fresh.error) == (0, OOPS)
-    posted = new_life()
-    assert go(posted, SENT, DOUBTED, SENT, UNSENDABLE).status == "failed"
-    assert posted.submits == 1
+    failed = new_life()
+    assert go(failed, SENT, ACCEPTED, FAILED, SENT, UNSENDABLE).status == "failed"
+    in_doubt = new_life()
+    assert go(in_doubt, SENT, DOUBTED, SENT, UNSENDABLE).status == "in_doubt", (
+        "what it paid for is as unknown as before"
+    )
+    assert failed.submits == in_doubt.submits == 1
 
 
 def test_what_stops_the_run_leaves_the_row_for_the_next_one() -> None:

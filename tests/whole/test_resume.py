@@ -94,6 +94,24 @@ def test_an_input_without_ids_is_compared_only_as_far_as_it_was_read(simulate: S
     assert by_id(tmp_path / "out")["10"]["prompt"] == "another"
 
 
+def test_a_limit_holds_after_an_interruption_too(start: Starter, simulate: Simulate, tmp_path: Path) -> None:
+    """Without ids the rows read before are held until their block is compared, and then come all at once."""
+    simulator = simulate(latency="constant:30")
+    source = write_rows(tmp_path / "in.jsonl", numbered(40))
+    command: list[str | Path] = ["run", "--input", source, "--output", tmp_path / "out", "--model", MODEL]
+    command += ["--base-url", simulator.url, "--set", "limits.requests_per_minute=60000"]
+    child = start(*command, "--set", "limits.in_flight=2")
+    eventually(lambda: submits(simulator) == 2 or child.is_over(), "the tasks in flight")
+    child.send(signal.SIGTERM)
+    assert child.wait() == 143, child.err
+    simulator.control(latency="constant:0.02")
+    resumed = start(*command, "--limit", "5")
+    eventually(lambda: submits(simulator) >= 5 or resumed.is_over(), "three new rows beside the two")
+    resumed.send(signal.SIGTERM)
+    resumed.wait()
+    assert submits(simulator) == 5
+
+
 # With ids.
 
 
