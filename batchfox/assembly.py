@@ -133,8 +133,9 @@ def make_pool(
     monitor: Monitor,
     book: RuleBook,
     clock: Clock,
+    before: dict[str, Any],
 ) -> Pool:
-    """The loops and what they work with."""
+    """The loops and what they work with. `before`: the run's figures as its earlier executions left them."""
     thread = shop.thread("file")
     rows_per_part = job.output.rows_per_part
 
@@ -165,6 +166,7 @@ def make_pool(
             time_s=None if job.limits.time is None else float(job.limits.time),
             polls_per_minute=job.limits.polls_per_minute,
         ),
+        before=before,
     )
     recorder.stamp = pool.stamp
     return pool

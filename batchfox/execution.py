@@ -150,7 +150,7 @@ class Execution:
             fleet = make_fleet(job, self._run, shop.checkpoint.get("latencies"))
             monitor = Monitor(self._log, self._display)
             marked = self._mark_retries()
-            pool = make_pool(job, shop, fleet, api, self._filing, monitor, book, self._clock)
+            pool = make_pool(job, shop, fleet, api, self._filing, monitor, book, self._clock, self._run.before)
             for life, old_part in shop.checkpoint.unfinished():
                 pool.adopt(life, old_part)
             preparer = Preparer(Carry(job.input.keep, own_columns()), renderer, book, prices)

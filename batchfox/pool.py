@@ -8,7 +8,7 @@ the second leaves at once. Both lose nothing.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from typing import Any, Protocol
 
 import msgspec
@@ -20,6 +20,7 @@ from batchfox.core.lifecycle import Life, State
 from batchfox.core.prepare import Invalid
 from batchfox.errors import UserError
 from batchfox.feed import Feed
+from batchfox.figures import of_run
 from batchfox.ledger import PART_AGE_S, Ledger
 from batchfox.limiter import Limiter
 from batchfox.recorder import Recorder
@@ -87,7 +88,9 @@ class Pool:
         observer: Observer,
         clock: Clock,
         limits: Limits,
+        before: Mapping[str, Any] | None = None,
     ) -> None:
+        """`before`: the run's figures as its earlier executions left them."""
         self.fleet = fleet
         self.ledger = ledger
         self._sender = sender
@@ -97,6 +100,7 @@ class Pool:
         self._observer = observer
         self._clock = clock
         self._limits = limits
+        self._before = before or {}
         self._started_at = clock.now()
         self._limiter = Limiter(fleet.gate.pace.per_minute)
         self._polls_limiter = Limiter(limits.polls_per_minute) if limits.polls_per_minute else None
@@ -347,9 +351,9 @@ class Pool:
         return self._clock.unix(), msgspec.json.encode(self.progress()), self.fleet.orders.run_id
 
     def progress(self) -> dict[str, Any]:
-        """This run's figures."""
+        """The run's figures, and under `here` those of this execution; `by_status` and `fed` are this execution's."""
         tally = self.ledger.tally
-        return self.fleet.snapshot() | {
+        figures = self.fleet.snapshot() | {
             "by_status": dict(tally.by_status),
             "prompt_tokens": tally.prompt_tokens,
             "completion_tokens": tally.completion_tokens,
@@ -357,6 +361,23 @@ class Pool:
             "elapsed_s": self._clock.now() - self._started_at,
             "fed": msgspec.to_builtins(self._feed.fed) if self._feed is not None else {},
             "stopped": self.fleet.stopped,
+            "outage": self.outage(),
+        }
+        return of_run(figures, self._before)
+
+    def outage(self) -> dict[str, Any] | None:
+        """The outage of the API that is in this run's way: of what, since when (unix), and what was said last."""
+        fleet = self.fleet
+        is_submitting = fleet.waiting > 0 or fleet.on_the_wire > 0
+        trouble = fleet.health.outage(is_submitting=is_submitting, is_polling=fleet.in_flight > fleet.on_the_wire)
+        if trouble is None:
+            return None
+        return {
+            "what": trouble.what,
+            "since": self._clock.unix() - (self._clock.now() - trouble.since),
+            "tries": trouble.tries,
+            "kind": trouble.kind,
+            "message": trouble.error.message or "",
         }
 
     def _check_limits(self, now: float) -> None:
@@ -365,9 +386,10 @@ class Pool:
         if fleet.stopped is not None:
             return
         idle_since, time_s = fleet.gate.idle_since, self._limits.time_s
-        is_late = time_s is not None and now - self._started_at >= time_s
-        if is_late or (time_s is None and idle_since is not None and now - idle_since >= self._limits.idle_s):
+        if time_s is not None and now - self._started_at >= time_s:
             fleet.stop("time")
+        elif time_s is None and idle_since is not None and now - idle_since >= self._limits.idle_s:
+            fleet.stop("idle")
         elif fleet.gate.is_budget_binding and fleet.in_flight == 0:
             fleet.stop("credits")
         self._check_done()

@@ -13,7 +13,9 @@ from typing import Any, Literal
 
 from batchfox.core.agenda import Agenda
 from batchfox.core.event import (
+    Accepted,
     Answer,
+    Answered,
     ApiError,
     Deferred,
     Doubted,
@@ -21,6 +23,7 @@ from batchfox.core.event import (
     Halted,
 )
 from batchfox.core.gate import Gate, held
+from batchfox.core.health import Health
 from batchfox.core.lifecycle import (
     Life,
     Overdue,
@@ -36,7 +39,7 @@ from batchfox.core.settle import Orders, outcome_of
 from batchfox.core.timing import retry_delay_s
 from batchfox.core.watch import Watch
 
-StopCause = Literal["key", "gateway", "balance", "credits", "time", "signal", "input"]
+StopCause = Literal["key", "gateway", "balance", "credits", "time", "idle", "signal", "input"]
 # These end the watching too: what is in flight is for the next run.
 _LEAVING: tuple[StopCause, ...] = ("key", "gateway", "signal")
 LOOKAHEAD = 256
@@ -64,6 +67,7 @@ class Fleet:
         self.orders = orders
         self.gate = gate
         self.watch = watch
+        self.health = Health()
         self._draw = draw
         self.lives: dict[bytes, Life] = {}
         self._ready: deque[Life] = deque()
@@ -74,6 +78,7 @@ class Fleet:
         self.stopped: StopCause | None = None
         self.stop_error: ApiError | None = None
         self.submits_sent = 0
+        self.submits_billed = 0
         self.submits_before = 0
         self.events: Counter[str] = Counter()
 
@@ -88,6 +93,11 @@ class Fleet:
     def on_the_wire(self) -> int:
         """POSTs sent whose reply is not in."""
         return len(self._sending)
+
+    @property
+    def submits_counted(self) -> int:
+        """The run's POSTs that were or may have been billed. One that no connection came about for is none of them."""
+        return self.submits_before + self.submits_billed
 
     def sending(self) -> set[bytes]:
         """Keys of the rows whose POST is on the wire."""
@@ -130,6 +140,7 @@ class Fleet:
             self.gate.budget.let_stand(held(life))
             move = advance(life, INTERRUPTED, self.orders.policy, self._around(life, INTERRUPTED), now)
             self.gate.doubts.count(life, self.orders.policy)
+            self.submits_before += 1
             if move.state is State.SETTLED:
                 outcome = outcome_of(life, self.orders, "in_doubt", None, unix_s)
                 self._forget(life)
@@ -248,6 +259,7 @@ class Fleet:
             life.polls += 1
             life.polls_here += 1
             self.watch.note(life, event, now)
+            self.health.note_poll(event, now)
         if isinstance(event, Halted):
             self.stop(event.cause, event.error)
         match move.state:
@@ -278,6 +290,8 @@ class Fleet:
 
     def _note_submit(self, life: Life, event: Event, sent_at: float, now: float) -> None:
         self.gate.note_submit(life, event, sent_at, now, self.orders.policy)
+        self.health.note_submit(event, now)
+        self.submits_billed += isinstance(event, (Accepted, Answered, Doubted))
         if life.state is State.RUNNING:
             self.watch.begin(life, now)
 
@@ -302,7 +316,7 @@ class Fleet:
         is_in_the_way = isinstance(event, Deferred) and event.scope == "row" and self.room() == 0
         got_through = deferred_at is not None and self.gate.got_through_at >= deferred_at
         return Surroundings(
-            may_resubmit_doubt=self.gate.doubts.may_resubmit(self.submits_before + self.submits_sent),
+            may_resubmit_doubt=self.gate.doubts.may_resubmit(self.submits_counted),
             others_get_through=got_through or is_in_the_way,
         )
 
@@ -317,7 +331,7 @@ class Fleet:
         return {
             "in_flight": self.in_flight,
             "waiting": self.waiting,
-            "submits": self.submits_before + self.submits_sent,
+            "submits": self.submits_counted,
             "polls": self.watch.polls,
             "throttles": self.gate.pace.throttles,
             "polls_throttled": self.watch.throttles,
