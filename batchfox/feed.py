@@ -44,7 +44,7 @@ class Taker(Protocol):
 
 
 class Fed(msgspec.Struct):
-    """What the feed has seen so far."""
+    """What the feed has seen so far. `is_limited`: there are rows beyond `--limit`, which were not looked at."""
 
     rows: int = 0
     completed_before: int = 0
@@ -102,14 +102,22 @@ class Feed:
                     return
                 queue.extend(entries)
             for _ in range(min(len(queue), ROWS_A_TURN)):
-                for entry in self._as_before(queue.popleft()):
+                entries = self._as_before(queue.popleft())
+                for number, entry in enumerate(entries, 1):
                     if not await self._wait_for_room():
                         return
                     self._decide(*entry)
                     if self._limit is not None and self.fed.taken >= self._limit:
-                        self.fed.is_limited = self.fed.is_over = True
+                        await self._end_at_limit(batches, is_more=bool(queue) or number < len(entries))
                         return
             await asyncio.sleep(0)
+
+    async def _end_at_limit(self, batches: Iterator[list[Row]], *, is_more: bool) -> None:
+        """The limit is reached. Is that the end of the input too?"""
+        self.fed.is_limited = is_more or await self._next(batches) is not None
+        if not self.fed.is_limited:
+            self._check_not_shorter()
+        self.fed.is_over = True
 
     async def _look_ahead(self, batches: Iterator[list[Row]], queue: deque[Entry]) -> None:
         """Shows the first rows to `inspect` (is a template's variable missing from all of them?) before any is sent."""

@@ -27,6 +27,11 @@ class Budget:
     def may_spend(self, estimate: float) -> bool:
         return self.limit is None or self.spent + self.reserved + self.standing + estimate <= self.limit + 1e-9
 
+    @property
+    def left(self) -> float:
+        """Credits that are neither spent nor set aside; infinite without a limit."""
+        return float("inf") if self.limit is None else self.limit - self.spent - self.reserved - self.standing
+
     def reserve(self, estimate: float) -> None:
         """A submit is about to leave, or a recovered one may be charged."""
         self.reserved += estimate

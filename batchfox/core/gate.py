@@ -58,6 +58,8 @@ class Gate:
         self.budget = budget
         self.doubts = doubts
         self.is_budget_binding = False
+        # The estimate that last did not fit into the budget.
+        self.too_dear = 0.0
         self.got_through_at = float("-inf")
         # Since when the API has taken nothing at all, whatever it replied; None while it takes something.
         self.idle_since: float | None = None
@@ -80,6 +82,7 @@ class Gate:
         estimate = self.budget.estimate(life.group, life.listed)
         self.is_budget_binding = not self.budget.may_spend(estimate)
         if self.is_budget_binding:
+            self.too_dear = estimate
             return False
         self.budget.reserve(estimate)
         life.estimate = estimate
