@@ -33,8 +33,8 @@ from batchfox.monitor import Display, Monitor, Silence, View
 from batchfox.opening import fix_job, open_output, output_root
 from batchfox.pool import Pool
 from batchfox.retry import check_statuses, mark
+from batchfox.source import open_with_ids
 from batchfox.summary import Summary
-from batchfox.survey import open_with_ids
 
 SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 REASONS = {

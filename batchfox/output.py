@@ -45,6 +45,13 @@ def dated_folders(job: Job) -> list[Path]:
     return sorted(path for path in anchor.glob(relative) if path.is_dir())
 
 
+def own_outputs(job: Job) -> list[Path]:
+    """Every folder that this job has written to or may write to now. Raises `JobError` for an unknown placeholder."""
+    if is_dated(job.output.path):
+        return dated_folders(job)
+    return [Path(resolve_path(job.output.path, run_date="", job_name=job.name))]
+
+
 class Output:
     """An output folder that this process holds. `checkpoint_path` may lie elsewhere (`[output] checkpoint`)."""
 

@@ -6,30 +6,21 @@ a row all the same, with its `problem`; what cannot be read as a file is an `Inp
 
 from __future__ import annotations
 
-import glob
 import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchfox.core.row import Row, key_of_id, key_of_line, key_of_position
-from batchfox.errors import InputError
+from batchfox.output import own_outputs
+from batchfox.paths import STDIN, kind_of, list_files, refuse_own_output
 from batchfox.records import Record, read_csv, read_jsonl
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SUFFIXES = {
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".jsonl.gz": "jsonl",
-    ".ndjson.gz": "jsonl",
-    ".jsonl.zst": "jsonl",
-    ".ndjson.zst": "jsonl",
-    ".parquet": "parquet",
-    ".csv": "csv",
-}
-STDIN = "-"
+    from batchfox.core.job import Job
+
 BATCH_ROWS = 256
 BATCH_BYTES = 1 << 20
 
@@ -39,48 +30,18 @@ def open_source(paths: Sequence[str], *, id_column: str | None, with_digest: boo
 
     Raises `InputError` that says which path is wrong, and what there is instead.
     """
-    files = list(dict.fromkeys(itertools.chain.from_iterable(_expand(path) for path in paths)))
-    return Source(files, id_column=id_column, with_digest=with_digest)
+    return Source(list_files(paths), id_column=id_column, with_digest=with_digest)
 
 
-def kind_of(path: str) -> str | None:
-    """ "jsonl", "parquet" or "csv" by the name's ending; None for any other."""
-    name = Path(path).name.lower()
-    return next((kind for suffix, kind in SUFFIXES.items() if name.endswith(suffix)), None)
-
-
-def _expand(path: str) -> list[str]:
-    if path == STDIN:
-        return [path]
-    place = Path(path)
-    if place.is_dir():
-        found = sorted(str(file) for file in place.rglob("*") if file.is_file() and _is_input(file, place))
-        if not found:
-            raise InputError(f"{path}: a folder without input files; supported are {', '.join(SUFFIXES)}")
-        return found
-    if place.exists():
-        if kind_of(path) is None:
-            raise InputError(f"{path}: unknown type of file; supported are {', '.join(SUFFIXES)}")
-        return [path]
-    found = sorted(file for file in glob.glob(path, recursive=True) if kind_of(file) and Path(file).is_file())  # noqa: PTH207
-    if not found:
-        raise InputError(f"{path}: {_say_missing(path, place)}")
-    return found
-
-
-def _is_input(file: Path, folder: Path) -> bool:
-    return kind_of(file.name) is not None and not any(
-        part.startswith((".", "_")) for part in file.relative_to(folder).parts
-    )
-
-
-def _say_missing(path: str, place: Path) -> str:
-    from batchfox.core.job import nearest
-
-    if any(letter in path for letter in "*?["):
-        return f"no input file matches this pattern; supported are {', '.join(SUFFIXES)}"
-    near = [str(file) for file in place.parent.iterdir()] if place.parent.is_dir() else []
-    return f"no such file or folder{nearest(path, near)} (relative paths start at the working directory)"
+def open_with_ids(job: Job, *, with_digest: bool) -> Source:
+    """The job's input; lines in the OpenAI batch form bring their id along. Raises `InputError`."""
+    files = list_files(job.input.paths)
+    refuse_own_output(files, own_outputs(job))
+    wanted = job.input.id
+    source = Source(files, id_column=wanted, with_digest=with_digest and wanted is None)
+    if wanted is None and source.is_batch_form():
+        source = source.with_id("custom_id")
+    return source
 
 
 class Source:

@@ -27,7 +27,7 @@ from batchfox.core.rules import check
 from batchfox.core.shape import media_of
 from batchfox.errors import JobError
 from batchfox.media import MediaDoor
-from batchfox.source import Source, open_source
+from batchfox.source import open_with_ids
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -176,15 +176,6 @@ class Surveyor:
             )
         if self._job.request.get("stream"):
             yield "stream = true: answers are polled; the reasoning that only a stream carries is not collected yet"
-
-
-def open_with_ids(job: Job, *, with_digest: bool) -> Source:
-    """The job's input; lines in the OpenAI batch form bring their id along."""
-    wanted = job.input.id
-    source = open_source(job.input.paths, id_column=wanted, with_digest=with_digest and wanted is None)
-    if wanted is None and source.is_batch_form():
-        source = source.with_id("custom_id")
-    return source
 
 
 def _is_remote(value: Any) -> bool:

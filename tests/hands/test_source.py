@@ -151,6 +151,23 @@ def test_folders_and_globs_give_their_files_in_order(tmp_path: Path) -> None:
     assert [row.columns["from"] for row in read(tmp_path / "[ab].jsonl")] == ["a.jsonl", "b.jsonl"]
 
 
+def test_a_folder_or_pattern_never_leads_into_an_output(tmp_path: Path) -> None:
+    write(tmp_path / "in.jsonl", b'{"from": "input"}')
+    output = tmp_path / "deep" / "out"
+    for folder in ("data", "_batchfox"):
+        (output / folder).mkdir(parents=True)
+    write(output / "data" / "part-00000.jsonl", b'{"from": "output"}')
+    write(output / "_batchfox" / "log.jsonl", b'{"from": "log"}')
+    for path in (tmp_path, tmp_path / "**" / "*.jsonl", tmp_path / "deep" / ".." / "*" / ".." / "*.jsonl"):
+        assert {row.columns["from"] for row in read(path)} == {"input"}, path
+    with pytest.raises(InputError, match=r"an output of batchfox; to read its results, name .*/data"):
+        read(output)
+    with pytest.raises(InputError, match="outputs of batchfox in it are passed over: 1"):
+        read(tmp_path / "deep")
+    assert [row.columns["from"] for row in read(output / "data")] == ["output"], "named outright it is an input"
+    assert [row.columns["from"] for row in read(output / "data" / "*.jsonl")] == ["output"]
+
+
 @pytest.mark.parametrize(
     ("path", "says"), [("inn.jsonl", "did you mean"), ("notes.txt", "unknown type"), ("*.parquet", "no input file")]
 )

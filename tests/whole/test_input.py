@@ -77,6 +77,19 @@ def test_a_folder_and_a_list_are_read_in_order(simulate: Simulate, tmp_path: Pat
     assert {name: row["row_index"] for name, row in by_id(tmp_path / "out").items()} == {f"r{n}": n for n in range(15)}
 
 
+def test_an_output_inside_the_input_folder_is_no_input(simulate: Simulate, tmp_path: Path) -> None:
+    simulator = simulate()
+    as_parquet(tmp_path / "in.parquet")
+    job = job_of(tmp_path, tmp_path / "results" / "out", simulator.url)
+    assert run(job).by_status == {"completed": 30}
+    assert run(job).duplicates == 0
+    assert run(job_of(tmp_path, tmp_path / "other", simulator.url)).by_status == {"completed": 30}
+    own = job_of(tmp_path / "results" / "out" / "data", tmp_path / "results" / "out", simulator.url)
+    with pytest.raises(InputError, match="this job's own output"):
+        run(own)
+    assert simulator.book()["totals"]["submits_received"] == 60
+
+
 def test_a_content_that_is_text_in_one_row_and_blocks_in_the_next_is_no_trouble(
     simulate: Simulate, tmp_path: Path
 ) -> None:

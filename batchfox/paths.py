@@ -1,0 +1,127 @@
+"""What `[input] path` names: the files with the rows, in order.
+
+A folder or pattern never leads into an output (a folder that holds `_batchfox/`), or a second run would read the
+results of the first. Naming an output's `data/` outright is allowed: one job's results may be another's input.
+"""
+
+from __future__ import annotations
+
+import glob
+import itertools
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from batchfox.core.job import nearest
+from batchfox.errors import InputError
+
+STDIN = "-"
+OWN_FOLDER = "_batchfox"
+SUFFIXES = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".jsonl.gz": "jsonl",
+    ".ndjson.gz": "jsonl",
+    ".jsonl.zst": "jsonl",
+    ".ndjson.zst": "jsonl",
+    ".parquet": "parquet",
+    ".csv": "csv",
+}
+_MAGIC = re.compile(r"[*?\[]")
+
+
+def kind_of(path: str) -> str | None:
+    """ "jsonl", "parquet" or "csv" by the name's ending; None for any other."""
+    name = Path(path).name.lower()
+    return next((kind for suffix, kind in SUFFIXES.items() if name.endswith(suffix)), None)
+
+
+def list_files(paths: Sequence[str]) -> list[str]:
+    """The files of these paths (files, globs, folders, "-"), each once.
+
+    Raises `InputError` that says which path is wrong, and what there is instead.
+    """
+    return list(dict.fromkeys(itertools.chain.from_iterable(_expand(path) for path in paths)))
+
+
+def refuse_own_output(files: Iterable[str], outputs: Iterable[Path]) -> None:
+    """Raises `InputError` where a file was named outright that lies in one of these outputs: the job's own."""
+    roots = {os.path.realpath(root) for root in outputs}
+    for file in files:
+        if file == STDIN:
+            continue
+        real = Path(file).resolve()
+        if own := next((str(parent) for parent in real.parents if str(parent) in roots), None):
+            raise InputError(f"{file}: lies in this job's own output ({own}); choose another [input] or [output] path")
+
+
+def _expand(path: str) -> list[str]:
+    if path == STDIN:
+        return [path]
+    place = Path(path)
+    if place.is_dir():
+        return _walk(path)
+    if place.exists():
+        if kind_of(path) is None:
+            raise InputError(f"{path}: unknown type of file; supported are {', '.join(SUFFIXES)}")
+        return [path]
+    base = _fixed_part(path)
+    found = sorted(
+        file
+        for file in glob.glob(path, recursive=True)  # noqa: PTH207
+        if kind_of(file) and Path(file).is_file() and not _is_in_output(Path(file), base)
+    )
+    if not found:
+        raise InputError(f"{path}: {_say_missing(path, place)}")
+    return found
+
+
+def _walk(path: str) -> list[str]:
+    """Every input file below a folder, outputs and hidden ones (`.x`, `_x`) aside."""
+    if (Path(path) / OWN_FOLDER).is_dir():
+        raise InputError(f"{path}: an output of batchfox; to read its results, name {Path(path) / 'data'}")
+    found: list[str] = []
+    outputs = 0
+    for folder, below, names in os.walk(path):
+        if OWN_FOLDER in below:
+            outputs += 1
+            below.clear()
+            continue
+        below[:] = [name for name in below if not _is_hidden(name)]
+        found += (str(Path(folder) / name) for name in names if kind_of(name) and not _is_hidden(name))
+    found = sorted(file for file in found if Path(file).is_file())
+    if not found:
+        skipped = f" (outputs of batchfox in it are passed over: {outputs})" if outputs else ""
+        raise InputError(f"{path}: a folder without input files{skipped}; supported are {', '.join(SUFFIXES)}")
+    return found
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith((".", "_"))
+
+
+def _fixed_part(pattern: str) -> Path:
+    """The folder that a pattern starts from: all steps before the first with a wildcard."""
+    steps = itertools.takewhile(lambda step: not _MAGIC.search(step), Path(pattern).parts)
+    return Path(*steps)
+
+
+def _is_in_output(file: Path, base: Path) -> bool:
+    """Does a pattern's wildcard lead into an output? `base`: where it starts from."""
+    return any((folder / OWN_FOLDER).is_dir() for folder in _between(file, base))
+
+
+def _between(file: Path, base: Path) -> Iterator[Path]:
+    """The folders from a file up to the base, both ends included."""
+    for folder in file.parents:
+        yield folder
+        if folder == base:
+            return
+
+
+def _say_missing(path: str, place: Path) -> str:
+    if _MAGIC.search(path):
+        return f"no input file matches this pattern; supported are {', '.join(SUFFIXES)}"
+    near = [str(file) for file in place.parent.iterdir()] if place.parent.is_dir() else []
+    return f"no such file or folder{nearest(path, near)} (relative paths start at the working directory)"
