@@ -121,6 +121,7 @@ def make_filing(job: Job, shop: Workshop, folders: Folders, source: Source, log:
         has_ids=source.id_column is not None,
         known_types=known_types,
         note=lambda event, values: log.info(event, **values),
+        warn=lambda event, values: log.warning(event, **values),
     )
 
 

@@ -22,6 +22,7 @@ from batchfox.core import blocks
 from batchfox.core.lifecycle import Life, State
 from batchfox.core.outcome import STATUSES, Outcome
 from batchfox.errors import BatchfoxError, MachineError, OutputError
+from batchfox.kept import decode_columns
 
 VERSION = 1
 _STATES = {State.WAITING: 0, State.SENDING: 1, State.RUNNING: 2, State.SETTLED: 3}
@@ -53,26 +54,7 @@ class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
 _record_fields = tuple(field.name for field in msgspec.structs.fields(Record))
 encode = msgspec.msgpack.Encoder(enc_hook=str).encode
 _decode_record = msgspec.msgpack.Decoder(Record).decode
-_decode_kept = msgspec.msgpack.Decoder(dict[str, Any]).decode
 decode_outcome = msgspec.msgpack.Decoder(Outcome).decode
-
-
-def encode_columns(columns: dict[str, Any]) -> bytes:
-    """Input columns as msgpack; an integer beyond 64 bits, which msgpack has not, as its decimal text."""
-    try:
-        return encode(columns)
-    except OverflowError:
-        return encode(_within_64_bits(columns))
-
-
-def _within_64_bits(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _within_64_bits(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_within_64_bits(item) for item in value]
-    if isinstance(value, int) and not -(1 << 63) <= value < 1 << 64:
-        return str(value)
-    return value
 
 
 class Group:
@@ -261,7 +243,7 @@ class Checkpoint:
         rows = self.query("SELECT slot, key, state, record, kept, old_part FROM row WHERE state < 3 ORDER BY slot")
         for slot, key, state, record, kept, old_part in rows:
             known = _decode_record(record)
-            life = Life(slot=slot, key=key, state=_STATE_OF[state], kept=_decode_kept(kept), **_fields(known))
+            life = Life(slot=slot, key=key, state=_STATE_OF[state], kept=decode_columns(kept), **_fields(known))
             yield life, old_part
 
     def unfiled(self) -> dict[bytes, Done]:

@@ -5,32 +5,50 @@ Source: contract.md, "Types of input columns". Values come here after a round th
 
 from __future__ import annotations
 
+import base64
+import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 import pyarrow as pa
 
+from batchfox.core.complaint import show
+
 _INT64 = 1 << 63
 _EXACT = 1 << 53
 
 
 def to_json(value: Any) -> str:
-    """JSON text; bytes as base64, other strangers as their text, lone surrogates as U+FFFD."""
+    """JSON text; bytes as base64, NaN and Infinity as text, other strangers as theirs, half surrogates as U+FFFD."""
     try:
-        return msgspec.json.encode(value, enc_hook=str).decode()
-    except (UnicodeEncodeError, TypeError, msgspec.ValidationError):
-        return msgspec.json.encode(_mend(value), enc_hook=str).decode()
+        text = msgspec.json.encode(value, enc_hook=str).decode()
+    except (UnicodeEncodeError, TypeError, OverflowError, msgspec.ValidationError):
+        return _to_json_slowly(value)
+    # msgspec writes null for NaN, and knows no integer beyond 64 bits.
+    return _to_json_slowly(value) if "null" in text else text
+
+
+def _to_json_slowly(value: Any) -> str:
+    return json.dumps(_mend(value), ensure_ascii=False, separators=(",", ":"), default=str)
 
 
 def _mend(value: Any) -> Any:
-    if isinstance(value, str):
-        return mend(value)
-    if isinstance(value, dict):
-        return {str(_mend(name)): _mend(item) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_mend(item) for item in value]
-    return value
+    """What JSON can carry. A value that it cannot is text."""
+    match value:
+        case str():
+            return mend(value)
+        case float() if not math.isfinite(value):
+            return show(value)
+        case bytes():
+            return base64.b64encode(value).decode()
+        case dict():
+            return {str(_mend(name)): _mend(item) for name, item in value.items()}
+        case list() | tuple():
+            return [_mend(item) for item in value]
+        case _:
+            return value
 
 
 def mend(text: str) -> str:
@@ -209,7 +227,7 @@ def _fit_each(values: list[Any], kind: pa.DataType, stray: Any) -> pa.Array:
         if value is None:
             fitted.append(None)
         elif pa.types.is_string(kind):
-            fitted.append(mend(value) if isinstance(value, str) else to_json(value))
+            fitted.append(_as_text(value))
         elif _is_plain([value], kind) and _build([value], kind) is not None:
             fitted.append(value)
         else:
@@ -218,6 +236,12 @@ def _fit_each(values: list[Any], kind: pa.DataType, stray: Any) -> pa.Array:
     array = _build(fitted, kind)
     assert array is not None, kind
     return array
+
+
+def _as_text(value: Any) -> str:
+    """Text as it is, NaN and Infinity by name, anything else as JSON."""
+    mended = _mend(value) if isinstance(value, (str, float)) else None
+    return mended if isinstance(mended, str) else to_json(value)
 
 
 def encode_types(types: Mapping[str, pa.DataType]) -> bytes:

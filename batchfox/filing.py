@@ -16,10 +16,11 @@ import msgspec
 
 from batchfox.checkpoint import Checkpoint, decode_outcome
 from batchfox.core import blocks
-from batchfox.core.outcome import STATUSES, Outcome
+from batchfox.core.outcome import EXTRA, STATUSES, Outcome
 from batchfox.core.prepare import UNREADABLE
 from batchfox.core.row import key_of_id
 from batchfox.errors import OutputError
+from batchfox.kept import decode_columns
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -28,7 +29,6 @@ ROWS_PER_TABLE = 1_000
 BYTES_PER_TABLE = 8 << 20
 # What stays known of a filed row: key, status (position in STATUSES), position in the input, 8 bytes of the hash.
 Entry = tuple[bytes, int, int, bytes | None]
-_decode_kept = msgspec.msgpack.Decoder(dict[str, Any]).decode
 
 
 class Folders(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,12 +72,14 @@ class Filing:
         has_ids: bool,
         known_types: Callable[[], dict[str, pa.DataType] | None],
         note: Callable[[str, dict[str, Any]], None],
+        warn: Callable[[str, dict[str, Any]], None],
     ) -> None:
         self._checkpoint = checkpoint
         self._folders = folders
         self._has_ids = has_ids
         self._known_types = known_types
         self._note = note
+        self._warn = warn
         self._types: dict[str, pa.DataType] | None = None
         self._misfits: set[str] = set()
 
@@ -172,7 +174,7 @@ class Filing:
         """Key, outcome and carried columns of the rows assigned to a part, a few at a time."""
         sql = "SELECT key, outcome, kept FROM row WHERE part = ? ORDER BY slot"
         for key, outcome, kept in self._checkpoint.stream(sql, (number,)):
-            yield key, decode_outcome(outcome), _decode_kept(kept)
+            yield key, decode_outcome(outcome), decode_columns(kept)
 
     def _tables(self, number: int, entries: list[Entry]) -> Iterator[pa.Table]:
         """The part in small tables; `entries` gets what the checkpoint keeps of each row."""
@@ -184,9 +186,7 @@ class Filing:
 
         def flush() -> pa.Table:
             table, misfits = parts.build(records, kepts, self._types or {})
-            for name in sorted(misfits - self._misfits):
-                self._misfits.add(name)
-                self._note("column_misfit", {"column": name, "now_in": "input_extra"})
+            self._warn_of(misfits)
             return table
 
         for key, outcome, kept in self._rows(number):
@@ -200,6 +200,14 @@ class Filing:
                 records, kepts, size = [], [], 0
         if records:
             yield flush()
+
+    def _warn_of(self, misfits: set[str]) -> None:
+        """One warning a column: what was fixed, and where the values are that differ."""
+        for name in sorted(misfits - self._misfits):
+            self._misfits.add(name)
+            fixed = (self._types or {}).get(name)
+            expected = "no such column" if fixed is None else str(fixed)
+            self._warn("column_misfit", {"column": name, "first_part_has": expected, "values_now_in": EXTRA})
 
     def _take_out_old(self, number: int) -> None:
         """Takes the outcomes that this part replaces out of their parts. Done twice, it finds nothing to do."""

@@ -11,11 +11,12 @@ from collections.abc import Callable
 
 import msgspec
 
-from batchfox.checkpoint import Again, Done, encode_columns
+from batchfox.checkpoint import Again, Done
 from batchfox.core.lifecycle import Life
 from batchfox.core.outcome import Outcome
 from batchfox.core.prepare import Invalid, outcome_of
 from batchfox.core.settle import Orders
+from batchfox.kept import encode_columns
 from batchfox.recorder import Recorder
 
 BYTES_PER_PART = 64 << 20

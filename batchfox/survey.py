@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from batchfox.checkpoint import Checkpoint, encode_columns
+from batchfox.checkpoint import Checkpoint
 from batchfox.core.carry import Carry
 from batchfox.core.complaint import Complaint
 from batchfox.core.job import Job
@@ -26,6 +26,7 @@ from batchfox.core.rulebook import RuleBook
 from batchfox.core.rules import check
 from batchfox.core.shape import media_of
 from batchfox.errors import JobError
+from batchfox.kept import encode_columns
 from batchfox.media import MediaDoor
 from batchfox.source import open_with_ids
 

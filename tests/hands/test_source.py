@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from batchfox import columns
 from batchfox.core.row import Row, key_of_id, key_of_line, key_of_position
 from batchfox.errors import InputError
+from batchfox.kept import decode_columns, encode_columns
 from batchfox.source import open_source
 
 LINES = b'{"id": 1, "x": "a"}\n\n{"id": 2, "x": "b"}\r\n{"id": 3, "x": "\xc3\xa4"}'
@@ -274,7 +275,7 @@ JSON = st.recursive(
 
 
 @given(st.lists(st.dictionaries(st.sampled_from("abcA"), JSON, max_size=4), min_size=1, max_size=6), st.integers(0, 5))
-@settings(max_examples=300)
+@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 def test_every_carried_value_is_in_its_column_or_in_input_extra(rows: list[dict[str, Any]], first: int) -> None:
     rows = [{name: value for name, value in row.items() if not _has_surrogate(value)} for row in rows]
     types = columns.infer(rows[: first + 1], None)
@@ -290,6 +291,24 @@ def test_every_carried_value_is_in_its_column_or_in_input_extra(rows: list[dict[
                 found == value or (isinstance(found, str) and json.loads(found) == value) or strays.get(name) == value
             )
             assert kept, (name, value, found, strays)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ({"a": [None, float("nan")], "b": 2**70}, '{"a":[null,"NaN"],"b":1180591620717411303424}'),
+        ([b"\xff", -(2**64), "\ud800"], '["/w==",-18446744073709551616,"?"]'),
+        ([None, 1.5, {"ä": True}], '[null,1.5,{"ä":true}]'),
+    ],
+)
+def test_what_json_cannot_carry_is_text_and_integers_stay_numbers(value: Any, text: str) -> None:
+    assert columns.to_json(value) == text.replace("?", "\ufffd" * 3)
+    assert json.loads(columns.to_json(value)) is not None
+
+
+def test_kept_columns_come_back_as_they_went(tmp_path: Path) -> None:
+    kept = {"big": [2**64, -(2**63) - 1, 10**400], "raw": b"\0", "deep": {"a": [None, 1.5, float("inf")]}}
+    assert decode_columns(encode_columns(kept)) == kept
 
 
 def _has_surrogate(value: Any) -> bool:

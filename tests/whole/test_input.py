@@ -178,3 +178,28 @@ def test_ids_of_several_types_compare_as_text(simulate: Simulate, tmp_path: Path
     summary = run(job_of(source, tmp_path / "out", simulate().url))
     assert (summary.by_status, summary.duplicates) == ({"completed": 4, "invalid": 1}, 1)
     assert by_id(tmp_path / "out").keys() == {"1", "1.5", "true", "ü/\n", "line:6"}
+
+
+def test_what_does_not_fit_the_first_part_is_kept_as_json_and_told_once_a_column(
+    simulate: Simulate, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows: list[dict[str, Any]] = [
+        {"n": 1},
+        {"n": 2},
+        {"n": 10**30},
+        {"n": "x", "new": [1, 2**70]},
+        {"n": "y", "new": 1},
+    ]
+    rows = [row | {"id": str(number), "prompt": "x"} for number, row in enumerate(rows)]
+    job = job_of(write_rows(tmp_path / "in.jsonl", rows), tmp_path / "out", simulate().url)
+    run(job, limit=2)
+    assert "column_misfit" not in capsys.readouterr().err
+    run(job)
+    found = by_id(tmp_path / "out")
+    assert [found[str(number)]["n"] for number in range(5)] == [1, 2, None, None, None]
+    extra = [found[str(number)]["input_extra"] for number in range(2, 5)]
+    assert [json.loads(text) for text in extra] == [{"n": 10**30}, {"n": "x", "new": [1, 2**70]}, {"n": "y", "new": 1}]
+    said = capsys.readouterr().err
+    assert said.count("column_misfit") == 2
+    assert "[warning" in said
+    assert "int64" in said
