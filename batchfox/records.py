@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import sys
 import zlib
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ MOST_LINE_BYTES = 64 << 20
 MOST_DEPTH = 200
 _CHUNK = 1 << 20
 _BLANK = b" \t\r\n\x0b\x0c"
+_NOT_FINITE = (b"NaN", b"Infinity")
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
@@ -53,7 +55,12 @@ def _parse(raw: bytes, decode: Callable[[bytes], Any]) -> tuple[dict[str, Any], 
     try:
         value = decode(raw)
     except msgspec.DecodeError as error:
-        return {}, _say_broken(raw, str(error))
+        if not any(name in raw for name in _NOT_FINITE):
+            return {}, _say_broken(raw, str(error))
+        try:
+            value = _decode_not_finite(raw)
+        except (ValueError, RecursionError) as broken:
+            return {}, _say_broken(raw, str(broken))
     except (UnicodeDecodeError, RecursionError):
         return {}, _say_broken(raw, "too deeply nested")
     if type(value) is not dict:
@@ -62,6 +69,16 @@ def _parse(raw: bytes, decode: Callable[[bytes], Any]) -> tuple[dict[str, Any], 
     if raw.count(b"[") + raw.count(b"{") > MOST_DEPTH and _depth(value) > MOST_DEPTH:
         return {}, f"nested more than {MOST_DEPTH} levels deep"
     return value, None
+
+
+def _decode_not_finite(raw: bytes) -> Any:
+    """JSON with NaN and Infinity, which Python and pandas write and JSON does not know. Raises ValueError.
+
+    Slower than msgspec, so only for lines that need it, and as strict in all else.
+    """
+    value = json.loads(raw.decode())
+    json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair is no text
+    return value
 
 
 def _say_broken(raw: bytes, reason: str) -> str:

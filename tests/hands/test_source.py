@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import math
 import sys
 from decimal import Decimal
 from pathlib import Path
@@ -59,7 +60,13 @@ def test_several_zstd_frames_are_one_file(tmp_path: Path) -> None:
     ("line", "says"),
     [
         (b"not json", "no JSON"),
-        (b'{"a": NaN}', "no JSON"),
+        (b'{"a": NaN} {', "no JSON"),
+        (b'{"a": "NaN}', "no JSON"),
+        (b'{"a": NaN, "b": "\\ud800"}', "no JSON"),
+        (b'{"a": NaN, "b": "\xff"}', "not UTF-8"),
+        (b"NaN", "a number"),
+        (b'{"a": [NaN,' + b"[" * 5000 + b"]" * 5000 + b"]}", "deep"),
+        (b'{"a": NaN, "b": ' + b"1" * 5000 + b"}", "no JSON"),
         (b'{"a": "\xff"}', "not UTF-8"),
         (b"[1]", "an array"),
         (b'"text"', "text"),
@@ -80,6 +87,14 @@ def test_a_line_that_is_no_row_is_one_with_its_place_and_reason(tmp_path: Path, 
     assert says in bad.problem
     assert bad.columns == {}
     assert bad.key == key_of_position(1)
+
+
+def test_numbers_that_json_does_not_know_are_read_all_the_same(tmp_path: Path) -> None:
+    path = write(tmp_path / "in.jsonl", b'{"a": NaN, "b": [Infinity, {"c": -Infinity}], "d": "NaN"}')
+    (row,) = read(path)
+    assert row.problem is None
+    assert math.isnan(row.columns.pop("a"))
+    assert row.columns == {"b": [math.inf, {"c": -math.inf}], "d": "NaN"}
 
 
 def test_a_line_beyond_the_limit_is_passed_over_without_being_held(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Callable
@@ -203,3 +204,25 @@ def test_what_does_not_fit_the_first_part_is_kept_as_json_and_told_once_a_column
     assert said.count("column_misfit") == 2
     assert "[warning" in said
     assert "int64" in said
+
+
+def test_nan_travels_in_a_column_and_is_refused_in_a_request(simulate: Simulate, tmp_path: Path) -> None:
+    lines = [
+        '{"id": "a", "prompt": "x", "score": 0.5, "tags": [1]}',
+        '{"id": "b", "prompt": "x", "score": NaN, "tags": [Infinity, null]}',
+        '{"id": "c", "prompt": "x", "score": 1, "tags": -Infinity, "temperature": NaN}',
+        '{"id": "d", "score": 1, "prompt": NaN}',
+        '{"id": "e", "score": 1, "messages": [{"role": "user", "content": "x", "weight": Infinity}]}',
+        '{"id": "f", "prompt": "x", "max_tokens": NaN}',
+    ]
+    source = tmp_path / "in.jsonl"
+    source.write_text("\n".join(lines))
+    assert run(job_of(source, tmp_path / "out", simulate().url)).by_status == {"completed": 2, "invalid": 4}
+    found = by_id(tmp_path / "out")
+    assert math.isnan(found["b"]["score"])
+    assert [found[name]["tags"] for name in "abc"] == ["[1]", '["Infinity",null]', "-Infinity"]
+    reasons = {name: found[name]["error_message"] for name in "cdef"}
+    assert "temperature: found NaN" in reasons["c"]
+    assert "prompt: found NaN" in reasons["d"]
+    assert "messages[0].weight: found Infinity" in reasons["e"]
+    assert "max_tokens: found NaN" in reasons["f"]
