@@ -2,9 +2,10 @@
 
     from batchfox import Job, load_job, run
 
-    summary = run(load_job("jobs/demo.toml"))
+    summary = run(load_job("jobs/demo.toml"), limit=10)
 
-`run` is what the command line uses; `arun` is the same for a program with an event loop of its own.
+`run` is what the command line uses; `arun` is the same for a program with an event loop of its own, a notebook among
+them. `Options` are their keywords as a record. docs/python.md says more.
 """
 
 from __future__ import annotations
@@ -18,13 +19,15 @@ if TYPE_CHECKING:
     from batchfox.errors import BatchfoxError
     from batchfox.execution import arun, run
     from batchfox.jobfile import load_job
+    from batchfox.options import Options
     from batchfox.summary import Summary
 
-__all__ = ["BatchfoxError", "Job", "Summary", "__version__", "arun", "load_job", "run"]
+__all__ = ["BatchfoxError", "Job", "Options", "Summary", "__version__", "arun", "load_job", "run"]
 
 _HOMES = {
     "BatchfoxError": "batchfox.errors",
     "Job": "batchfox.core.job",
+    "Options": "batchfox.options",
     "Summary": "batchfox.summary",
     "arun": "batchfox.execution",
     "load_job": "batchfox.jobfile",

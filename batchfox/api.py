@@ -17,6 +17,7 @@ from yarl import URL
 from batchfox.core import wire
 from batchfox.core.event import ApiError, Doubted, PollEvent, SubmitEvent, Unheard, Unreached
 from batchfox.deadlines import Deadlines
+from batchfox.errors import ApiGoneError
 from batchfox.version import __version__
 
 USER_AGENT = f"batchfox/{__version__}"
@@ -100,12 +101,26 @@ class Api:
         return wire.read_poll(reply, time.time())
 
     async def fetch(self, path: str) -> Any:
-        """A free GET (models, prices): its JSON, or None where the API does not give it."""
+        """A free GET (models, prices): its JSON, or None where the API does not give it. Raises `ApiGoneError` where it
+        gives nothing at all just now."""
         try:
             reply = await self._ask("GET", self._at(path), POLL_S)
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            raise ApiGoneError(self._describe(error, "unreached").message) from error
+        if reply.status == 429 or reply.status >= 500:
+            raise ApiGoneError(f"HTTP {reply.status}")
+        try:
             return msgspec.json.decode(reply.body) if reply.status == 200 else None
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
+        except ValueError:
             return None
+
+    async def is_there(self) -> bool:
+        """Asks for something free, once: does the API answer, and not by saying that it is out of order?"""
+        try:
+            reply = await self._ask("GET", self._at(wire.MODELS_PATH), POLL_S)
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
+            return False
+        return reply.status < 500
 
     async def _ask(self, method: str, url: URL, most_s: float, body: bytes | None = None) -> wire.Reply:
         assert self._session is not None, "use Api as an async context manager"

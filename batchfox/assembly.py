@@ -28,14 +28,16 @@ from batchfox.core.rulebook import RuleBook
 from batchfox.core.settle import Orders
 from batchfox.core.timing import Timing
 from batchfox.core.watch import Watch
+from batchfox.crew import Clock
 from batchfox.errors import JobError
 from batchfox.feed import Feed
 from batchfox.filing import Filing, Folders
 from batchfox.ledger import Ledger, Unfiled
 from batchfox.media import MediaDoor
 from batchfox.monitor import Monitor
-from batchfox.pool import Clock, Limits, Pool, Sender
+from batchfox.pool import Limits, Pool, Sender
 from batchfox.recorder import Recorder
+from batchfox.reserve import Reserve
 
 if TYPE_CHECKING:
     from batchfox.history import Run
@@ -54,6 +56,9 @@ class Workshop:
     def __init__(self, stack: contextlib.ExitStack, path: Path) -> None:
         self._stack = stack
         self._path = path
+        self.reserve = Reserve(path.with_name(f"{path.name}-reserve"))
+        stack.callback(self.reserve.release)
+        self.reserve.fill()
         self.checkpoint = self.connect()
 
     def thread(self, name: str) -> ThreadPoolExecutor:
@@ -144,7 +149,7 @@ def make_pool(
         async def file(self) -> list[bytes]:
             return await asyncio.get_running_loop().run_in_executor(thread, filing.file, rows_per_part)
 
-    recorder = Recorder(shop.checkpoint, shop.thread("record"))
+    recorder = Recorder(shop.checkpoint, shop.thread("record"), shop.reserve)
     ledger = Ledger(
         recorder,
         fleet.orders,

@@ -21,7 +21,7 @@ import msgspec
 from batchfox.core import blocks
 from batchfox.core.lifecycle import Life, State
 from batchfox.core.outcome import STATUSES, Outcome
-from batchfox.errors import BatchfoxError, MachineError, OutputError
+from batchfox.errors import BatchfoxError, DiskFullError, MachineError, OutputError
 from batchfox.kept import decode_columns
 
 VERSION = 1
@@ -123,7 +123,7 @@ def _at_the_border(path: Path) -> Iterator[None]:
     except sqlite3.OperationalError as error:
         text = str(error)
         if "full" in text or "disk I/O" in text:
-            raise MachineError(f"{path}: {text}; make room, then run the same command again") from error
+            raise DiskFullError(f"{path}: {text}; make room, then run the same command again") from error
         if "readonly" in text or "unable to open" in text or "permission" in text.lower():
             raise OutputError(f"{path}: {text}; the output folder must be writable") from error
         raise MachineError(f"{path}: {text}") from error

@@ -37,7 +37,17 @@ class OutputBusyError(BatchfoxError):
     exit_status = 5
 
 
+class ApiGoneError(BatchfoxError):
+    """The API cannot be asked what has to be known first. What was recorded stays; the run can be begun again."""
+
+    exit_status = 4
+
+
 class MachineError(BatchfoxError):
     """This machine failed: disk full, I/O error. What was recorded stays; the run can be resumed."""
 
     exit_status = 4
+
+
+class DiskFullError(MachineError):
+    """There is no room left on the disk, or in the quota."""

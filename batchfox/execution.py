@@ -5,60 +5,46 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import os
 import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 import msgspec
 
 from batchfox import history
 from batchfox.api import Api
 from batchfox.assembly import Workshop, make_feed, make_filing, make_fleet, make_pool, own_columns
+from batchfox.closing import Ending, summarize
 from batchfox.core.carry import Carry
-from batchfox.core.dispatch import Fleet
 from batchfox.core.job import SIMULATOR, Job
 from batchfox.core.prepare import Preparer
 from batchfox.core.prices import Price, read_prices
 from batchfox.core.render import Renderer
 from batchfox.core.rulebook import RuleBook
 from batchfox.core.wire import PRICES_PATH
-from batchfox.errors import BatchfoxError, JobError, UserError
+from batchfox.crew import read_in
+from batchfox.errors import ApiGoneError, BatchfoxError, JobError, MachineError, UserError
 from batchfox.feed import Feed
 from batchfox.jobfile import find_key, load_job
+from batchfox.late import file_late, late_rows
 from batchfox.log import Log
 from batchfox.media import check_mode
-from batchfox.monitor import Display, Monitor, Silence, View
+from batchfox.monitor import Display, Monitor, Silence
 from batchfox.opening import fix_job, open_output, output_root
+from batchfox.options import Options, OptionValues
 from batchfox.pool import Pool
 from batchfox.retry import check_statuses, mark
 from batchfox.source import open_with_ids
 from batchfox.summary import Summary
+from batchfox.viewing import Viewer
 
 SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
-REASONS = {
-    "key": "the API refused the key: check the key, then run the same command again",
-    "gateway": "the gateway in front of the API refused this client (1010): check api.base_url and the network",
-    "balance": "the balance is spent: top it up, then run the same command again",
-    "credits": "the credit limit is reached: raise limits.credits, then run the same command again",
-    "time": "the time limit is reached: run the same command again to go on",
-    "signal": "stopped by a signal: run the same command again to go on",
-}
 # Connections beside those of submits, for polls and free questions.
 MORE_CONNECTIONS = 100
 MOST_SUBMIT_CONNECTIONS = 256
-
-
-class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """How this execution differs from the job: see `batchfox run --help`."""
-
-    limit: int | None = None
-    retry: tuple[str, ...] = ()
-    fresh: bool = False
-    log_level: str | None = None
-    log_format: str = "console"
-    quiet: bool = False
 
 
 class SystemClock:
@@ -71,24 +57,48 @@ class SystemClock:
         return time.time()
 
 
-def run(job: Job | str | Path, *, display: Display | None = None, **options: Any) -> Summary:
-    """Runs a job to its end, or resumes it, and returns what it did. Takes `Options` as keywords.
+def run(
+    job: Job | str | Path,
+    options: Options | None = None,
+    *,
+    display: Display | None = None,
+    **changes: Unpack[OptionValues],
+) -> Summary:
+    """Runs a job (or the job file at this path) to its end, or resumes it, and returns what it did.
 
-    Raises a `BatchfoxError` whose `exit_status` is the contract's where the run could not start or the machine
-    failed; everything recorded until then stays.
+    `options`, or its fields as keywords: `run(job, limit=10, retry="failed")`. Raises a `BatchfoxError` whose
+    `exit_status` is the contract's where the run could not start or the machine failed; everything recorded until then
+    stays. Where an event loop is running already (a notebook, an async function), use `await arun(...)`.
     """
+    if _is_loop_running():
+        raise UserError(
+            "run() cannot be used where an event loop is running already, as in a notebook or an async function: use "
+            "`await arun(...)` there, which takes the same arguments"
+        )
     try:
         import uvloop
     except ImportError:
-        return asyncio.run(arun(job, display=display, **options))
+        return asyncio.run(arun(job, options, display=display, **changes))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(arun(job, display=display, **options))
+        return runner.run(arun(job, options, display=display, **changes))
 
 
-async def arun(job: Job | str | Path, *, display: Display | None = None, **options: Any) -> Summary:
+async def arun(
+    job: Job | str | Path,
+    options: Options | None = None,
+    *,
+    display: Display | None = None,
+    **changes: Unpack[OptionValues],
+) -> Summary:
     """`run` for a program that has an event loop already."""
-    known = job if isinstance(job, Job) else load_job(job)
-    return await Execution(known, Options(**options), display or Silence()).run()
+    chosen = msgspec.structs.replace(options or Options(), **changes)
+    if isinstance(job, (str, os.PathLike)):
+        job = load_job(job)
+    elif not isinstance(job, Job):
+        raise JobError(
+            f"expected a Job or the path of a job file, got a {type(job).__name__}; Job.from_dict takes a dict"
+        )
+    return await Execution(job, chosen, display or Silence()).run()
 
 
 class Execution:
@@ -104,13 +114,14 @@ class Execution:
     async def run(self) -> Summary:
         """Opens, recovers, runs, closes. Raises `BatchfoxError`."""
         job, options = self._job, self._options
-        check_statuses(options.retry)
+        check_statuses(options.statuses)
         check_mode(job.media)
         renderer = Renderer(job.request, fields=job.input.fields)
         book = RuleBook.build(job.rules)
         with contextlib.ExitStack() as stack:
             stack.callback(self._display.close)
             self._source = open_with_ids(job, with_digest=True)
+            self._has_ids = self._source.id_column is not None
             key = find_key(job)
             output = open_output(stack, job, output_root(job, self._clock.unix()), fresh=options.fresh)
             self._folders = output.folders
@@ -122,8 +133,7 @@ class Execution:
             fix_job(self._shop.checkpoint, self._folders, job, self._source.id_column)
             self._filing = make_filing(job, self._shop, self._folders, self._source, self._log)
             self._filing.recover()
-            self._run = history.begin_run(self._shop.checkpoint, job, self._clock.unix())
-            self._log.info("run_begun", run=self._run.run_id, resumes=self._run.is_resume)
+            file_late(self._shop.checkpoint, self._filing, job.output.rows_per_part)
             base_url = self._start_simulator(stack)
             return await self._run_with(base_url, key, renderer, book)
 
@@ -147,33 +157,49 @@ class Execution:
         sync_s = float(job.poll.task_timeout)
         async with Api(base_url, key, connections=submits + MORE_CONNECTIONS, sync_s=sync_s) as api:
             prices = await self._prices(api)
+            self._run = history.begin_run(shop.checkpoint, job, self._clock.unix())
+            self._log.info("run_begun", run=self._run.run_id, resumes=self._run.is_resume)
             fleet = make_fleet(job, self._run, shop.checkpoint.get("latencies"))
             monitor = Monitor(self._log, self._display)
-            marked = self._mark_retries()
+            self._mark_retries()
             pool = make_pool(job, shop, fleet, api, self._filing, monitor, book, self._clock, self._run.before)
             for life, old_part in shop.checkpoint.unfinished():
                 pool.adopt(life, old_part)
             preparer = Preparer(Carry(job.input.keep, own_columns()), renderer, book, prices)
             limit = self._options.limit
             feed = make_feed(shop, self._source, pool, preparer, renderer, limit=limit)
-            monitor.view = lambda: self._view(pool)
+            viewer = Viewer(job, self._source, pool, limit=limit, now=self._clock.now)
+            viewer.count_rows(shop.thread("count"))
+            monitor.view = viewer.view
+            late = late_rows(shop.connect(read_only=True), self._folders.data, has_ids=self._has_ids)
             with self._signals(pool), _settled_heap():
                 try:
-                    await pool.run(feed)
+                    await pool.run(feed, read_in(shop.thread("late"), late))
                 except* BatchfoxError as group:
                     raise _first(group) from group
-            await pool.file_rest()
-            self._filing.file_empty()
-            summary = self._close(pool, fleet, feed, monitor, marked)
+            if not isinstance(pool.error, MachineError):
+                await pool.file_rest()
+                self._filing.file_empty()
+            try:
+                summary = self._close(pool, feed, monitor)
+            except MachineError as error:
+                raise pool.error or error from error
             if pool.error is not None:
                 raise pool.error
             return summary
 
     async def _prices(self, api: Api) -> dict[str, Price]:
-        """The price list, where a credit limit needs estimates. Raises `UserError` where they cannot be made."""
+        """The price list, where a credit limit needs estimates. Raises `UserError` where they cannot be made, and
+        `ApiGoneError` where nobody can be asked."""
         if self._job.limits.credits is None:
             return {}
-        prices = read_prices(await api.fetch(PRICES_PATH))
+        try:
+            prices = read_prices(await api.fetch(PRICES_PATH))
+        except ApiGoneError as error:
+            raise ApiGoneError(
+                f"limits.credits needs the API's price list, which cannot be had now ({error}): nothing was sent; run "
+                "the same command again later"
+            ) from error
         if not prices:
             raise UserError(
                 "limits.credits is set, but the API gives no price list, so no estimate can be made before the first "
@@ -187,11 +213,9 @@ class Execution:
             )
         return prices
 
-    def _mark_retries(self) -> int:
-        if not self._options.retry:
-            return 0
-        has_ids = self._source.id_column is not None
-        return mark(self._shop.checkpoint, self._folders.data, self._options.retry, has_ids=has_ids)
+    def _mark_retries(self) -> None:
+        if self._options.statuses:
+            mark(self._shop.checkpoint, self._folders.data, self._options.statuses, has_ids=self._has_ids)
 
     @contextlib.contextmanager
     def _signals(self, pool: Pool) -> Iterator[None]:
@@ -214,78 +238,44 @@ class Execution:
             for number in handled:
                 loop.remove_signal_handler(number)
 
-    def _view(self, pool: Pool) -> View:
-        gate, limits = pool.fleet.gate, self._job.limits
-        return View(
-            title=self._job.name,
-            figures=pool.progress(),
-            total_rows=self._options.limit or self._source.total_rows(),
-            input_share=self._source.progress(),
-            limit_per_minute=limits.requests_per_minute,
-            in_flight_limit=limits.in_flight,
-            credits_limit=limits.credits,
-            is_cooling_for_s=max(gate.pace.resumes_at - self._clock.now(), 0.0),
-            is_breaker_open=gate.breaker.is_open,
-        )
-
-    def _close(self, pool: Pool, fleet: Fleet, feed: Feed, monitor: Monitor, marked: int) -> Summary:
+    def _close(self, pool: Pool, feed: Feed, monitor: Monitor) -> Summary:
         """Puts the end on record, and says what was done."""
-        checkpoint, progress, fed = self._shop.checkpoint, pool.progress(), feed.fed
-        exit_status, reason = self._verdict(fleet, pool, feed)
-        is_finished = fleet.stopped is None
-        gone = checkpoint.query("SELECT count(*) FROM retry")[0][0] if is_finished and marked else 0
-        if is_finished:
+        checkpoint, run = self._shop.checkpoint, self._run
+        ending = Ending(
+            pool=pool, fed=feed.fed, progress=pool.progress(), signal=self._signal, unix_s=self._clock.unix()
+        )
+        marked = int(checkpoint.query("SELECT count(*) FROM retry")[0][0])
+        is_read = ending.is_finished and not feed.fed.is_limited
+        if is_read:  # what is still marked is in the input no more
             with checkpoint.transaction() as db:
                 db.execute("DELETE FROM retry")
-        checkpoint.put(latencies=fleet.watch.timing.export())
+        checkpoint.put(latencies=pool.fleet.watch.timing.export())
         history.end_run(
             checkpoint,
-            self._run,
-            unix_s=self._clock.unix(),
-            exit_status=exit_status,
-            is_finished=is_finished,
-            progress=progress,
+            run,
+            unix_s=ending.unix_s,
+            exit_status=ending.exit_status,
+            is_finished=ending.is_finished,
+            progress=ending.progress,
         )
-        tally, by_status = pool.ledger.tally, checkpoint.counts()
-        self._log.info("run_ended", run=self._run.run_id, exit_status=exit_status, **tally.by_status)
-        return Summary(
-            run_id=self._run.run_id,
-            run_date=self._run.run_date,
-            output=str(self._folders.root),
-            exit_status=exit_status,
-            reason=reason,
-            by_status=by_status,
-            settled=dict(tally.by_status),
-            completed_before=max(by_status.get("completed", 0) - tally.by_status["completed"], 0),
-            duplicates=fed.duplicates,
-            left_in_flight=fleet.in_flight,
-            submits=progress["submits"],
-            polls=progress["polls"],
-            throttles=progress["throttles"],
-            maybe_billed_twice=tally.twice,
-            in_doubt_held=fleet.gate.doubts.held,
-            prompt_tokens=tally.prompt_tokens,
-            completion_tokens=tally.completion_tokens,
-            credits_spent=fleet.gate.budget.spent,
-            credits_in_doubt=fleet.gate.budget.standing,
-            elapsed_s=progress["elapsed_s"],
+        self._log.info("run_ended", run=run.run_id, **ending.told())
+        return summarize(
+            ending,
+            run,
+            str(self._folders.root),
+            checkpoint.counts(),
             causes=monitor.causes.top(),
-            retry_gone=gone,
+            retry_gone=marked if is_read else 0,
+            retry_left=0 if is_read else marked,
         )
 
-    def _verdict(self, fleet: Fleet, pool: Pool, feed: Feed) -> tuple[int, str | None]:
-        """The contract's exit status, and why the run stopped early."""
-        if fleet.stopped is None:
-            settled = pool.ledger.tally.by_status
-            is_short = settled.total() > settled["completed"] or feed.fed.ended_before > 0
-            return (3 if is_short else 0), None
-        if pool.error is not None:
-            return pool.error.exit_status, str(pool.error)
-        status = 128 + (self._signal or signal.SIGINT) if fleet.stopped == "signal" else 4
-        reason = REASONS.get(fleet.stopped, f"stopped: {fleet.stopped}")
-        if fleet.stop_error is not None and fleet.stop_error.message:
-            reason = f"{reason} (the API said: {fleet.stop_error.message})"
-        return status, reason
+
+def _is_loop_running() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 @contextlib.contextmanager

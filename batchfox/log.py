@@ -1,6 +1,6 @@
 """The log: JSON lines in `_batchfox/log.jsonl`, and what a person asked to see on stderr. The key is never in it.
 
-Events are named noun_verbed. Logging never ends a run: a full disk costs lines, not rows.
+Events are named noun_verbed. A line that cannot be written raises nothing: `full` says that the disk is full.
 """
 
 from __future__ import annotations
@@ -15,8 +15,21 @@ import msgspec
 import structlog
 
 from batchfox.core.complaint import mask
+from batchfox.reserve import FULL
 
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
+
+class _Terminal:
+    """Standard error as it is now: a live display puts itself in between, so that a line does not go through it."""
+
+    def write(self, text: str) -> None:
+        if sys.stderr is not None:
+            sys.stderr.write(text)
+
+    def flush(self) -> None:
+        if sys.stderr is not None:
+            sys.stderr.flush()
 
 
 class Log:
@@ -28,6 +41,7 @@ class Log:
         self._file: TextIO | None = path.open("a", encoding="utf-8") if path is not None else None
         self._key = key
         self.lost_lines = 0
+        self.full: OSError | None = None
         self._level = _LEVELS[level or "info"]
         self._sinks: list[tuple[int, Any]] = []
         shared: list[Any] = [structlog.processors.TimeStamper(fmt="iso", utc=True), self._hide_secrets]
@@ -35,12 +49,12 @@ class Log:
         if self._file is not None:
             self._sinks.append((self._level, self._make(self._file, [*shared, as_json])))
         if not quiet:
-            is_colored = form == "console" and sys.stderr.isatty()
+            is_colored = form == "console" and sys.stderr is not None and sys.stderr.isatty()
             form_of = as_json if form == "json" else structlog.dev.ConsoleRenderer(colors=is_colored)
-            self._sinks.append((_LEVELS[level or "warning"], self._make(sys.stderr, [*shared, form_of])))
+            self._sinks.append((_LEVELS[level or "warning"], self._make(_Terminal(), [*shared, form_of])))
         self.lowest = min((least for least, _ in self._sinks), default=logging.ERROR)
 
-    def _make(self, stream: TextIO, processors: list[Any]) -> Any:
+    def _make(self, stream: Any, processors: list[Any]) -> Any:
         return structlog.wrap_logger(
             structlog.WriteLogger(stream),
             processors=[structlog.processors.add_log_level, *processors, self._hide_key],
@@ -81,8 +95,10 @@ class Log:
             if number >= least:
                 try:
                     getattr(sink, level)(event, **values)
-                except (OSError, ValueError):
+                except (OSError, ValueError) as error:
                     self.lost_lines += 1
+                    if isinstance(error, OSError) and error.errno in FULL:
+                        self.full = error
 
     def close(self) -> None:
         if self._file is not None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import msgspec
 
 from batchfox.core.outcome import Outcome
+from batchfox.errors import DiskFullError, MachineError
 from batchfox.log import Log
 from batchfox.summary import Causes
 
@@ -18,12 +21,12 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     title: str
     figures: dict[str, Any]
     total_rows: int | None
+    row_limit: int | None
     input_share: float | None
     limit_per_minute: float | None
     in_flight_limit: int
     credits_limit: float | None
     is_cooling_for_s: float
-    is_breaker_open: bool
 
 
 class Display(Protocol):
@@ -49,6 +52,7 @@ class Monitor:
     def __init__(self, log: Log, display: Display) -> None:
         self._log = log
         self._display = display
+        self._outage: dict[str, Any] | None = None
         self.causes = Causes()
         self.view: Callable[[], View] | None = None
 
@@ -72,7 +76,27 @@ class Monitor:
         if self.view is None:
             return
         try:
-            self._display.update(self.view())
+            view = self.view()
+            self._note_outage(view.figures["outage"])
+            self._display.update(view)
         except Exception as error:
             self._log.warning("display_failed", error=repr(error))
             self._display = Silence()
+
+    def _note_outage(self, outage: dict[str, Any] | None) -> None:
+        """One line when an outage begins, and one when it is over, however many tries it takes."""
+        before, self._outage = self._outage, outage
+        if outage is not None and before is None:
+            since = datetime.fromtimestamp(outage["since"], UTC).isoformat(timespec="seconds")
+            told = {"what": outage["what"], "since": since, "error": outage["kind"], "message": outage["message"]}
+            self._log.warning("outage_begun", **told)
+        elif outage is None and before is not None:
+            lasted_s = round(time.time() - before["since"], 1)
+            self._log.warning("outage_ended", what=before["what"], lasted_s=lasted_s, tries=before["tries"])
+
+    def trouble(self) -> MachineError | None:
+        """The disk under the log is full: the run must end, as nobody could tell any more what it did."""
+        if self._log.full is None:
+            return None
+        what = f"the log cannot be written: {self._log.full.strerror}"
+        return DiskFullError(f"{what}; make room, then run the same command again")

@@ -7,12 +7,17 @@ import errno
 import fcntl
 import os
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from batchfox.core.job import Job
 from batchfox.errors import JobError, OutputBusyError, OutputError
 from batchfox.filing import Folders
+
+# How long a lock is tried for: a live run keeps it, a look at the output lets go of it at once.
+LOCK_S = 1.0
+LOCK_EVERY_S = 0.01
 
 _PLACEHOLDER = re.compile(r"\{\{\s*([^}]*?)\s*\}\}")
 _NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs", "fuse.glusterfs", "ceph", "lustre", "afs"})
@@ -85,19 +90,29 @@ def hold(root: Path, *, checkpoint: str | None = None) -> Iterator[Output]:
             raise OutputError(f"{root}: not writable; choose another [output] path or mend its permissions")
         handle = os.open(folders.own / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            who = os.pread(handle, 64, 0).decode("ascii", "replace").strip()
-            raise OutputBusyError(
-                f"{root}: another live run holds this output{f' (process {who})' if who else ''}; "
-                "wait for it, or stop it, or choose another [output] path"
-            ) from error
+        _lock(handle, root)
         os.ftruncate(handle, 0)
         os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
         yield output
     finally:
         os.close(handle)
+
+
+def _lock(handle: int, root: Path) -> None:
+    """Takes the lock, which who only looks whether it is held has for an instant (`status.is_held`)."""
+    tries = round(LOCK_S / LOCK_EVERY_S)
+    for left in reversed(range(tries)):
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError as error:
+            if left == 0:
+                who = os.pread(handle, 64, 0).decode("ascii", "replace").strip()
+                raise OutputBusyError(
+                    f"{root}: another live run holds this output{f' (process {who})' if who else ''}; "
+                    "wait for it, or stop it, or choose another [output] path"
+                ) from error
+            time.sleep(LOCK_EVERY_S)
 
 
 def move_aside(root: Path, run_id: str) -> Path:

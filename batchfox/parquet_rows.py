@@ -29,7 +29,7 @@ def read_parquet(path: str, *, with_digest: bool) -> Iterator[Record]:
             total = max(file.metadata.num_rows, 1)
             rows_a_batch = _rows_a_batch(file)
             for batch in file.iter_batches(batch_size=rows_a_batch):
-                for columns in _plain(batch).to_pylist():
+                for columns in plain(batch).to_pylist():
                     number += 1
                     digest = b""
                     if with_digest:
@@ -54,7 +54,7 @@ def _rows_a_batch(file: pq.ParquetFile) -> int:
     return max(1, min(BATCH_ROWS, fitting))
 
 
-def _plain(batch: pa.RecordBatch) -> pa.RecordBatch:
+def plain(batch: pa.RecordBatch) -> pa.RecordBatch:
     """The batch in the types that travel (`columns.carry_type`)."""
     arrays = []
     for column in batch.columns:

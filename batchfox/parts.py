@@ -19,7 +19,8 @@ import pyarrow.parquet as pq
 
 from batchfox import columns
 from batchfox.core.outcome import COLUMNS, EXTRA
-from batchfox.errors import MachineError, OutputError
+from batchfox.errors import DiskFullError, MachineError, OutputError
+from batchfox.reserve import FULL
 
 _NAME = re.compile(r"part-(\d{5,})\.parquet")
 _ARROW = {
@@ -76,7 +77,9 @@ def _at_the_border(path: Path) -> Iterator[None]:
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise OutputError(f"{path}: {error.strerror}; the output folder must be writable") from error
         reason = error.strerror or str(error)
-        raise MachineError(f"{path}: {reason}; make room, then run the same command again") from error
+        if error.errno in FULL:
+            raise DiskFullError(f"{path}: {reason}; make room, then run the same command again") from error
+        raise MachineError(f"{path}: {reason}; mend it, then run the same command again") from error
 
 
 def write(path: Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> int:

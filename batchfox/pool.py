@@ -8,42 +8,35 @@ the second leaves at once. Both lose nothing.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from typing import Any, Protocol
 
 import msgspec
 
 from batchfox.checkpoint import Again
-from batchfox.core.dispatch import Fleet
-from batchfox.core.event import Event, PollEvent, SubmitEvent, Unsendable
+from batchfox.core.dispatch import Fleet, StopCause
+from batchfox.core.event import Event, PollEvent
+from batchfox.core.late import second_look
 from batchfox.core.lifecycle import Life, State
 from batchfox.core.prepare import Invalid
-from batchfox.errors import UserError
+from batchfox.crew import Clock, wait_for
+from batchfox.errors import BatchfoxError, DiskFullError, MachineError, UserError
 from batchfox.feed import Feed
 from batchfox.figures import of_run
+from batchfox.late import Late
 from batchfox.ledger import PART_AGE_S, Ledger
-from batchfox.limiter import Limiter
+from batchfox.polling import Poller, Polls
 from batchfox.recorder import Recorder
+from batchfox.submitting import Builder, Submits, Submitter
 
-POLLS_ON_THE_WIRE = 100
 SHOW_EVERY_S = 0.5
 BEAT_EVERY_S = 1.0
 STOP_S = 5.0
 STOP_LONG_S = 30.0
-LARGE_BODY = 1 << 20
 
 
-class Sender(Protocol):
-    """The API, as far as the pool needs it."""
-
-    async def submit(self, body: bytes, *, is_sync: bool) -> SubmitEvent: ...
-    async def poll(self, task_id: str, *, sync_upstream: bool) -> PollEvent: ...
-
-
-class Builder(Protocol):
-    """Makes a request's body right before it is sent: media in place, final rules checked."""
-
-    async def build(self, life: Life) -> bytes | Unsendable: ...
+class Sender(Submitter, Poller, Protocol):
+    """The API, as far as a run needs it."""
 
 
 class Filer(Protocol):
@@ -53,16 +46,11 @@ class Filer(Protocol):
 
 
 class Observer(Protocol):
-    """Sees the figures now and then. It may be slow or fail; the run goes on."""
+    """Sees the figures now and then. It may be slow or fail; the run goes on. `trouble`: a log that cannot be written,
+    because the disk is full, ends it."""
 
     def show(self) -> None: ...
-
-
-class Clock(Protocol):
-    """`now` for intervals, `unix` for the record."""
-
-    def now(self) -> float: ...
-    def unix(self) -> float: ...
+    def trouble(self) -> MachineError | None: ...
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,8 +81,6 @@ class Pool:
         """`before`: the run's figures as its earlier executions left them."""
         self.fleet = fleet
         self.ledger = ledger
-        self._sender = sender
-        self._builder = builder
         self._recorder = recorder
         self._filer = filer
         self._observer = observer
@@ -102,18 +88,18 @@ class Pool:
         self._limits = limits
         self._before = before or {}
         self._started_at = clock.now()
-        self._limiter = Limiter(fleet.gate.pace.per_minute)
-        self._polls_limiter = Limiter(limits.polls_per_minute) if limits.polls_per_minute else None
-        self._polling = 0
-        self._large: set[bytes] = set()
-        self._wake_submit = asyncio.Event()
-        self._wake_poll = asyncio.Event()
+        self._submits = Submits(
+            fleet, self, sender=sender, builder=builder, recorder=recorder, ledger=ledger, clock=clock
+        )
+        self._polls = Polls(fleet, self, sender=sender, clock=clock, per_minute=limits.polls_per_minute)
         self._wake_file = asyncio.Event()
         self._done = asyncio.Event()
-        self.error: UserError | None = None
+        self.leaves_in_s: float | None = None
+        self.error: BatchfoxError | None = None
         self._feed: Feed | None = None
         self._group: asyncio.TaskGroup | None = None
         self._requests: set[asyncio.Task[None]] = set()
+        recorder.failed = self.stop_for_machine
 
     # Rows come in, from the checkpoint and from the feed.
 
@@ -131,12 +117,12 @@ class Pool:
         if again is not None:
             self.ledger.note_retry(life, again)
         self.fleet.offer(life)
-        self._wake_submit.set()
+        self._submits.wake.set()
 
     def meet(self, life: Life) -> None:
         """The input showed a row that an earlier execution left: it can be sent again."""
         self.fleet.meet(life, self._clock.now())
-        self._wake_submit.set()
+        self._submits.wake.set()
 
     def settle_invalid(self, invalid: Invalid, again: Again | None) -> None:
         """A row that is never sent."""
@@ -145,8 +131,9 @@ class Pool:
 
     # The run.
 
-    async def run(self, feed: Feed) -> None:
-        """Runs to the fleet's end. Raises the first error of a loop, the cause kept."""
+    async def run(self, feed: Feed, late: AsyncIterator[list[Late]]) -> None:
+        """Runs to the fleet's end. `late`: rows whose task was given up; they are asked about before the input is read.
+        Raises the first error of a loop, the cause kept."""
         self._feed = feed
         async with asyncio.TaskGroup() as group:
             self._group = group
@@ -154,9 +141,9 @@ class Pool:
             loops = [
                 group.create_task(loop, name=name)
                 for name, loop in (
-                    ("feed", self._feed_loop(feed)),
-                    ("submit", self._submit_loop()),
-                    ("poll", self._poll_loop()),
+                    ("feed", self._feed_loop(feed, late)),
+                    ("submit", self._submits.run()),
+                    ("poll", self._polls.run()),
                     ("file", self._file_loop()),
                     ("show", self._show_loop()),
                 )
@@ -182,13 +169,21 @@ class Pool:
         if self.fleet.stopped == "signal":
             self._done.set()
             return
-        self.fleet.stop("signal")
-        sending = self.fleet.sending()
-        is_long = bool(self._large & sending) or any(self.fleet.lives[key].is_sync for key in sending)
-        asyncio.get_running_loop().call_later(STOP_LONG_S if is_long else STOP_S, self._done.set)
-        self._check_done()
+        self._leave("signal")
 
-    def _check_done(self) -> None:
+    def stop_for_machine(self, error: MachineError) -> None:
+        """The machine cannot go on: record what is on the wire, and leave."""
+        if self.error is None:
+            self.error = error
+            self._leave("machine")
+
+    def _leave(self, cause: StopCause) -> None:
+        self.fleet.stop(cause)
+        self.leaves_in_s = STOP_LONG_S if self._submits.are_slow() else STOP_S
+        asyncio.get_running_loop().call_later(self.leaves_in_s, self._done.set)
+        self.check_done()
+
+    def check_done(self) -> None:
         feed = self._feed
         if feed is None:
             return
@@ -207,96 +202,39 @@ class Pool:
             else:
                 self.ledger.record_outcome(life, outcome)
 
-    async def _feed_loop(self, feed: Feed) -> None:
+    async def _feed_loop(self, feed: Feed, late: AsyncIterator[list[Late]]) -> None:
         """An input that cannot be read on ends the feeding, not what is in flight: see `error`."""
         try:
+            await self._look_again(late)
             await feed.run()
         except UserError as error:
             self.error = error
             self.fleet.stop("input")
-        self._check_done()
+        self.check_done()
 
-    # Submits: intent recorded → token → POST.
+    async def _look_again(self, late: AsyncIterator[list[Late]]) -> None:
+        async for batch in late:
+            known = (self.fleet.lives, self.ledger.unfiled)
+            rows = [row for row in batch if not any(where.get(row.life.key) for where in known)]
+            if self.fleet.stopped is not None or not await self._polls.look_again(rows):
+                return
 
-    async def _submit_loop(self) -> None:
-        fleet = self.fleet
-        while True:
-            self._wake_submit.clear()
-            if fleet.gate.pace.per_minute != self._limiter.per_minute:
-                self._limiter = Limiter(fleet.gate.pace.per_minute)
-            wait_s = await self._limiter.ready_in_s()
-            now = self._clock.now()
-            if wait_s > 0.0:
-                await asyncio.sleep(min(wait_s, SHOW_EVERY_S))
-            elif chosen := fleet.submits(now, self._clock.unix(), self._limiter.ahead()):
-                await self._send_all(chosen)
-            else:
-                self._check_limits(now)
-                due = fleet.next_submit_at(now)
-                await _sleep(self._wake_submit, None if due is None else max(due - now, 0.001))
+    def receive_late(self, late: Late, event: PollEvent) -> None:
+        """What one more poll of a task that was given up has shown."""
+        fleet, clock = self.fleet, self._clock
+        outcome = second_look(late.life, event, fleet.orders, fleet.gate.budget, clock.now(), clock.unix())
+        if outcome is not None:
+            self.ledger.note_known(late.life, late.part)
+            self.ledger.record_outcome(late.life, outcome)
+            self._wake_filing()
 
-    async def _send_all(self, chosen: list[Life]) -> None:
-        bodies: list[tuple[Life, bytes]] = []
-        for life in chosen:
-            body = await self._builder.build(life)
-            if isinstance(body, Unsendable):
-                self._receive(life, body)
-                continue
-            if len(body) > LARGE_BODY:
-                self._large.add(life.key)
-            bodies.append((life, body))
-        for life, _ in bodies:
-            self.ledger.record(life)
-        await self._recorder.durable()
-        for life, body in bodies:
-            if self._may_send():
-                await self._limiter.take()
-            if self._may_send():
-                self.fleet.sent(life.key, self._clock.now())
-                self._spawn(self._submit(life, body))
-            else:
-                self.fleet.unsend(life, self._clock.now())
-                self.ledger.record(life)
-        self._check_done()
-
-    def _may_send(self) -> bool:
-        return self.fleet.stopped is None and self.fleet.gate.pace.is_open(self._clock.now())
-
-    async def _submit(self, life: Life, body: bytes) -> None:
-        event = await self._sender.submit(body, is_sync=life.is_sync)
-        self._large.discard(life.key)
-        self._receive(life, event)
-
-    # Polls.
-
-    async def _poll_loop(self) -> None:
-        fleet = self.fleet
-        while True:
-            self._wake_poll.clear()
-            now = self._clock.now()
-            for life in fleet.polls(now, POLLS_ON_THE_WIRE - self._polling):
-                if self._polls_limiter is not None:
-                    await self._polls_limiter.take()
-                self._polling += 1
-                self._spawn(self._poll(life))
-            due = fleet.next_poll_at() if self._polling < POLLS_ON_THE_WIRE else None
-            await _sleep(self._wake_poll, None if due is None else max(due - now, 0.001))
-
-    async def _poll(self, life: Life) -> None:
-        assert life.task_id is not None
-        try:
-            event = await self._sender.poll(life.task_id, sync_upstream=self.fleet.watch.asks_upstream(life))
-        finally:
-            self._polling -= 1
-        self._receive(life, event)
-
-    def _spawn(self, request: Coroutine[Any, Any, None]) -> None:
+    def spawn(self, request: Coroutine[Any, Any, None]) -> None:
         assert self._group is not None
         task = self._group.create_task(request)
         self._requests.add(task)
         task.add_done_callback(self._requests.discard)
 
-    def _receive(self, life: Life, event: Event) -> None:
+    def receive(self, life: Life, event: Event) -> None:
         """Every reply comes through here: the fleet decides, the ledger remembers, whoever waits is woken."""
         before = life.state
         outcome = self.fleet.receive(life.key, event, self._clock.now(), self._clock.unix())
@@ -305,14 +243,14 @@ class Pool:
             self._wake_filing()
         elif life.state is not before:
             self.ledger.record(life)
-        if life.state is State.RUNNING or self._polling >= POLLS_ON_THE_WIRE - 1:
-            self._wake_poll.set()
+        if life.state is State.RUNNING or self._polls.is_nearly_full():
+            self._polls.wake.set()
         if life.state is not State.RUNNING:
-            self._wake_submit.set()
+            self._submits.wake.set()
             if self._feed is not None and self.fleet.room():
                 self._feed.has_room.set()
         if life.state is not State.RUNNING or self.fleet.stopped is not None:
-            self._check_done()
+            self.check_done()
 
     # Parts, figures, limits.
 
@@ -325,23 +263,29 @@ class Pool:
         while True:
             closes_at = unfiled.closes_at()
             wait_s = PART_AGE_S if closes_at is None else max(closes_at - self._clock.now(), 0.0)
-            await _sleep(self._wake_file, wait_s)
+            await wait_for(self._wake_file, wait_s)
             self._wake_file.clear()
             closes_at = unfiled.closes_at()
             is_old = closes_at is not None and self._clock.now() >= closes_at
             if unfiled.is_full() or is_old:
                 await self._recorder.durable()
-                unfiled.filed(await self._filer.file(), self._clock.now())
+                try:
+                    unfiled.filed(await self._filer.file(), self._clock.now())
+                except DiskFullError as error:
+                    self.stop_for_machine(error)
+                    return
                 self._wake_filing()
 
     async def _show_loop(self) -> None:
         beat_at = float("-inf")
         while True:
             self._observer.show()
+            if (trouble := self._observer.trouble()) is not None:
+                self.stop_for_machine(trouble)
             now = self._clock.now()
             if now - beat_at >= BEAT_EVERY_S:
                 beat_at = now
-                self._check_limits(now)
+                self.check_limits()
                 self._recorder.group.progress = self.stamp()
                 self._recorder.touch()
             await asyncio.sleep(SHOW_EVERY_S)
@@ -380,9 +324,9 @@ class Pool:
             "message": trouble.error.message or "",
         }
 
-    def _check_limits(self, now: float) -> None:
+    def check_limits(self) -> None:
         """Time and budget: stop submitting, finish what is in flight."""
-        fleet = self.fleet
+        fleet, now = self.fleet, self._clock.now()
         if fleet.stopped is not None:
             return
         idle_since, time_s = fleet.gate.idle_since, self._limits.time_s
@@ -392,16 +336,4 @@ class Pool:
             fleet.stop("idle")
         elif fleet.gate.is_budget_binding and fleet.in_flight == 0:
             fleet.stop("credits")
-        self._check_done()
-
-
-async def _sleep(wake: asyncio.Event, wait_s: float | None) -> None:
-    """Until woken, or `wait_s` have passed."""
-    if wait_s is None:
-        await wake.wait()
-        return
-    timer = asyncio.get_running_loop().call_later(wait_s, wake.set)
-    try:
-        await wake.wait()
-    finally:
-        timer.cancel()
+        self.check_done()

@@ -10,20 +10,25 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 
 from batchfox.checkpoint import Checkpoint, Group
+from batchfox.errors import MachineError
+from batchfox.reserve import Reserve
 
 
 class Recorder:
-    """Owns the checkpoint's writing connection while `run` runs."""
+    """Owns the checkpoint's writing connection while `run` runs. `failed`: told of a commit that only the reserve made
+    possible; the run must end, and what is on the wire can still be recorded."""
 
-    def __init__(self, checkpoint: Checkpoint, thread: Executor) -> None:
+    def __init__(self, checkpoint: Checkpoint, thread: Executor, reserve: Reserve) -> None:
         self._checkpoint = checkpoint
         self._thread = thread
+        self._reserve = reserve
         self.group = Group()
         self._waiters: list[asyncio.Future[None]] = []
         self._wake = asyncio.Event()
         self._is_closing = False
         self.commits = 0
         self.stamp: Callable[[], tuple[float, bytes, str]] | None = None
+        self.failed: Callable[[MachineError], None] | None = None
 
     def touch(self) -> None:
         """Something was added to `group`: it will be durable soon."""
@@ -43,7 +48,6 @@ class Recorder:
 
     async def run(self) -> None:
         """The loop. A failed commit fails everyone who waits for it, and ends the run."""
-        loop = asyncio.get_running_loop()
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -53,7 +57,7 @@ class Recorder:
                 if self.stamp is not None:
                     group.progress = self.stamp()
                 try:
-                    await loop.run_in_executor(self._thread, self._checkpoint.commit, group)
+                    await self._commit(group)
                 except Exception as error:
                     for waiter in waiters:
                         if not waiter.done():
@@ -66,3 +70,13 @@ class Recorder:
                     waiter.set_result(None)
             if self._is_closing and not self.group and not self._waiters:
                 return
+
+    async def _commit(self, group: Group) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.run_in_executor(self._thread, self._checkpoint.commit, group)
+        except MachineError as error:
+            if self.failed is None or not self._reserve.release():
+                raise
+            self.failed(error)
+            await loop.run_in_executor(self._thread, self._checkpoint.commit, group)

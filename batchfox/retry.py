@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any
 
 from batchfox.checkpoint import Checkpoint
 from batchfox.core.lifecycle import EXPIRED, NO_RESULTS
 from batchfox.core.outcome import STATUSES
-from batchfox.core.prepare import UNREADABLE
-from batchfox.core.row import key_of_id, key_of_line, key_of_position
+from batchfox.core.prepare import key_of_outcome
 from batchfox.errors import UserError
 
 _COLUMNS = ["row_index", "row_id", "status", "error_code", "submits", "maybe_billed_twice"]
@@ -48,12 +46,10 @@ def _entries(path: Path, number: int, statuses: Collection[str], *, has_ids: boo
             if row["status"] not in statuses:
                 continue
             unresolved = row["status"] in ("in_doubt", "timed_out") or row["error_code"] in (EXPIRED, NO_RESULTS)
-            key = _key(row) if has_ids else key_of_position(row["row_index"])
-            yield key, number, row["submits"], int(unresolved), int(row["maybe_billed_twice"])
-
-
-def _key(row: dict[str, Any]) -> bytes:
-    """The key of an output row; one without an id was named by its line, and an id may look like that too."""
-    if row["error_code"] == UNREADABLE and row["row_id"].startswith("line:"):
-        return key_of_line(int(row["row_id"][5:]))
-    return key_of_id(row["row_id"])
+            yield (
+                key_of_outcome(row, has_ids=has_ids),
+                number,
+                row["submits"],
+                int(unresolved),
+                int(row["maybe_billed_twice"]),
+            )

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,17 @@ import msgspec
 from batchfox.checkpoint import Checkpoint
 from batchfox.core.outcome import STATUSES
 from batchfox.errors import OutputError
+from batchfox.words import count, credit, duration, exit_means, outage_words
+
+_COLUMNS = ("run_id", "run_date", "started_at", "beat_at", "ended_at", "exit_status", "is_finished")
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
-    """A look at an output. Counts are rows; `figures` the run's own, as of its last beat (unix seconds)."""
+    """A look at an output. Counts are rows; times are unix seconds.
+
+    `figures` are a whole run's as of its last beat, those under `here` of its last execution alone. `figures_of` says
+    which run's: where the last one ended without anything to do, they are those of the run before it.
+    """
 
     output: str
     is_running: bool
@@ -28,12 +36,14 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     ended_at: float | None = None
     exit_status: int | None = None
     is_finished: bool = False
+    is_limited: bool = False
     parts: int = 0
     by_status: dict[str, int]
     recorded: int = 0
     in_flight: int = 0
     in_doubt_now: int = 0
     waiting: int = 0
+    figures_of: str | None = None
     figures: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
@@ -41,18 +51,12 @@ def look(folder: Path) -> Status:
     """Reads the checkpoint of an output without disturbing a run. Raises `OutputError` where there is none."""
     path = checkpoint_path(folder)
     with contextlib.closing(Checkpoint(path, read_only=True)) as checkpoint:
-        runs = checkpoint.query("SELECT * FROM run ORDER BY started_at DESC LIMIT 1")
+        run = _last_run(checkpoint)
         states = dict(checkpoint.query("SELECT state, count(*) FROM row GROUP BY state"))
         parts = checkpoint.query("SELECT count(*) FROM part WHERE is_filed")[0][0]
         by_status = checkpoint.counts()
         for done in checkpoint.unfiled().values():
             by_status[done.status] = by_status.get(done.status, 0) + 1
-    run: dict[str, Any] = {}
-    if runs:
-        names = ("run_id", "run_date", "started_at", "beat_at", "ended_at", "exit_status", "is_finished")
-        run = dict(zip(names, runs[0], strict=False))
-        run["is_finished"] = bool(run["is_finished"])
-        run["figures"] = msgspec.json.decode(runs[0][7]) if runs[0][7] else {}
     is_running = is_held(folder)
     return Status(
         output=str(folder),
@@ -65,6 +69,28 @@ def look(folder: Path) -> Status:
         waiting=states.get(0, 0),
         **run,
     )
+
+
+def _last_run(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The last run, with its figures; with those of an earlier one where it ended and had nothing to do."""
+    sql = f"SELECT {', '.join(_COLUMNS)}, progress FROM run ORDER BY started_at DESC LIMIT 100"
+    runs = checkpoint.query(sql)
+    if not runs:
+        return {}
+    run: dict[str, Any] = dict(zip(_COLUMNS, runs[0], strict=False))
+    figures = [(row[0], msgspec.json.decode(row[-1]) if row[-1] else {}) for row in runs]
+    run["is_finished"] = bool(run["is_finished"])
+    run["is_limited"] = bool(figures[0][1].get("fed", {}).get("is_limited")) and run["ended_at"] is not None
+    shown = figures[0]
+    if run["ended_at"] is not None and not _has_worked(shown[1]):
+        shown = next((earlier for earlier in figures if _has_worked(earlier[1])), shown)
+    run["figures_of"], run["figures"] = shown
+    return run
+
+
+def _has_worked(figures: dict[str, Any]) -> bool:
+    """Did a run send, ask or settle anything?"""
+    return bool(figures.get("submits") or figures.get("polls") or figures.get("by_status"))
 
 
 def checkpoint_path(folder: Path) -> Path:
@@ -84,13 +110,14 @@ def checkpoint_path(folder: Path) -> Path:
 
 
 def is_held(folder: Path) -> bool:
-    """Does a live run hold this output?"""
+    """Does a live run hold this output? A shared lock, held for an instant, tells: two looks do not see each other, and
+    a run that begins at that instant tries again (see `output.hold`)."""
     try:
-        handle = os.open(folder / "_batchfox" / "lock", os.O_RDWR)
+        handle = os.open(folder / "_batchfox" / "lock", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return False
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     finally:
@@ -100,28 +127,43 @@ def is_held(folder: Path) -> bool:
 
 def describe(status: Status, now_unix_s: float | None = None) -> str:
     """A few lines for a person."""
-    from batchfox.show import EXIT_MEANS, duration
+    return "\n".join(_lines(status, time.time() if now_unix_s is None else now_unix_s))
 
-    now = time.time() if now_unix_s is None else now_unix_s
-    figures = status.figures
+
+def _lines(status: Status, now: float) -> Iterator[str]:
     if status.run_id is None:
-        return f"{status.output}: no run yet"
+        yield f"{status.output}: no run yet"
+        return
+    yield f"{status.output}: run {status.run_id} {_state(status, now)}"
+    for name, rows in status.by_status.items():
+        yield f"  {name:<10} {rows:>9,}"
+    yield f"  {count(status.parts, 'part')} written, {count(status.recorded, 'outcome')} recorded for the next one"
+    doubts = f", {count(status.in_doubt_now, 'submit')} in doubt" if status.in_doubt_now else ""
+    waiting = count(status.waiting, "row")
+    yield f"  {count(status.in_flight, 'task')} in flight, {waiting} waiting for another attempt{doubts}"
+    if status.figures:
+        yield _used(status)
+    outage = status.figures.get("outage")
+    if outage is not None and status.figures_of == status.run_id:
+        yield f"  {outage_words(outage, now if status.is_running else status.beat_at or now)}"
+
+
+def _state(status: Status, now: float) -> str:
     if status.is_running:
-        state = f"running for {duration(now - (status.started_at or now))}"
-    elif status.ended_at is None:
-        state = f"died (last sign of life {duration(now - (status.beat_at or now))} ago); the same command resumes it"
-    else:
-        state = f"ended with exit {status.exit_status}: {EXIT_MEANS.get(status.exit_status or 0, '')}"
-    lines = [f"{status.output}: run {status.run_id} {state}"]
-    lines += [f"  {name:<10} {rows:>9,}" for name, rows in status.by_status.items()]
-    lines.append(f"  {status.parts:,} parts written, {status.recorded:,} outcomes recorded for the next one")
-    lines.append(
-        f"  {status.in_flight:,} tasks in flight, {status.waiting:,} rows waiting for another attempt"
-        + (f", {status.in_doubt_now:,} submits in doubt" if status.in_doubt_now else "")
+        return f"running for {duration(now - (status.started_at or now))}"
+    if status.ended_at is None:
+        return f"died (last sign of life {duration(now - (status.beat_at or now))} ago); the same command resumes it"
+    means = exit_means(status.exit_status or 0, is_limited=status.is_limited)
+    idle = "; there was nothing left to do" if status.figures_of != status.run_id else ""
+    return f"ended with exit {status.exit_status}: {means}{idle}"
+
+
+def _used(status: Status) -> str:
+    """What the run has sent and spent, its resumes included."""
+    figures = status.figures
+    whose = "this run" if status.figures_of == status.run_id else f"the run before, {status.figures_of}"
+    pace = f", pace {figures['per_minute']:,.0f}/min" if status.is_running else ""
+    return (
+        f"  {whose}: {count(figures['submits'], 'submit')}, {count(figures['polls'], 'poll')}, "
+        f"{count(figures['throttles'], 'time')} throttled{pace}, {credit(figures['credits_spent'])} credits"
     )
-    if figures:
-        lines.append(
-            f"  {figures['submits']:,} submits, {figures['polls']:,} polls, {figures['throttles']:,} times throttled, "
-            f"pace {figures['per_minute']:,.0f}/min, credits {figures['credits_spent']:,.4g}"
-        )
-    return "\n".join(lines)

@@ -51,10 +51,27 @@ class Causes:
         return found
 
 
-class Summary(msgspec.Struct, kw_only=True):
-    """One execution of a job. Counts are rows; `by_status` of the whole output, `settled` of this execution.
+class Used(msgspec.Struct, kw_only=True):
+    """What was sent and spent. `submits`: POSTs that were or may have been billed."""
 
-    `exit_status` is the contract's table. `reason`: why the run stopped early, in plain words.
+    submits: int = 0
+    polls: int = 0
+    throttles: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    credits_spent: float = 0.0
+    elapsed_s: float = 0.0
+
+
+class Summary(msgspec.Struct, kw_only=True):
+    """One execution of a job.
+
+    Of the whole output: `by_status`, in rows. Of the run, all executions of it: `whole_run`, `credits_in_doubt`.
+    Everything else is of this execution: `settled` and the other counts of rows, `here`, `causes`.
+
+    `exit_status` is the contract's table. `reason`: why the run stopped early, in plain words. `is_limited`: rows
+    beyond `limit` were not taken. `left_in_flight`: tasks that the next run picks up; `left_in_doubt`: POSTs without a
+    reply, whose fate is unknown.
     """
 
     run_id: str
@@ -62,31 +79,39 @@ class Summary(msgspec.Struct, kw_only=True):
     output: str
     exit_status: int
     reason: str | None = None
+    is_resume: bool = False
+    is_limited: bool = False
     by_status: dict[str, int]
     settled: dict[str, int]
     completed_before: int = 0
     duplicates: int = 0
     left_in_flight: int = 0
-    submits: int = 0
-    polls: int = 0
-    throttles: int = 0
+    left_in_doubt: int = 0
     maybe_billed_twice: int = 0
     in_doubt_held: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    credits_spent: float = 0.0
+    here: Used = msgspec.field(default_factory=Used)
+    whole_run: Used = msgspec.field(default_factory=Used)
     credits_in_doubt: float = 0.0
-    elapsed_s: float = 0.0
     causes: list[Cause] = msgspec.field(default_factory=list)
     retry_gone: int = 0
+    retry_left: int = 0
+
+    @property
+    def data(self) -> str:
+        """The folder with the results, a Parquet dataset."""
+        return f"{self.output}/data"
 
     def next_step(self, command: list[str]) -> str | None:
-        """The line to type next, where there is one. `command`: this run's own."""
-        if self.exit_status in (4, 129, 130, 143):
-            return shlex.join(_without_option(command, "--fresh", has_value=False))
+        """The line to type next, where there is one. `command`: this run's own.
+
+        The same command resumes, without `--retry`: the rows it named are marked, and those of them that failed again
+        are not to be paid for a third time.
+        """
+        plain = _without_option(_without_option(command, "--fresh", has_value=False), "--retry", has_value=True)
+        if self.exit_status in (4, 129, 130, 143) or self.is_limited:
+            return shlex.join(plain)
         again = [status for status in RETRYABLE if self.by_status.get(status)]
         if self.exit_status == 3 and again:
-            plain = _without_option(_without_option(command, "--fresh", has_value=False), "--retry", has_value=True)
             return shlex.join([*plain, "--retry", ",".join(again)])
         return None
 

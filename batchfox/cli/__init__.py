@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from importlib import import_module
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
@@ -66,6 +68,27 @@ class _Commands(click.Group):
             _add_common_options(command)
         return command
 
+    def make_context(self, *arguments: Any, **values: Any) -> click.Context:
+        """Where click prints the help."""
+        try:
+            return super().make_context(*arguments, **values)
+        except OSError as error:
+            raise click.exceptions.Exit(_lose_output(error)) from error
+
+    def invoke(self, context: click.Context) -> Any:
+        """A user's mistake, or a machine that failed, is one line on stderr and an exit status."""
+        from batchfox.errors import BatchfoxError
+
+        try:
+            return super().invoke(context)
+        except BatchfoxError as error:
+            _tell(error, error.exit_status, as_json=context.meta.get("batchfox.log_format") == "json")
+            return error.exit_status
+        except OSError as error:  # here, for click makes exit 1 of a closed pipe
+            if not _is_output_lost():
+                raise
+            return _lose_output(error)
+
     def resolve_command(self, context: click.Context, args: list[str]) -> Any:
         try:
             return super().resolve_command(context, args)
@@ -101,25 +124,73 @@ def main(args: list[str] | None = None) -> NoReturn:
     except (click.Abort, KeyboardInterrupt):
         click.echo("batchfox: interrupted", err=True)
         status = 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 0
     except Exception as error:
         status = _report(error)
     sys.exit(status if isinstance(status, int) else 0)
 
 
 def _report(error: Exception) -> int:
-    from batchfox.errors import BatchfoxError
-
-    if isinstance(error, BatchfoxError):
-        click.echo(f"batchfox: {error}", err=True)
-        return error.exit_status
     import traceback
 
     traceback.print_exception(error)
-    click.echo("batchfox: this is a bug; what was recorded is safe, and the same command resumes", err=True)
+    _say_on_stderr("batchfox: this is a bug; what was recorded is safe, and the same command resumes")
     return 1
+
+
+def _tell(error: Exception, status: int, *, as_json: bool) -> None:
+    if as_json:
+        import json
+
+        told = {"event": "command_failed", "level": "error", "error": str(error), "exit_status": status}
+        _say_on_stderr(json.dumps(told, ensure_ascii=False))
+    else:
+        _say_on_stderr(f"batchfox: {error}")
+
+
+def _say_on_stderr(line: str) -> None:
+    try:
+        click.echo(line, err=True)
+    except OSError:  # nobody is there to be told
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+
+
+def say(text: str) -> None:
+    """Prints a command's last words. Where they cannot be written, that is told, and the exit status stays what it
+    was going to be."""
+    try:
+        click.echo(text)
+    except OSError as error:
+        if not _is_output_lost():
+            raise
+        _lose_output(error)
+
+
+def _is_output_lost() -> bool:
+    """Does standard output take nothing more? Asked where something could not be written: a line's end tells."""
+    try:
+        sys.stdout.write("\n")
+        sys.stdout.flush()
+    except OSError:
+        return True
+    return False
+
+
+def _lose_output(error: OSError) -> int:
+    """A reader who has read enough (`| head`) is no failure; a full disk is."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or it is refused once more when Python ends
+    if isinstance(error, BrokenPipeError):
+        return 0
+    _say_on_stderr(f"batchfox: standard output: {error.strerror or error}; what should stand there is lost")
+    return 4
+
+
+def program() -> list[str]:
+    """The words that start this program once more, as short as they may be."""
+    started = sys.argv[0]
+    if Path(started).name == "__main__.py":
+        return [sys.executable, "-m", "batchfox"]
+    found = shutil.which(Path(started).name)
+    return [Path(started).name] if found and Path(found).resolve() == Path(started).resolve() else [started]
 
 
 def common(context: click.Context) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from batchfox.cli import common
+from batchfox.cli import common, program, say
 
 
 def job_options(function: Any) -> Any:
@@ -83,19 +83,15 @@ def command(context: click.Context, /, job: str | None, **values: Any) -> int:
 
 
 def _run(context: click.Context, job: str | None, read: Any, values: dict[str, Any]) -> int:
+    from batchfox.display import make_display
     from batchfox.execution import run
-    from batchfox.show import describe, make_display
+    from batchfox.options import Options
+    from batchfox.show import describe
 
     chosen = common(context)
-    retry = tuple(status.strip() for status in (values["retry"] or "").split(",") if status.strip())
-    summary = run(
-        read,
-        display=make_display(quiet=chosen["quiet"]),
-        limit=values["limit"],
-        retry=retry,
-        fresh=values["fresh"],
-        **chosen,
-    )
-    command_line = ["batchfox", *(str(Path(word)) if word == job else word for word in sys.argv[1:])]
-    click.echo(describe(summary, command_line))
+    options = Options(limit=values["limit"], retry=values["retry"] or (), fresh=values["fresh"], **chosen)
+    display = make_display(quiet=chosen["quiet"], form=chosen["log_format"])
+    summary = run(read, options, display=display)
+    command_line = [*program(), *(str(Path(word)) if word == job else word for word in sys.argv[1:])]
+    say(describe(summary, command_line))
     return summary.exit_status

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
@@ -23,9 +26,22 @@ def command(folder: Path, watch: bool, as_json: bool) -> int:
 
     from batchfox.status import describe, look
 
-    while True:
-        status = look(folder)
-        click.echo(msgspec.json.encode(status).decode() if as_json else describe(status))
-        if not watch or not status.is_running:
-            return 0
-        time.sleep(WATCH_EVERY_S)
+    is_in_place = watch and not as_json and sys.stdout is not None and sys.stdout.isatty()
+    with _in_place() if is_in_place else contextlib.nullcontext(click.echo) as show:
+        while True:
+            status = look(folder)
+            show(msgspec.json.encode(status).decode() if as_json else describe(status))
+            if not watch or not status.is_running:
+                return 0
+            time.sleep(WATCH_EVERY_S)
+
+
+@contextlib.contextmanager
+def _in_place() -> Iterator[Callable[[str], None]]:
+    """Shows texts on the terminal, each in the place of the one before."""
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
+
+    with Live(console=Console(highlight=False), auto_refresh=False) as live:
+        yield lambda text: live.update(Text(text), refresh=True)

@@ -58,3 +58,10 @@ class Budget:
         """A task ended: its reservation becomes a charge."""
         self.release(reserved)
         self.spent += charged
+
+    def clear_up(self, stood: float, charged: float) -> None:
+        """What became of a row is known after all: what stood for it, where it counts in this run, becomes a charge."""
+        cleared = min(self.standing, stood)
+        self.standing -= cleared
+        if cleared > 0.0:
+            self.spent += charged

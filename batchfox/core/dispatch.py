@@ -25,6 +25,7 @@ from batchfox.core.event import (
 from batchfox.core.gate import Gate, held
 from batchfox.core.health import Health
 from batchfox.core.lifecycle import (
+    CALM,
     Life,
     Overdue,
     Sent,
@@ -39,9 +40,9 @@ from batchfox.core.settle import Orders, outcome_of
 from batchfox.core.timing import retry_delay_s
 from batchfox.core.watch import Watch
 
-StopCause = Literal["key", "gateway", "balance", "credits", "time", "idle", "signal", "input"]
+StopCause = Literal["key", "gateway", "balance", "credits", "time", "idle", "signal", "input", "machine"]
 # These end the watching too: what is in flight is for the next run.
-_LEAVING: tuple[StopCause, ...] = ("key", "gateway", "signal")
+_LEAVING: tuple[StopCause, ...] = ("key", "gateway", "signal", "machine")
 LOOKAHEAD = 256
 LEAST_WAITING = 1000
 # Rows tried before go first, so that none starves; but after so many of them in a row one new row does. Else the
@@ -55,9 +56,6 @@ GONE = ApiError(code="row_gone", message="the run ended before this row was sent
 NOT_AGAIN = ApiError(
     code="not_sent_again", message="the run ended before this row was sent again, and [retry] now says that it is not"
 )
-
-# What a row's fate takes from the fleet where nothing is at stake.
-CALM = Surroundings()
 
 
 class Fleet:
@@ -203,12 +201,31 @@ class Fleet:
         return chosen
 
     def _next_ready(self, now: float) -> Life | None:
+        if self.gate.breaker.is_open:
+            return self._next_probe(now)
         is_news_turn = bool(self._ready) and self._retries_in_a_row >= RETRIES_IN_A_ROW
         if not is_news_turn and (due := self._retries.take_due(now, 1)):
             self._retries_in_a_row += 1
             return self.lives[due[0]]
         self._retries_in_a_row = 0
         return self._ready.popleft() if self._ready else None
+
+    def _next_probe(self, now: float) -> Life | None:
+        """The row that is risked while nobody seems to be there: one with as many attempts left as can be had."""
+        if self._ready:
+            return self._ready.popleft()
+        due = self._retries.take_due(now, LOOKAHEAD)
+        for key in due:
+            self._retries.put(key, now)
+        probe = min((self.lives[key] for key in due), key=lambda life: life.attempts, default=None)
+        if probe is not None:
+            self._retries.drop(probe.key)
+        return probe
+
+    def asks_freely(self, now: float) -> bool:
+        """Is a free question to be asked now, before a submit is risked as a probe? The reply goes to the gate."""
+        is_wanted = bool(self._ready or self._retries) and self.stopped is None
+        return is_wanted and self.gate.pace.is_open(now) and self.gate.breaker.asks(now, len(self._sending))
 
     def sent(self, key: bytes, now: float) -> None:
         """The POST of a row leaves now (its token is taken)."""

@@ -122,7 +122,7 @@ class Gate:
                 self.give_back(life)
                 self.breaker.fail(now)
             case Doubted():
-                self.breaker.fail(now)
+                self.breaker.fail(now, is_risky=True)
                 self.budget.let_stand(held(life))
                 self.doubts.count(life, policy)
             case _:

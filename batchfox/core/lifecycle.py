@@ -180,6 +180,10 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     others_get_through: bool = True
 
 
+# What a row's fate takes from the fleet where nothing is at stake.
+CALM = Surroundings()
+
+
 def advance(life: Life, event: AnyEvent, policy: Policy, around: Surroundings, now: float) -> Move:
     """Applies `event` to `life` and returns where it went. Raises `IllegalEventError`, changing nothing."""
     allowed = TABLE[life.state].get(type(event))

@@ -12,7 +12,7 @@ from batchfox.core.lifecycle import Life
 from batchfox.core.outcome import Outcome
 from batchfox.core.prices import Price, estimate
 from batchfox.core.render import Renderer, request_hash
-from batchfox.core.row import Row
+from batchfox.core.row import Row, key_of_id, key_of_line, key_of_position
 from batchfox.core.rules import Complaint, RuleBook, check, rewrite
 from batchfox.core.shape import shape_of
 
@@ -95,3 +95,13 @@ def outcome_of(invalid: Invalid, *, unix_s: float, run_id: str, run_date: str) -
         run_id=run_id,
         run_date=run_date,
     )
+
+
+def key_of_outcome(row: dict[str, Any], *, has_ids: bool) -> bytes:
+    """The key of an output row, by its columns `row_index`, `row_id` and `error_code`. A row without an id was named by
+    its line, and an id may look like that too."""
+    if not has_ids:
+        return key_of_position(row["row_index"])
+    if row["error_code"] == UNREADABLE and row["row_id"].startswith("line:"):
+        return key_of_line(int(row["row_id"][5:]))
+    return key_of_id(row["row_id"])

@@ -136,6 +136,10 @@ class Api:
     def on_submit(self, row: Life, now: float) -> SubmitEvent:
         return self.make_task(row, now)
 
+    def is_there(self, now: float) -> bool:
+        """The answer to the free question."""
+        return True
+
     def on_poll(self, row: Life, now: float) -> PollEvent:
         assert row.task_id is not None
         task = self.tasks[row.task_id]
@@ -206,6 +210,7 @@ class World:
         self.first_sent_at: dict[int, float] = {}
         self.deeds: list[Deed] = []
         self.turns = 0
+        self.questions = 0
         self.most_in_flight = 0
         self.most_lives = 0
         self._rows: Iterator[Life] = iter(rows)
@@ -269,6 +274,9 @@ class World:
         tokens = self._drip.tokens(self.now)
         if not tokens:
             return 0
+        if fleet.asks_freely(self.now):
+            self.questions += 1
+            fleet.gate.breaker.hear(self.now, is_there=self.api.is_there(self.now))
         chosen = fleet.submits(self.now, self.unix_s, tokens)
         for row in chosen:
             self._drip.take(self.now)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from batchfox.core.breaker import FIRST_PROBE_S, MOST_PROBE_S, TRIP, Breaker
+import pytest
+
+from batchfox.core.breaker import FIRST_PROBE_S, MOST_PROBE_S, MOST_RISK_S, TRIP, Breaker
 
 
 def tripped(now: float = 10.0) -> Breaker:
@@ -32,22 +34,52 @@ def test_one_success_among_failures_keeps_it_closed() -> None:
     assert not breaker.is_open
 
 
-def test_while_it_is_open_one_submit_at_a_time_may_try() -> None:
+def test_while_it_is_open_a_free_question_comes_first_and_then_one_submit_at_a_time() -> None:
     breaker = tripped()
     probe_at = 10.0 + FIRST_PROBE_S
-    assert not breaker.allows(probe_at - 0.001, on_the_wire=0)
+    assert not breaker.asks(probe_at - 0.001, on_the_wire=0)
+    assert not breaker.asks(probe_at, on_the_wire=1)
+    assert breaker.asks(probe_at, on_the_wire=0)
+    assert not breaker.allows(probe_at, on_the_wire=0), "not before the question is answered"
+    breaker.hear(probe_at, is_there=True)
+    assert not breaker.asks(probe_at, on_the_wire=0)
     assert breaker.allows(probe_at, on_the_wire=0)
     assert not breaker.allows(probe_at, on_the_wire=1)
 
 
-def test_probes_grow_rarer_up_to_a_limit() -> None:
+def test_a_question_without_an_answer_puts_the_next_one_off_and_risks_no_submit() -> None:
+    breaker = tripped()
+    breaker.hear(11.0, is_there=False)
+    assert not breaker.asks(12.9, on_the_wire=0)
+    assert breaker.asks(13.0, on_the_wire=0)
+    assert not breaker.allows(13.0, on_the_wire=0)
+
+
+def test_every_failed_probe_has_the_question_asked_anew() -> None:
+    breaker = tripped()
+    breaker.hear(11.0, is_there=True)
+    breaker.fail(11.5)
+    assert not breaker.allows(breaker.probe_at, on_the_wire=0)
+    assert breaker.asks(breaker.probe_at, on_the_wire=0)
+
+
+def test_an_answer_that_comes_after_it_closed_changes_nothing() -> None:
+    breaker = tripped()
+    breaker.succeed()
+    breaker.hear(11.0, is_there=False)
+    assert breaker.allows(11.0, on_the_wire=5)
+
+
+@pytest.mark.parametrize(("is_risky", "most_s"), [(False, MOST_PROBE_S), (True, MOST_RISK_S)])
+def test_probes_grow_rarer_up_to_a_limit(is_risky: bool, most_s: float) -> None:
+    """One that may be paid for costs a row an attempt, so it waits longer."""
     breaker, now, waits = tripped(), 10.0, []
     for _ in range(2000):  # more than a day of them: a power of two must not run over
         waits.append(breaker.probe_at - now)
         now = breaker.probe_at
-        breaker.fail(now)
-    assert [round(wait) for wait in waits[:8]] == [1, 2, 4, 8, 16, 32, 60, 60]
-    assert max(waits) <= MOST_PROBE_S + 1e-6
+        breaker.fail(now, is_risky=is_risky)
+    assert [round(wait) for wait in waits[:6]] == [1, 2, 4, 8, 16, 32]
+    assert max(waits) == pytest.approx(most_s)
 
 
 def test_failures_that_were_on_the_wire_when_it_opened_do_not_delay_the_probe() -> None:

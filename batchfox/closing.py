@@ -1,0 +1,145 @@
+"""How an execution ended: its exit status, why it stopped early, and its summary."""
+
+from __future__ import annotations
+
+import signal
+from typing import Any
+
+import msgspec
+
+from batchfox.core.dispatch import Fleet
+from batchfox.core.gate import Gate
+from batchfox.feed import Fed
+from batchfox.history import Run
+from batchfox.pool import Pool
+from batchfox.summary import Cause, Summary, Used
+from batchfox.words import credit, outage_words
+
+AGAIN = "run the same command again to go on"
+REASONS = {
+    "key": "the API refused the key: check the key, then run the same command again",
+    "gateway": "the gateway in front of the API refused this client (1010): check api.base_url and the network",
+    "balance": "the balance is spent: top it up, then run the same command again",
+    "time": f"the time limit is reached: {AGAIN}",
+    "idle": f"the API took nothing for a whole day: {AGAIN} once it is back",
+    "signal": f"stopped by a signal: {AGAIN}",
+}
+
+
+class Ending(msgspec.Struct, frozen=True, kw_only=True):
+    """What the loops left when they ended. `signal`: the number of the first one that came, if any."""
+
+    pool: Pool
+    fed: Fed
+    progress: dict[str, Any]
+    signal: int | None
+    unix_s: float
+
+    @property
+    def fleet(self) -> Fleet:
+        return self.pool.fleet
+
+    @property
+    def is_finished(self) -> bool:
+        """The run ended by itself: the next one is a new run."""
+        return self.fleet.stopped is None
+
+    @property
+    def left_in_doubt(self) -> int:
+        """POSTs on the wire whose reply was not waited for."""
+        return self.fleet.on_the_wire
+
+    @property
+    def left_in_flight(self) -> int:
+        """Tasks that the next run picks up."""
+        return self.fleet.in_flight - self.fleet.on_the_wire
+
+    def told(self) -> dict[str, Any]:
+        """What the log keeps of it."""
+        return {
+            "exit_status": self.exit_status,
+            "reason": self.reason,
+            "in_flight": self.left_in_flight,
+            "in_doubt": self.left_in_doubt,
+            "is_limited": self.fed.is_limited,
+            **self.pool.ledger.tally.by_status,
+        }
+
+    @property
+    def exit_status(self) -> int:
+        """The contract's table."""
+        if self.pool.error is not None:
+            return self.pool.error.exit_status
+        if self.fleet.stopped is None:
+            settled = self.pool.ledger.tally.by_status
+            is_short = settled.total() > settled["completed"] or self.fed.ended_before > 0
+            return 3 if is_short else 0
+        return 128 + (self.signal or signal.SIGINT) if self.fleet.stopped == "signal" else 4
+
+    @property
+    def reason(self) -> str | None:
+        """Why the run stopped early, in plain words; None where it did not."""
+        stopped, said = self.fleet.stopped, self.fleet.stop_error
+        if self.pool.error is not None:
+            return str(self.pool.error)
+        if stopped is None:
+            return None
+        reason = _credits_reason(self.fleet.gate) if stopped == "credits" else REASONS.get(stopped, stopped)
+        if said is not None and said.message:
+            reason += f" (the API said: {said.message})"
+        outage = self.progress["outage"]
+        if outage is not None and stopped in ("time", "idle", "signal"):
+            reason += f" ({outage_words(outage, self.unix_s)})"
+        return reason
+
+
+def _credits_reason(gate: Gate) -> str:
+    budget = gate.budget
+    aside = f", {credit(budget.standing)} set aside for what is in doubt" if budget.standing > 1e-9 else ""
+    return (
+        f"the credit limit is reached: the next request may cost {credit(gate.too_dear)} (estimate), and "
+        f"{credit(max(budget.left, 0.0))} of limits.credits = {credit(budget.limit or 0.0)} are left "
+        f"({credit(budget.spent)} spent{aside}): raise limits.credits, then run the same command again"
+    )
+
+
+def summarize(
+    ending: Ending,
+    run: Run,
+    output: str,
+    by_status: dict[str, int],
+    *,
+    causes: list[Cause],
+    retry_gone: int,
+    retry_left: int,
+) -> Summary:
+    """The record of an execution. `by_status`: rows of the whole output."""
+    tally, progress, gate = ending.pool.ledger.tally, ending.progress, ending.fleet.gate
+    return Summary(
+        run_id=run.run_id,
+        run_date=run.run_date,
+        output=output,
+        exit_status=ending.exit_status,
+        reason=ending.reason,
+        is_resume=run.is_resume,
+        is_limited=ending.fed.is_limited,
+        by_status=by_status,
+        settled=dict(tally.by_status),
+        completed_before=max(by_status.get("completed", 0) - tally.by_status["completed"], 0),
+        duplicates=ending.fed.duplicates,
+        left_in_flight=ending.left_in_flight,
+        left_in_doubt=ending.left_in_doubt,
+        maybe_billed_twice=tally.twice,
+        in_doubt_held=gate.doubts.held,
+        here=used(progress["here"]),
+        whole_run=used(progress),
+        credits_in_doubt=gate.budget.standing,
+        causes=causes,
+        retry_gone=retry_gone,
+        retry_left=retry_left,
+    )
+
+
+def used(figures: dict[str, Any]) -> Used:
+    """What was sent and spent, of figures of either scope."""
+    return Used(**{field.name: figures[field.name] for field in msgspec.structs.fields(Used)})

@@ -1,0 +1,58 @@
+"""How one execution of a job differs from the job."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal, TypedDict
+
+import msgspec
+
+from batchfox.errors import UserError
+
+Level = Literal["debug", "info", "warning", "error"]
+Form = Literal["console", "json"]
+
+
+class OptionValues(TypedDict, total=False):
+    """The keywords of `run` and `arun`: the fields of `Options`."""
+
+    limit: int | None
+    retry: str | Iterable[str]
+    fresh: bool
+    log_level: Level | None
+    log_format: Form
+    quiet: bool
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """What `batchfox run` takes beside the job. Raises `UserError` for a value that cannot be.
+
+    `limit`: take at most so many unfinished rows. `retry`: statuses whose rows get fresh attempts, as a list, or as
+    text with commas. `fresh`: move the old output aside and start anew. `log_level`, `log_format` and `quiet`: what is
+    told on stderr.
+    """
+
+    limit: int | None = None
+    retry: str | Iterable[str] = ()
+    fresh: bool = False
+    log_level: Level | None = None
+    log_format: Form = "console"
+    quiet: bool = False
+
+    def __post_init__(self) -> None:
+        limit = self.limit
+        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
+            raise UserError(f"limit: expected a whole number from 1, or None for no limit, got {limit!r}")
+        if self.log_level not in (None, "debug", "info", "warning", "error"):
+            raise UserError(f'log_level: expected "debug", "info", "warning" or "error", got {self.log_level!r}')
+        if self.log_format not in ("console", "json"):
+            raise UserError(f'log_format: expected "console" or "json", got {self.log_format!r}')
+        words = self.retry.split(",") if isinstance(self.retry, str) else list(self.retry)
+        if not all(isinstance(word, str) for word in words):
+            raise UserError(f'retry: expected statuses such as "failed", got {self.retry!r}')
+        msgspec.structs.force_setattr(self, "retry", tuple(word.strip() for word in words if word.strip()))
+
+    @property
+    def statuses(self) -> tuple[str, ...]:
+        """`retry`, one word each."""
+        return tuple(self.retry)

@@ -1,0 +1,92 @@
+"""The poll loop: asks about each task when it is due. A poll never waits for a submit."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Protocol
+
+from batchfox.core.dispatch import Fleet
+from batchfox.core.event import PollEvent, Unheard
+from batchfox.core.lifecycle import Life
+from batchfox.crew import Clock, Crew, wait_for
+from batchfox.late import Late
+from batchfox.limiter import Limiter
+
+POLLS_ON_THE_WIRE = 100
+# So many second looks in a row without a reply, and the rest is left for the next run: nobody is there.
+UNHEARD_IN_A_ROW = 20
+
+
+class Poller(Protocol):
+    """The API's polls."""
+
+    async def poll(self, task_id: str, *, sync_upstream: bool) -> PollEvent: ...
+
+
+class LateCrew(Crew, Protocol):
+    """The pool, as far as second looks need it."""
+
+    def receive_late(self, late: Late, event: PollEvent) -> None: ...
+
+
+class Polls:
+    """The loop, and how many polls are on the wire."""
+
+    def __init__(self, fleet: Fleet, crew: LateCrew, *, sender: Poller, clock: Clock, per_minute: float | None) -> None:
+        self._fleet = fleet
+        self._crew = crew
+        self._sender = sender
+        self._clock = clock
+        self._limiter = Limiter(per_minute) if per_minute else None
+        self._on_the_wire = 0
+        self.wake = asyncio.Event()
+
+    def is_nearly_full(self) -> bool:
+        """Was the number of polls on the wire, until a moment ago, what held the next one back?"""
+        return self._on_the_wire >= POLLS_ON_THE_WIRE - 1
+
+    async def run(self) -> None:
+        fleet = self._fleet
+        while True:
+            self.wake.clear()
+            now = self._clock.now()
+            for life in fleet.polls(now, POLLS_ON_THE_WIRE - self._on_the_wire):
+                await self._take_turn()
+                self._crew.spawn(self._poll(life))
+            due = fleet.next_poll_at() if self._on_the_wire < POLLS_ON_THE_WIRE else None
+            await wait_for(self.wake, None if due is None else max(due - now, 0.001))
+
+    async def _take_turn(self) -> None:
+        if self._limiter is not None:
+            await self._limiter.take()
+        self._on_the_wire += 1
+
+    async def _poll(self, life: Life) -> None:
+        self._crew.receive(life, await self._ask(life, sync_upstream=self._fleet.watch.asks_upstream(life)))
+
+    async def _ask(self, life: Life, *, sync_upstream: bool) -> PollEvent:
+        assert life.task_id is not None
+        try:
+            return await self._sender.poll(life.task_id, sync_upstream=sync_upstream)
+        finally:
+            self._on_the_wire -= 1
+
+    # Tasks that earlier runs gave up.
+
+    async def look_again(self, late: Iterable[Late]) -> bool:
+        """Asks about each once. False where nobody answers: the others are left for a later run."""
+        unheard = 0
+
+        async def look(row: Late) -> None:
+            nonlocal unheard
+            await self._take_turn()
+            event = await self._ask(row.life, sync_upstream=True)
+            self._fleet.watch.polls += 1
+            unheard = unheard + 1 if isinstance(event, Unheard) and not event.without_results else 0
+            self._crew.receive_late(row, event)
+
+        async with asyncio.TaskGroup() as group:
+            for row in late:
+                group.create_task(look(row))
+        return unheard < UNHEARD_IN_A_ROW

@@ -1,0 +1,70 @@
+"""How figures are said to people: counts, spans, moments, credits, exit statuses."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+EXIT_MEANS = {
+    0: "every row is completed",
+    3: "finished, some rows did not complete",
+    4: "stopped early; resumable",
+    129: "stopped by SIGHUP; resumable",
+    130: "stopped by SIGINT; resumable",
+    143: "stopped by SIGTERM; resumable",
+}
+LIMITED = {
+    0: "every row taken is completed; rows beyond --limit were not taken",
+    3: "some of the rows taken did not complete; rows beyond --limit were not taken",
+}
+
+
+def exit_means(status: int, *, is_limited: bool = False) -> str:
+    """What an exit status says of the rows; "" for one that says nothing of them."""
+    return (LIMITED.get(status) if is_limited else None) or EXIT_MEANS.get(status, "")
+
+
+def count(number: int, noun: str, many: str = "") -> str:
+    """ "1 row", "2,000 rows"."""
+    return f"{number:,} {noun if number == 1 else many or noun + 's'}"
+
+
+def duration(seconds: float) -> str:
+    """ "0:07", "12:30", "3:05:00"."""
+    whole = int(seconds)
+    hours, rest = divmod(whole, 3600)
+    minutes, rest_s = divmod(rest, 60)
+    return f"{hours}:{minutes:02d}:{rest_s:02d}" if hours else f"{minutes}:{rest_s:02d}"
+
+
+def moment(unix_s: float, now_unix_s: float) -> str:
+    """A time of day, here; with its date where that was not today: "03:12:05", "2026-01-31 03:12:05"."""
+    then, now = datetime.fromtimestamp(unix_s).astimezone(), datetime.fromtimestamp(now_unix_s).astimezone()
+    return f"{then:%H:%M:%S}" if then.date() == now.date() else f"{then:%Y-%m-%d %H:%M:%S}"
+
+
+def credit(amount: float) -> str:
+    """An amount of credits: "1,234.50", "0.0123", "0"; never an exponent, never a small sum shown as nothing."""
+    if abs(amount) < 1e-9:
+        return "0"
+    if abs(amount) >= 1:
+        return f"{amount:,.2f}"
+    places = 2 - math.floor(math.log10(abs(amount)))
+    return f"{amount:.{places}f}".rstrip("0")
+
+
+def shorten(text: str, most: int = 160) -> str:
+    """One line of at most so many characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= most else line[: most - 1] + "…"
+
+
+def outage_words(outage: Mapping[str, Any], now_unix_s: float) -> str:
+    """An outage, as `Pool.outage` tells it, in a line: what, since when, and what was said last."""
+    does = "takes no submits" if outage["what"] == "submits" else "answers no polls"
+    since, tries = outage["since"], count(outage["tries"], "try", "tries")
+    last = ": ".join(shorten(word) for word in (outage["kind"], outage["message"]) if word)
+    span = duration(max(now_unix_s - since, 0.0))
+    return f"the API {does} since {moment(since, now_unix_s)} ({span}, {tries} in a row), last: {last}"
