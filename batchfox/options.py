@@ -47,12 +47,18 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             raise UserError(f'log_level: expected "debug", "info", "warning" or "error", got {self.log_level!r}')
         if self.log_format not in ("console", "json"):
             raise UserError(f'log_format: expected "console" or "json", got {self.log_format!r}')
-        words = self.retry.split(",") if isinstance(self.retry, str) else list(self.retry)
-        if not all(isinstance(word, str) for word in words):
-            raise UserError(f'retry: expected statuses such as "failed", got {self.retry!r}')
-        msgspec.structs.force_setattr(self, "retry", tuple(word.strip() for word in words if word.strip()))
+        msgspec.structs.force_setattr(self, "retry", _words(self.retry))
 
     @property
     def statuses(self) -> tuple[str, ...]:
         """`retry`, one word each."""
         return tuple(self.retry)
+
+
+def _words(statuses: str | Iterable[str]) -> tuple[str, ...]:
+    if isinstance(statuses, str):
+        return tuple(word.strip() for word in statuses.split(",") if word.strip())
+    words = tuple(statuses)
+    if not all(isinstance(word, str) for word in words):
+        raise UserError(f'retry: expected statuses such as "failed", got {words!r}')
+    return words

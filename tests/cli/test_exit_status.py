@@ -73,7 +73,7 @@ def test_4_when_it_stopped_early(
 ) -> None:
     child = ended(start(*command_of(tmp_path, simulate(**settings), *options)), 4)
     assert says in child.out
-    assert "next: batchfox run" in child.out
+    assert " -m batchfox run --input " in child.out
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGHUP, 129), (signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -31,6 +31,7 @@ from batchfox.core.event import (
     Unheard,
     Unreached,
 )
+from batchfox.errors import ApiGoneError
 from batchfox.simulator import FAULTS, Settings, Simulator, answer
 from batchfox.version import __version__
 
@@ -169,9 +170,13 @@ async def test_a_free_question_gets_its_json_or_nothing() -> None:
         prices = await api.fetch("/api/pricing")
         assert MODEL in {entry["model_name"] for entry in prices["data"]}
         assert await api.fetch("/nothing/here") is None
-    for reply in (http_reply(b"<html>"), http_reply(b""), http_reply(b"\xff"), b"nonsense\r\n\r\n"):
+    for reply in (http_reply(b"<html>"), http_reply(b""), http_reply(b"\xff")):
         async with raw_server(saying(reply)) as server, client(server.url) as api:
             assert await api.fetch("/api/pricing") is None
+    for reply in (b"nonsense\r\n\r\n", http_reply(b"{}", "503 Unavailable"), http_reply(b"{}", "429 Too Many")):
+        async with raw_server(saying(reply)) as server, client(server.url) as api:
+            with pytest.raises(ApiGoneError):
+                await api.fetch("/api/pricing")
 
 
 # Nobody there, or somebody who hangs up.

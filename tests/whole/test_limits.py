@@ -56,7 +56,7 @@ def test_the_credit_limit_is_never_exceeded_and_a_resume_goes_on_counting(simula
     assert totals(simulator)["credits_reserved"] == pytest.approx(40 * PRICE)
     last = run(job(10))
     assert (last.exit_status, last.by_status) == (0, {"completed": 60})
-    assert last.credits_spent == pytest.approx(60 * PRICE)
+    assert last.whole_run.credits_spent == pytest.approx(60 * PRICE)
 
 
 def test_rows_in_doubt_stay_reserved_under_the_credit_limit(simulate: Simulate, tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ def test_without_a_rate_the_run_finds_what_the_api_allows(simulate: Simulate, tm
     job = job_of(source, tmp_path / "out", simulator.url, limits={"requests_per_minute": None})
     summary = run(job)
     assert (summary.exit_status, summary.by_status) == (0, {"completed": 150})
-    assert summary.throttles > 0
+    assert summary.here.throttles > 0
     refused = totals(simulator)["submits_refused"]["429"]
     assert refused < 60, "everybody waits after a 429"
     assert {row["submits"] for row in by_id(tmp_path / "out").values()} == {1}, "a 429 costs no attempt"

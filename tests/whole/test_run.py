@@ -74,7 +74,7 @@ def test_every_row_ends_with_its_own_answer_and_the_same_command_again_sends_not
     rows = rows_with_ids(120)
     job = job_of(write_rows(tmp_path / "in.jsonl", rows), tmp_path / "out", simulator.url)
     first = run(job)
-    assert (first.exit_status, first.by_status, first.submits) == (0, {"completed": 120}, 120)
+    assert (first.exit_status, first.by_status, first.here.submits) == (0, {"completed": 120}, 120)
     found = by_id(tmp_path / "out")
     assert {name: row["text"] for name, row in found.items()} == {row["id"]: text_of(row["prompt"]) for row in rows}
     entries = {entry["task_id"]: entry for entry in simulator.book()["entries"]}
@@ -247,6 +247,14 @@ def test_a_local_medium_travels_inline_and_counts_by_its_path(simulate: Simulate
     assert run(job).exit_status == 0
     assert by_id(tmp_path / "out")["a"]["media"] == ["inline"]
     assert [entry["shape"] for entry in simulator.book()["entries"]] == ["vision"]
+
+
+def test_the_last_row_at_the_limit_leaves_none_beyond_it(simulate: Simulate, tmp_path: Path) -> None:
+    simulator = simulate()
+    for number, column in enumerate(("id", None)):
+        source = write_rows(tmp_path / f"in{number}.jsonl", rows_with_ids(600))
+        job = job_of(source, tmp_path / f"out{number}", simulator.url, input={"id": column})
+        assert [run(job, limit=300).is_limited for _ in range(2)] == [True, False]
 
 
 def test_limit_takes_so_many_unfinished_rows_and_the_next_run_goes_on(simulate: Simulate, tmp_path: Path) -> None:
