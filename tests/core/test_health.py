@@ -64,6 +64,19 @@ def test_polls_have_an_outage_of_their_own() -> None:
         assert after(polls=(*(((1.0, UNHEARD),) * 20), (2.0, alive))) is None
 
 
+def test_a_free_question_without_an_answer_is_one_more_try_in_an_outage() -> None:
+    health = Health()
+    health.note_question(0.0, is_there=False)
+    assert health.outage(is_submitting=True, is_polling=True) is None
+    for _ in range(MOST_IN_A_ROW):
+        health.note_submit(NO_HOST, 1.0)
+    health.note_question(5.0, is_there=False)
+    health.note_question(6.0, is_there=True)
+    found = health.outage(is_submitting=True, is_polling=True)
+    assert found is not None
+    assert (found.tries, found.last_at, found.error) == (MOST_IN_A_ROW + 1, 5.0, OOPS)
+
+
 def test_an_outage_in_nobodys_way_is_not_told() -> None:
     health = Health()
     for _ in range(20):
