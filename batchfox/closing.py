@@ -134,6 +134,7 @@ def summarize(
         here=used(progress["here"]),
         whole_run=used(progress),
         credits_in_doubt=gate.budget.standing,
+        estimates_low={} if gate.budget.limit is None else dict(gate.budget.low),
         causes=causes,
         retry_gone=retry_gone,
         retry_left=retry_left,

@@ -11,7 +11,7 @@ import click
 import msgspec
 
 from batchfox.monitor import Display, Silence, View
-from batchfox.words import credit, duration, outage_words
+from batchfox.words import credit, duration, outage_words, stop_words
 
 PLAIN_EVERY_S = 15.0
 
@@ -82,17 +82,17 @@ def _money(view: View) -> str:
 
 
 class _Paced:
-    """A display that says something every so often, and at once when an outage begins or ends."""
+    """A display that says something every so often, and at once when an outage begins or ends or the run is to stop."""
 
     def __init__(self) -> None:
         self._due = 0.0
-        self._was_away = False
+        self._was = (False, None)
 
     def update(self, view: View) -> None:
-        now, is_away = time.monotonic(), view.figures["outage"] is not None
-        if now < self._due and is_away == self._was_away:
+        now, state = time.monotonic(), (view.figures["outage"] is not None, view.figures["stopped"])
+        if now < self._due and state == self._was:
             return
-        self._due, self._was_away = now + PLAIN_EVERY_S, is_away
+        self._due, self._was = now + PLAIN_EVERY_S, state
         click.echo(self._line(view), err=True)
 
     def _line(self, view: View) -> str:
@@ -110,10 +110,11 @@ class PlainDisplay(_Paced):
         of = f"/{numbers.total:,}" if numbers.total else ""
         left = f", {duration(numbers.left_s)} left" if numbers.left_s is not None else ""
         outage = f"; {outage_words(figures['outage'], time.time())}" if figures["outage"] else ""
+        stop = f"; {stop_words(figures)}" if figures["stopped"] else ""
         return (
             f"{view.title}: {numbers.ended:,}{of} rows done, {numbers.not_completed:,} not completed, "
             f"{figures['in_flight']:,} in flight, {_rate(view)}, credits {_money(view)}, "
-            f"{duration(numbers.elapsed_s)} elapsed{left}{outage}"
+            f"{duration(numbers.elapsed_s)} elapsed{left}{outage}{stop}"
         )
 
 
@@ -122,7 +123,7 @@ class JsonDisplay(_Paced):
 
     def _line(self, view: View) -> str:
         numbers, figures = _Figures(view), view.figures
-        names = ("in_flight", "submits", "polls", "throttles", "per_minute", "credits_spent", "outage")
+        names = ("in_flight", "submits", "polls", "throttles", "per_minute", "credits_spent", "outage", "stopped")
         told = {
             "rows_done": numbers.ended,
             "rows_total": numbers.total,
@@ -206,5 +207,5 @@ def _lines(view: View, numbers: _Figures) -> list[tuple[str, Any]]:
     if figures["outage"] is not None:
         lines.append(("API", Text(outage_words(figures["outage"], time.time()), "red")))
     if figures["stopped"]:
-        lines.append(("stop", Text(f"stopping ({figures['stopped']}): waiting for what is on the wire", "yellow")))
+        lines.append(("stop", Text(stop_words(figures), "yellow")))
     return lines

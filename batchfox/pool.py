@@ -94,7 +94,7 @@ class Pool:
         self._polls = Polls(fleet, self, sender=sender, clock=clock, per_minute=limits.polls_per_minute)
         self._wake_file = asyncio.Event()
         self._done = asyncio.Event()
-        self.leaves_in_s: float | None = None
+        self._leaves_at: float | None = None
         self.error: BatchfoxError | None = None
         self._feed: Feed | None = None
         self._group: asyncio.TaskGroup | None = None
@@ -179,8 +179,9 @@ class Pool:
 
     def _leave(self, cause: StopCause) -> None:
         self.fleet.stop(cause)
-        self.leaves_in_s = STOP_LONG_S if self._submits.are_slow() else STOP_S
-        asyncio.get_running_loop().call_later(self.leaves_in_s, self._done.set)
+        wait_s = STOP_LONG_S if self._submits.are_slow() else STOP_S
+        self._leaves_at = self._clock.now() + wait_s
+        asyncio.get_running_loop().call_later(wait_s, self._done.set)
         self.check_done()
 
     def check_done(self) -> None:
@@ -305,6 +306,7 @@ class Pool:
             "elapsed_s": self._clock.now() - self._started_at,
             "fed": msgspec.to_builtins(self._feed.fed) if self._feed is not None else {},
             "stopped": self.fleet.stopped,
+            "leaves_in_s": None if self._leaves_at is None else max(self._leaves_at - self._clock.now(), 0.0),
             "outage": self.outage(),
         }
         return of_run(figures, self._before)

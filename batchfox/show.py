@@ -70,6 +70,9 @@ def _leftovers(summary: Summary) -> Iterator[str]:
     if summary.left_in_doubt:
         submits = count(summary.left_in_doubt, "submit")
         yield f"  {submits} in doubt: on the wire at the end, maybe billed; the next run does as [retry] in_doubt says"
+    for group, (estimate, came_to) in summary.estimates_low.items():
+        model, _, shape = group.rpartition("|")
+        yield f"  estimate proved low: {model} ({shape}) {credit(estimate)} expected, {credit(came_to)} came of it"
     if summary.retry_left:
         yield f"  marked for retry, and left for the next run: {count(summary.retry_left, 'row')}"
     if summary.retry_gone:

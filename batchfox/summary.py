@@ -71,7 +71,8 @@ class Summary(msgspec.Struct, kw_only=True):
 
     `exit_status` is the contract's table. `reason`: why the run stopped early, in plain words. `is_limited`: rows
     beyond `limit` were not taken. `left_in_flight`: tasks that the next run picks up; `left_in_doubt`: POSTs without a
-    reply, whose fate is unknown.
+    reply, whose fate is unknown. `estimates_low`: with a credit limit, requests (model|shape) that came to more than
+    was expected: the estimate, and what was reserved or charged, in credits.
     """
 
     run_id: str
@@ -92,6 +93,7 @@ class Summary(msgspec.Struct, kw_only=True):
     here: Used = msgspec.field(default_factory=Used)
     whole_run: Used = msgspec.field(default_factory=Used)
     credits_in_doubt: float = 0.0
+    estimates_low: dict[str, tuple[float, float]] = msgspec.field(default_factory=dict)
     causes: list[Cause] = msgspec.field(default_factory=list)
     retry_gone: int = 0
     retry_left: int = 0

@@ -68,3 +68,12 @@ def outage_words(outage: Mapping[str, Any], now_unix_s: float) -> str:
     last = ": ".join(shorten(word) for word in (outage["kind"], outage["message"]) if word)
     span = duration(max(now_unix_s - since, 0.0))
     return f"the API {does} since {moment(since, now_unix_s)} ({span}, {tries} in a row), last: {last}"
+
+
+def stop_words(figures: dict[str, Any]) -> str:
+    """What a run that is stopping still waits for."""
+    cause, wait_s = figures["stopped"], figures["leaves_in_s"]
+    if wait_s is None:
+        return f"stopping ({cause}): nothing more is submitted, {count(figures['in_flight'], 'task')} to be finished"
+    wire = count(figures["on_the_wire"], "submit")
+    return f"stopping ({cause}): up to {wait_s:.0f} s for {wire} on the wire; a second signal leaves at once"

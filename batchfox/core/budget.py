@@ -19,6 +19,8 @@ class Budget:
         self.reserved = 0.0
         self.standing = standing
         self._dearest: dict[str, float] = {}
+        # What proved low: the group, with the estimate that a request left on and what it came to, the worst of each.
+        self.low: dict[str, tuple[float, float]] = {}
 
     def estimate(self, group: str, listed: float) -> float:
         """Credits that one more request of `group` is expected to reserve; `listed`: what the price list says."""
@@ -40,6 +42,7 @@ class Budget:
         """The API said what it reserved: replaces the estimate, and returns what is reserved now."""
         if reserved is None:
             return estimate
+        self._compare(group, estimate, reserved)
         self.reserved += reserved - estimate
         if reserved > self._dearest.get(group, -1.0):
             self._dearest[group] = reserved
@@ -54,10 +57,15 @@ class Budget:
         self.release(reserved)
         self.standing += reserved
 
-    def charge(self, reserved: float, charged: float) -> None:
+    def charge(self, group: str, reserved: float, charged: float) -> None:
         """A task ended: its reservation becomes a charge."""
+        self._compare(group, reserved, charged)
         self.release(reserved)
         self.spent += charged
+
+    def _compare(self, group: str, estimate: float, came_to: float) -> None:
+        if came_to > estimate and came_to > self.low.get(group, (0.0, 0.0))[1]:
+            self.low[group] = (estimate, came_to)
 
     def clear_up(self, stood: float, charged: float) -> None:
         """What became of a row is known after all: what stood for it, where it counts in this run, becomes a charge."""

@@ -347,6 +347,7 @@ class Fleet:
         """Figures for display and logs."""
         return {
             "in_flight": self.in_flight,
+            "on_the_wire": self.on_the_wire,
             "waiting": self.waiting,
             "submits": self.submits_counted,
             "polls": self.watch.polls,

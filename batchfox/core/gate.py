@@ -137,7 +137,7 @@ class Gate:
         """A row's attempt is over: what was reserved for it is charged, released, or stands because nobody knows."""
         self.is_budget_binding = False  # until the next row is looked at: money may have come back
         if isinstance(event, Answered):
-            self.budget.charge(held(life), held(life) if charged is None else charged)
+            self.budget.charge(life.group, held(life), held(life) if charged is None else charged)
         elif was_running and isinstance(event, TaskFailed):
             self.budget.release(held(life))
         elif was_running:

@@ -85,9 +85,20 @@ def test_whatever_comes_the_limit_holds_while_charges_keep_to_their_reservation(
                 budget.let_stand(held)
                 standing += held
             else:
-                budget.charge(held, min(amount, held))
+                budget.charge("g", held, min(amount, held))
                 spent += min(amount, held)
         assert budget.spent == pytest.approx(spent)
         assert budget.standing == pytest.approx(standing)
         assert budget.reserved == pytest.approx(sum(live), abs=1e-9)
         assert budget.spent + budget.reserved + budget.standing <= limit + 1e-6
+
+
+def test_an_estimate_that_proved_low_is_remembered_with_the_worst_it_came_to() -> None:
+    budget = Budget(100.0)
+    for listed, reserved in ((2.0, 1.5), (2.0, 3.0), (3.0, 3.0), (3.0, 7.0), (3.0, 5.0)):
+        budget.reserve(listed)
+        budget.learn("g", listed, reserved)
+    assert budget.low == {"g": (3.0, 7.0)}
+    budget.reserve(4.0)
+    budget.charge("h", 4.0, 4.5)
+    assert budget.low["h"] == (4.0, 4.5)

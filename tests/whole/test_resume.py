@@ -308,6 +308,7 @@ def test_a_run_waits_no_longer_than_5_s_for_posts_that_hang(start: Starter, simu
     began_at = time.monotonic()
     child.send(signal.SIGHUP)
     assert child.wait() == 129, child.err
+    assert "5 s for 5 submits on the wire; a second signal leaves at once" in child.err
     assert 4.5 < time.monotonic() - began_at < 9.0
 
 
