@@ -240,6 +240,7 @@ class Execution:
 
     def _close(self, pool: Pool, feed: Feed, monitor: Monitor) -> Summary:
         """Puts the end on record, and says what was done."""
+        monitor.show()  # an outage may have ended since the last time
         checkpoint, run = self._shop.checkpoint, self._run
         ending = Ending(
             pool=pool, fed=feed.fed, progress=pool.progress(), signal=self._signal, unix_s=self._clock.unix()

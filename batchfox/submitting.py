@@ -76,6 +76,7 @@ class Submits:
             elif fleet.asks_freely(now):
                 is_there = await self._sender.is_there()
                 fleet.gate.breaker.hear(self._clock.now(), is_there=is_there)
+                fleet.health.note_question(self._clock.now(), is_there=is_there)
             else:
                 self._crew.check_limits()
                 due = fleet.next_submit_at(now)

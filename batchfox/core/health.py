@@ -76,6 +76,13 @@ class Health:
             case _:
                 self._submits = None
 
+    def note_question(self, now: float, *, is_there: bool) -> None:
+        """What came of the free question that goes before a probe: one more try, if nothing did."""
+        if self._submits is not None and not is_there:
+            self._submits.last_at = now
+            self._submits.tries += 1
+            self._submits.silent += 1
+
     def note_poll(self, event: Event, now: float) -> None:
         if isinstance(event, Unheard) and not event.without_results:
             self._polls = _worse(self._polls, "polls", event, event.http_status, now, is_silent=not event.is_rate)
