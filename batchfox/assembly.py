@@ -16,13 +16,13 @@ from batchfox.core.breaker import Breaker
 from batchfox.core.budget import Budget
 from batchfox.core.carry import Carry
 from batchfox.core.dispatch import Fleet
+from batchfox.core.first_look import FirstLook
 from batchfox.core.gate import Doubts, Gate
 from batchfox.core.job import Job
 from batchfox.core.lifecycle import Policy
 from batchfox.core.outcome import COLUMNS, EXTRA
 from batchfox.core.pace import Pace
 from batchfox.core.prepare import Preparer
-from batchfox.core.render import MissingVariables, Renderer
 from batchfox.core.row import Row
 from batchfox.core.rulebook import RuleBook
 from batchfox.core.settle import Orders
@@ -183,20 +183,22 @@ def make_feed(
     source: Source,
     pool: Pool,
     preparer: Preparer,
-    renderer: Renderer,
+    look: FirstLook,
+    log: Log,
     *,
     limit: int | None,
 ) -> Feed:
-    """The feed, which looks at the first rows before any is sent: a variable that none of them has is the job's."""
-    missing = MissingVariables(renderer)
+    """The feed, which looks at the first rows before any is sent: what none of them can mend is the job's mistake."""
 
     def inspect(rows: Sequence[Row]) -> bool:
         for row in rows:
-            missing.see(row)
-        if rows and not missing.is_settled:
+            look.see(row)
+        if rows and not look.is_settled:
             return True
-        if (verdict := missing.verdict()) is not None:
+        if (verdict := look.verdict()) is not None:
             raise JobError(verdict)
+        for event, values in look.warnings():
+            log.warning(event, **values)
         return False
 
     return Feed(

@@ -19,6 +19,7 @@ from batchfox.api import Api
 from batchfox.assembly import Workshop, make_feed, make_filing, make_fleet, make_pool, own_columns
 from batchfox.closing import Ending, summarize
 from batchfox.core.carry import Carry
+from batchfox.core.first_look import FirstLook, refuse_constants
 from batchfox.core.job import SIMULATOR, Job
 from batchfox.core.prepare import Preparer
 from batchfox.core.prices import Price, read_prices
@@ -118,6 +119,7 @@ class Execution:
         check_mode(job.media)
         renderer = Renderer(job.request, fields=job.input.fields)
         book = RuleBook.build(job.rules)
+        refuse_constants(renderer, book)
         with contextlib.ExitStack() as stack:
             stack.callback(self._display.close)
             self._source = open_with_ids(job, with_digest=True)
@@ -167,7 +169,8 @@ class Execution:
                 pool.adopt(life, old_part)
             preparer = Preparer(Carry(job.input.keep, own_columns()), renderer, book, prices)
             limit = self._options.limit
-            feed = make_feed(shop, self._source, pool, preparer, renderer, limit=limit)
+            look = FirstLook(renderer, job.input, id_column=self._source.id_column, off=book.off)
+            feed = make_feed(shop, self._source, pool, preparer, look, self._log, limit=limit)
             viewer = Viewer(job, self._source, pool, limit=limit, now=self._clock.now)
             viewer.count_rows(shop.thread("count"))
             monitor.view = viewer.view

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from batchfox.core.job import nearest
+from batchfox.core.render import BATCH_HINT, is_batch_line
 from batchfox.core.row import Row, key_of_id, key_of_line, key_of_position
 from batchfox.output import own_outputs
 from batchfox.paths import STDIN, kind_of, list_files, refuse_own_output
@@ -64,14 +66,18 @@ class Source:
         return self
 
     def is_batch_form(self) -> bool:
-        """Is the first readable row a line of the OpenAI batch form (`custom_id`, `body`)?"""
+        """Is the first readable row a line of the OpenAI batch form (`custom_id`, `body`)? One whose body is no object
+        does not tell."""
         for file in self._files:
             records = self._records(file)
             for record in itertools.islice(records, 100):
                 if file == STDIN:
                     self._peeked.append(record)
-                if record.problem is None:
-                    return "custom_id" in record.columns and isinstance(record.columns.get("body"), dict)
+                columns = record.columns
+                if record.problem is None and not ("custom_id" in columns and "body" in columns):
+                    return False
+                if is_batch_line(columns):
+                    return True
         return False
 
     def batches(self) -> Iterator[list[Row]]:
@@ -118,7 +124,7 @@ class Source:
             text = None if problem else _id_text(record.columns.get(self.id_column))
             if text is None:
                 row_id, key = f"line:{line_overall}", key_of_line(line_overall)
-                problem = problem or f'missing id: column "{self.id_column}" holds no text or number'
+                problem = problem or _say_no_id(self.id_column, record.columns)
             else:
                 row_id, key = text, key_of_id(text)
         return Row(
@@ -157,6 +163,13 @@ class Source:
         if STDIN in self._files or not self._bytes_total:
             return None
         return min(self._bytes_read / self._bytes_total, 1.0)
+
+
+def _say_no_id(column: str, columns: dict[str, Any]) -> str:
+    if column in columns:
+        return f'missing id: column "{column}" holds no text or number'
+    hint = f"; {BATCH_HINT}" if is_batch_line(columns) else nearest(column, columns)
+    return f'missing id: no column "{column}"{hint}'
 
 
 def _id_text(value: Any) -> str | None:

@@ -16,11 +16,12 @@ import msgspec
 from batchfox.checkpoint import Checkpoint
 from batchfox.core.carry import Carry
 from batchfox.core.complaint import Complaint
+from batchfox.core.first_look import FirstLook, refuse_constants
 from batchfox.core.job import Job
 from batchfox.core.outcome import COLUMNS, EXTRA
 from batchfox.core.prepare import Invalid, Preparer
 from batchfox.core.prices import USUAL_COMPLETION
-from batchfox.core.render import MissingVariables, Renderer
+from batchfox.core.render import Renderer
 from batchfox.core.row import Row
 from batchfox.core.rulebook import RuleBook
 from batchfox.core.rules import check
@@ -78,21 +79,22 @@ class Surveyor:
         self._job = job
         self.renderer = Renderer(job.request, fields=job.input.fields)
         self.book = RuleBook.build(job.rules)
+        refuse_constants(self.renderer, self.book)
         self.preparer = Preparer(Carry(job.input.keep, {*COLUMNS, EXTRA}), self.renderer, self.book)
         self.source = open_with_ids(job, with_digest=False)
         self.door = MediaDoor(job.media)
 
     def rows(self) -> Iterator[Row]:
         """The input's rows. Raises `JobError` where a template's variable is in none of the first 100."""
-        missing = MissingVariables(self.renderer)
+        look = FirstLook(self.renderer, self._job.input, id_column=self.source.id_column, off=self.book.off)
         rows = itertools.chain.from_iterable(self.source.batches())
         first: list[Row] = []
         for row in rows:
             first.append(row)
-            missing.see(row)
-            if missing.is_settled:
+            look.see(row)
+            if look.is_settled:
                 break
-        if (verdict := missing.verdict()) is not None:
+        if (verdict := look.verdict()) is not None:
             raise JobError(verdict)
         yield from itertools.chain(first, rows)
 

@@ -23,13 +23,13 @@ def command(job: str | None, as_json: bool, **values: Any) -> int:
     """
     import msgspec
 
-    from batchfox.errors import BatchfoxError
+    from batchfox.errors import OutputError
     from batchfox.opening import output_root
     from batchfox.survey import Surveyor, describe
 
     read = read_job(job, values)
     root = None
-    with contextlib.suppress(BatchfoxError):
+    with contextlib.suppress(OutputError):
         root = output_root(read, time.time())
     found = Surveyor(read).survey(root)
     if as_json:

@@ -5,7 +5,7 @@ Source: contract.md, "Rows" and "Templates"; names and kinds of fields are data 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from hashlib import blake2b
 from typing import Any
 
@@ -13,16 +13,17 @@ import msgspec
 
 from batchfox.core.coercion import coerce
 from batchfox.core.complaint import Complaint, Place, complain, show, spell
-from batchfox.core.job import nearest
 from batchfox.core.row import Row
 from batchfox.core.sandbox import Sandbox
 from batchfox.core.shape import CUSTOM_CONTENT, PROMPT_CONTENT, PROMPT_FAMILY, PROMPT_MEDIA, ROW_FIELDS
-from batchfox.core.template import Template, TemplateFailure, is_template, list_columns
+from batchfox.core.template import Template, TemplateFailure, is_template
 from batchfox.errors import JobError
 
 CHAT_URL = "/v1/chat/completions"
-ENOUGH_ROWS = 100
+BATCH_HINT = 'the id of a line of an OpenAI batch file is custom_id: id = "custom_id", or --id custom_id'
 _HASH_BYTES = 16
+
+_CONTENT = (*PROMPT_CONTENT, *CUSTOM_CONTENT)
 
 _Part = Callable[[dict[str, Any]], Any]
 
@@ -31,6 +32,7 @@ class Renderer:
     """`[request]` compiled once. For one thread at a time.
 
     `fields`: the only columns that may fill a field, also such as no row fills by itself; None: `ROW_FIELDS`.
+    `names`: what `[request]` sets; `constants`: what of it holds no template.
     Raises `JobError` with place and line for a template that is none, and where `[request]` mixes messages and prompt.
     """
 
@@ -49,10 +51,13 @@ class Renderer:
                 self._parts.append((name, part))
             elif (constant := coerce(name, value)) is not None:
                 self._base[name] = constant
+        self.constants = {name: value for name, value in self._base.items() if value is not None}
+        self.names = frozenset(request)
         self._excluded = _excluded_by(request)
-        self._fillable = tuple(
-            name for name in dict.fromkeys(ROW_FIELDS if fields is None else fields) if name not in self._excluded
-        )
+        takeable = tuple(dict.fromkeys(ROW_FIELDS if fields is None else fields))
+        self._fillable = tuple(name for name in takeable if name not in self._excluded)
+        read = frozenset(name for template in self._templates for name in template.names)
+        self._reasons = {name: reason for name, reason in _reasons(request) if name in takeable and name not in read}
         self._may_mix = "messages" in self._fillable
 
     @property
@@ -77,7 +82,7 @@ class Renderer:
                 del request[name]
             else:
                 request[name] = value
-        if "custom_id" in columns and type(columns.get("body")) is dict:
+        if is_batch_line(columns):
             return _fill_from_batch(request, columns, self._excluded)
         for name in self._fillable:
             value = columns.get(name)
@@ -85,15 +90,29 @@ class Renderer:
                 request[name] = value
         if self._may_mix and "messages" in request:
             return _settle_family(request, self._base)
+        if "custom_id" in columns and "body" in columns and not any(name in request for name in _CONTENT):
+            return complain("batch", "body", show(columns["body"]), "an object: the request of an OpenAI batch line")
         return request
 
     def taken_fields(self, row: Row) -> list[str]:
         """The columns of this row that fill a field of the request, as `body.<name>` in the batch form."""
         columns = row.columns
-        body = columns.get("body")
-        if "custom_id" in columns and type(body) is dict:
+        if is_batch_line(columns):
+            body = columns["body"]
             return [f"body.{name}" for name in body if body[name] is not None and name not in self._excluded]
         return [name for name in self._fillable if coerce(name, columns.get(name)) is not None]
+
+    def may_give(self, row: Row, name: str) -> bool:
+        """Does the row have a column that may fill this field, whatever is in it?"""
+        columns = row.columns
+        return name in columns["body"] if is_batch_line(columns) else name in self._fillable and name in columns
+
+    def passed_over(self, row: Row) -> dict[str, str]:
+        """The row's content that `[request]` keeps out of the request, with the reason."""
+        columns = row.columns
+        if is_batch_line(columns):
+            columns = columns["body"]
+        return {name: reason for name, reason in self._reasons.items() if columns.get(name) not in (None, "", [])}
 
     def _compile(self, value: Any, place: Place, sandbox: Sandbox) -> _Part | None:
         """What makes a value of `[request]` from columns; None where it holds no template."""
@@ -117,39 +136,9 @@ class Renderer:
         return build
 
 
-class MissingVariables:
-    """Whether a variable of the templates is in none of the first 100 rows: then the job is wrong, not the rows."""
-
-    def __init__(self, renderer: Renderer) -> None:
-        self._missing = renderer.variables
-        self._columns: dict[str, None] = {}
-        self._rows = 0
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether no further row can change the verdict."""
-        return not self._missing or self._rows >= ENOUGH_ROWS
-
-    def see(self, row: Row) -> None:
-        """Takes note of a row; one that could not be read does not count, nor do rows after the first 100."""
-        if self.is_settled or row.problem is not None:
-            return
-        self._rows += 1
-        if len(self._columns) < 1000:
-            self._columns.update(dict.fromkeys(row.columns))
-        for name in self._missing.keys() & row.columns.keys():
-            del self._missing[name]
-
-    def verdict(self) -> str | None:
-        """After 100 rows, or at the end of a shorter input: what is wrong, or None."""
-        if not self._missing or not self._rows:
-            return None
-        name, place = next(iter(self._missing.items()))
-        rows = "row" if self._rows == 1 else f"{self._rows} rows"
-        return (
-            f'{place}: the variable "{name}" is no column of the first {rows}{nearest(name, self._columns)}; '
-            f"columns: {list_columns(self._columns)}; a template that can do without it says {name} | default(…)"
-        )
+def is_batch_line(columns: dict[str, Any]) -> bool:
+    """Is it a line of the OpenAI batch form: `custom_id`, and the request as `body`?"""
+    return "custom_id" in columns and type(columns.get("body")) is dict
 
 
 def request_hash(request: dict[str, Any]) -> str:
@@ -170,6 +159,14 @@ def _excluded_by(request: dict[str, Any]) -> frozenset[str]:
     if any(name in request for name in PROMPT_MEDIA):
         excluded.update(PROMPT_MEDIA)
     return frozenset(excluded)
+
+
+def _reasons(request: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """The content that a row may not bring since `[request]` has another, which excludes it; each with the reason."""
+    for name in sorted(_excluded_by(request) - request.keys()):
+        family = PROMPT_MEDIA if name in PROMPT_MEDIA and "messages" not in request else PROMPT_FAMILY
+        given = [other for other in (*family, *CUSTOM_CONTENT) if other in request]
+        yield name, f"[request] has {given[0]}"
 
 
 def _settle_family(request: dict[str, Any], base: dict[str, Any]) -> dict[str, Any] | Complaint:

@@ -64,7 +64,7 @@ class Template:
         self._jinja = JinjaTemplate.from_code(sandbox, code, {})
 
     def _keep(self, tree: nodes.Template, sandbox: Sandbox) -> None:
-        """What rendering and `MissingVariables` need to know of the tree as it was written."""
+        """What rendering and `FirstLook` need to know of the tree as it was written."""
         self.names = frozenset(name.name for name in tree.find_all(nodes.Name) if name.ctx == "load")
         self.required = _required(tree)
         self._globals = {name: value for name, value in sandbox.globals.items() if name in self.names}

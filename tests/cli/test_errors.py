@@ -108,9 +108,6 @@ def test_a_job_that_is_no_toml(batchfox: Run, job: Path) -> None:
 def test_a_wrong_setting_is_told_with_its_path(
     batchfox: Run, job: Path, command: str, setting: str, wanted: str
 ) -> None:
-    if command == "validate" and setting.startswith(("output.path", "schedule")):
-        assert batchfox(command, "job.toml", "--set", setting)[0] == 0  # it looks at rows, whatever the output
-        return
     assert wanted in told(batchfox, command, "job.toml", "--set", setting)
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from batchfox.core.coercion import coerce
 from batchfox.core.complaint import Complaint
-from batchfox.core.render import MissingVariables, Renderer, request_hash
+from batchfox.core.render import Renderer, request_hash
 from batchfox.core.row import Row
 from batchfox.core.shape import WANTS
 from batchfox.errors import JobError
@@ -200,46 +200,6 @@ def test_text_is_parsed_where_the_field_wants_something_else(field: str, value: 
 @given(st.sampled_from([*WANTS, "unknown"]), st.text() | st.sampled_from(["[", "{", "\ud800", "[\ud800", "1_0", "٣"]))
 def test_any_text_in_any_field_is_parsed_or_left(field: str, value: str) -> None:
     coerce(field, value)
-
-
-def missing(request: dict[str, Any], *rows: dict[str, Any] | None) -> MissingVariables:
-    check = MissingVariables(Renderer(request))
-    for columns in rows:
-        check.see(row(columns) if columns is not None else row({}, problem="no JSON"))
-    return check
-
-
-def test_a_variable_in_none_of_the_rows_is_named_with_its_neighbour() -> None:
-    check = missing({"prompt": "{{ titel }}"}, {"title": "a", "id": 1}, None, {"url": "u"})
-    assert not check.is_settled
-    assert check.verdict() == (
-        'request.prompt: the variable "titel" is no column of the first 2 rows (did you mean "title"?); '
-        "columns: title, id, url; a template that can do without it says titel | default(…)"
-    )
-
-
-@pytest.mark.parametrize(
-    ("request_", "rows"),
-    [
-        ({"prompt": "p"}, [{}]),
-        ({"prompt": "{{ a }}"}, [{"b": 1}, {"a": None}]),
-        ({"prompt": "{{ a | default('') }}"}, [{"b": 1}]),
-        ({"prompt": "{{ a }}"}, []),
-        ({"prompt": "{{ a }}"}, [None, None]),
-    ],
-)
-def test_no_verdict_where_nothing_is_missing_or_nothing_was_seen(request_: dict[str, Any], rows: list[Any]) -> None:
-    assert missing(request_, *rows).verdict() is None
-
-
-def test_a_hundred_rows_settle_it() -> None:
-    check = missing({"prompt": "{{ a }}"}, *[{"b": 1}] * 99)
-    assert not check.is_settled
-    check.see(row({"b": 1}))
-    assert check.is_settled
-    check.see(row({"a": 1}))
-    assert check.verdict() is not None
-    assert missing({"prompt": "{{ a }}"}, {"a": 1}).is_settled
 
 
 def test_the_hash_is_of_the_content_whatever_the_order() -> None:

@@ -19,7 +19,7 @@ import zstandard
 from conftest import MODEL, Simulate, by_id, environment, job_of, parts_of, rows_with_ids, write_rows
 
 from batchfox import run
-from batchfox.errors import InputError
+from batchfox.errors import InputError, JobError
 from batchfox.simulator import answer
 
 ROWS = rows_with_ids(30)
@@ -226,3 +226,45 @@ def test_nan_travels_in_a_column_and_is_refused_in_a_request(simulate: Simulate,
     assert "prompt: found NaN" in reasons["d"]
     assert "messages[0].weight: found Infinity" in reasons["e"]
     assert "max_tokens: found NaN" in reasons["f"]
+
+
+BATCH_LINE: dict[str, Any] = {"body": {"model": MODEL, "messages": [{"role": "user", "content": "x"}]}}
+
+
+def test_batch_lines_name_their_id_and_broken_bodies_are_told(simulate: Simulate, tmp_path: Path) -> None:
+    rows = [{"custom_id": "a", "body": "no object"}, {"custom_id": "b"} | BATCH_LINE, {"custom_id": "c", "body": None}]
+    source = write_rows(tmp_path / "in.jsonl", rows)
+    with pytest.raises(JobError, match=r"no column of the first 3 rows; the id of a line .* --id custom_id"):
+        run(job_of(source, tmp_path / "out", simulate().url, input={"id": "chat_id"}))
+    summary = run(job_of(source, tmp_path / "out", simulate().url, input={"id": None}))
+    assert summary.by_status == {"completed": 1, "invalid": 2}
+    found = by_id(tmp_path / "out")
+    assert found["b"]["status"] == "completed"
+    assert 'body: found "no object"; allowed: an object' in found["a"]["error_message"]
+    assert "body: found nothing; allowed: an object" in found["c"]["error_message"]
+
+
+def test_a_line_without_the_id_says_which_column_it_may_be(simulate: Simulate, tmp_path: Path) -> None:
+    rows = [{"id": "a", "prompt": "x"}, {"idd": "b", "prompt": "x"}, {"custom_id": "c"} | BATCH_LINE]
+    run(job_of(write_rows(tmp_path / "in.jsonl", rows), tmp_path / "out", simulate().url))
+    found = by_id(tmp_path / "out")
+    assert 'missing id: no column "id" (did you mean "idd"?)' in found["line:2"]["error_message"]
+    assert "--id custom_id" in found["line:3"]["error_message"]
+
+
+def test_content_that_is_not_sent_and_columns_named_in_vain_are_warnings_once(
+    simulate: Simulate, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [row | {"messages": [{"role": "user", "content": "y"}]} for row in rows_with_ids(120)]
+    job = job_of(
+        write_rows(tmp_path / "in.jsonl", rows),
+        tmp_path / "out",
+        simulate().url,
+        input={"keep": ["id", "promt"]},
+        request={"prompt": "{{ prompt }}"},
+    )
+    assert run(job).by_status == {"completed": 120}
+    said = capsys.readouterr().err
+    assert said.count("column_passed_over") == said.count("column_missed") == 1
+    assert "[request] has prompt" in said
+    assert 'did you mean "prompt"' in said

@@ -97,3 +97,26 @@ def test_the_command_says_it_in_words_or_json_and_ends_with_3_when_a_row_would_n
     status, out = validate([{"id": "a", "prompt": "x"}, {"id": "a", "prompt": "y"}])
     assert status == 3
     assert "1 of them differ in content (a)" in out
+
+
+@pytest.mark.parametrize(
+    ("tables", "says"),
+    [
+        ({"request": {"temperature": 3, "prompt": "{{ prompt }}"}}, "request.temperature"),
+        ({"request": {"model": None}}, "request.model: missing"),
+        ({"input": {"id": "idd"}}, 'did you mean "id"'),
+        ({"request": {"prompt": "{{ promt }}"}}, 'did you mean "prompt"'),
+    ],
+)
+def test_what_all_rows_would_share_stops_validate_and_run_before_anything_is_sent(
+    simulate: Simulate, tmp_path: Path, tables: dict[str, Any], says: str
+) -> None:
+    simulator = simulate()
+    job = job_of(write_rows(tmp_path / "in.jsonl", rows_with_ids(150)), tmp_path / "out", simulator.url, **tables)
+    with pytest.raises(JobError, match=says):
+        survey(job)
+    with pytest.raises(JobError, match=says):
+        run(job)
+    assert simulator.book()["totals"]["submits_received"] == 0
+    mended = job_of(tmp_path / "in.jsonl", tmp_path / "out", simulator.url)
+    assert run(mended, limit=1).by_status == {"completed": 1}, "the output is not spoiled"
