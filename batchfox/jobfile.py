@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping, Sequence
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,8 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
-        near = sorted(str(found) for found in path.parent.glob("*.toml"))[:5] if path.parent.is_dir() else []
-        hint = f"; there are {', '.join(near)}" if near else ""
+        near = _jobs_near(path)
+        hint = f"; there {'is' if len(near) == 1 else 'are'} {', '.join(near)}" if near else ""
         raise JobError(f"{path}: no such job file{hint}") from error
     except IsADirectoryError as error:
         raise JobError(f"{path}: a folder; a job is a TOML file") from error
@@ -47,6 +48,23 @@ def _read(path: Path) -> dict[str, Any]:
         raise JobError(f"{path}: {error.strerror}") from error
     except tomllib.TOMLDecodeError as error:
         raise JobError(f"{path}: no valid TOML: {error}") from error
+
+
+def _jobs_near(path: Path, most: int = 5) -> list[str]:
+    """The job files beside this path and in `jobs/` there, those with the likest names first."""
+    folders = [path.parent, path.parent / "jobs"]
+    found = [file for folder in folders if folder.is_dir() for file in sorted(folder.glob("*.toml"))[:100]]
+    likeness = {file: SequenceMatcher(None, file.stem, path.stem).ratio() for file in found if _is_job(file)}
+    return [str(file) for file in sorted(likeness, key=lambda file: -likeness[file])[:most]]
+
+
+def _is_job(path: Path) -> bool:
+    """Other TOML files (pyproject.toml) are no jobs."""
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError):
+        return False
+    return "input" in data and "output" in data
 
 
 def _set(data: dict[str, Any], text: str) -> None:

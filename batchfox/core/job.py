@@ -144,9 +144,21 @@ class Job(_Section, frozen=True, kw_only=True):
     rules: Rules = Rules()
     name: str = "job"
 
+    def __post_init__(self) -> None:
+        """A job made by hand holds records; who has dicts is told what makes a job of them."""
+        for field in msgspec.structs.fields(Job):
+            value = getattr(self, field.name)
+            if isinstance(field.type, type) and issubclass(field.type, _Section) and not isinstance(value, field.type):
+                raise JobError(
+                    f"{field.name}: expected a record ({field.type.__name__}), got {_show(value)}; "
+                    "Job.from_dict makes a job of plain dicts"
+                )
+
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Job:
         """A job from the TOML's tables. Raises `JobError` naming the key's path, what was found, what is allowed."""
+        if not isinstance(data, dict):
+            raise JobError(f"expected a dict of tables, got {type(data).__name__}; load_job reads a job file")
         _refuse_unknown(data, cls, "")
         try:
             job = msgspec.convert(data, cls, dec_hook=_decode)

@@ -77,7 +77,7 @@ def test_no_job_and_no_flags(batchfox: Run) -> None:
 
 
 def test_a_missing_job_file_names_those_that_are_there(batchfox: Run, job: Path) -> None:
-    assert "no such job file; there are job.toml" in told(batchfox, "run", "jop.toml")
+    assert "no such job file; there is job.toml" in told(batchfox, "run", "jop.toml")
 
 
 def test_a_job_that_is_no_toml(batchfox: Run, job: Path) -> None:

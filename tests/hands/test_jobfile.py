@@ -98,8 +98,18 @@ def test_what_is_wrong_is_told_with_the_files_name_and_the_keys_path(tmp_path: P
 
 def test_a_file_that_is_no_job_file_is_told(tmp_path: Path) -> None:
     path = written(tmp_path, MINIMAL)
-    with pytest.raises(JobError, match=f"no such job file; there are {path}"):
+    with pytest.raises(JobError, match=f"no such job file; there is {path}$"):
         load_job(tmp_path / "other.toml")
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "x"\n')
+    (tmp_path / "broken.toml").write_text("[input\n")
+    (tmp_path / "jobs").mkdir()
+    (tmp_path / "jobs" / "demo.toml").write_text(MINIMAL)
+    with pytest.raises(JobError, match=f"there are {tmp_path}/jobs/demo.toml, {path}$"):
+        load_job(tmp_path / "demo.tml")
+    path.rename(tmp_path / "jobs" / "z.toml")
+    with pytest.raises(JobError, match=r"no such job file$"):
+        load_job(tmp_path / "jobs" / "deep" / "demo.toml")
+    (tmp_path / "jobs" / "z.toml").rename(path)
     with pytest.raises(JobError, match="a folder"):
         load_job(tmp_path)
     path.write_bytes(b"\xff\xfe\x00")
