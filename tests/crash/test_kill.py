@@ -2,50 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
+from aftermath import Kill, check_at_rest, check_bill, check_output, digest_of_row, look_after_kill
 from conftest import MODEL, Child, Remote, Starter, by_id, eventually, rows_with_ids, superseded_rows, write_rows
-
-from batchfox.checkpoint import Checkpoint
-from batchfox.core.row import key_of_id
-from batchfox.simulator import answer, digest_of
 
 ROWS = 2_400
 IN_FLIGHT = 200
 MOST_KILLS = 24
 STEP = 50  # submits between two kills, at least: a run must not be over before it was killed often enough
-
-
-def request_of(row: dict[str, Any]) -> dict[str, Any]:
-    return {"model": MODEL, "prompt": row["prompt"]}
-
-
-class Kill(NamedTuple):
-    """What was on disk when a run had been killed. Keys of rows."""
-
-    at: float
-    safe: frozenset[bytes]  # the task's id or the outcome is known: never to be paid for again
-    known: frozenset[bytes]  # at least the intent is
-
-
-def look_after_kill(folder: Path) -> Kill:
-    """Reads the checkpoint as the kill left it."""
-    at = time.time()
-    path = folder / "_batchfox" / "checkpoint.db"
-    if not path.exists():
-        return Kill(at, frozenset(), frozenset())
-    with contextlib.closing(Checkpoint(path)) as checkpoint:
-        states = dict(checkpoint.query("SELECT key, state FROM row"))
-        finished = {key for (key,) in checkpoint.query("SELECT key FROM finished")}
-    safe = {key for key, state in states.items() if state in (2, 3)} | finished
-    return Kill(at, frozenset(safe), frozenset(states.keys() | finished))
 
 
 class Killer:
@@ -97,36 +67,6 @@ def has_more_than(folder: Path, number: int) -> Callable[[Child], bool]:
     return lambda _: len(names_in(folder) - before) > number
 
 
-def check_book(rows: list[dict[str, Any]], folder: Path, entries: list[dict[str, Any]], kills: list[Kill]) -> int:
-    """Every promise that the book can prove. Returns how many tasks were paid for beyond one a row."""
-    found = by_id(folder)
-    assert found.keys() == {row["id"] for row in rows}
-    billed = Counter(entry["digest"] for entry in entries)
-    created: dict[str, list[float]] = {}
-    for entry in entries:
-        created.setdefault(entry["digest"], []).append(entry["created"])
-    paid_twice = 0
-    for row in rows:
-        out, request = found[row["id"]], request_of(row)
-        digest = digest_of(request)
-        assert out["status"] == "completed", out
-        assert out["text"] == answer(request)["choices"][0]["message"]["content"]
-        assert out["prompt"] == row["prompt"]
-        assert 1 <= billed[digest] <= out["submits"], out
-        assert out["maybe_billed_twice"] == (out["submits"] > 1), out
-        paid_twice += billed[digest] - 1
-        key = key_of_id(row["id"])
-        for kill in kills:
-            later = [at for at in created[digest] if at > kill.at]
-            if key in kill.safe:
-                assert not later, f"{row['id']} was paid for again although its task was known"
-            if key not in kill.known:
-                assert len(later) == billed[digest], f"{row['id']} was POSTed before its intent was on disk"
-    assert len(entries) == sum(billed.values())
-    assert paid_twice <= len(kills) * IN_FLIGHT
-    return paid_twice
-
-
 @pytest.mark.timeout(180)
 def test_a_run_killed_at_more_than_20_instants_loses_nothing_and_pays_only_for_what_was_on_the_wire(
     start: Starter, remote: Callable[..., Remote], tmp_path: Path
@@ -167,7 +107,10 @@ def test_a_run_killed_at_more_than_20_instants_loses_nothing_and_pays_only_for_w
             killer.kill_when(has_more_than(data, 0), "a part in place")
     assert len(killer.kills) >= 20
     killer.finish()
-    paid_twice = check_book(rows, folder, simulator.entries(), killer.kills)
+    check_at_rest(folder)
+    found = check_output(rows, folder, has_ids=True)
+    paid_twice = check_bill(rows, found, simulator.entries(), killer.kills, has_ids=True)
+    assert paid_twice <= len(killer.kills) * IN_FLIGHT
     assert paid_twice > 0, "no kill found a POST on the wire: the test shows nothing"
 
 
@@ -201,16 +144,12 @@ def test_a_retry_killed_during_its_swaps_replaces_every_row_once_and_keeps_the_o
         kills += 1
     assert kills >= 2
     killer.finish()
-    found = by_id(folder)
-    assert found.keys() == {row["id"] for row in rows}
-    assert {row["status"] for row in found.values()} == {"completed"}
-    for row in rows:
-        assert found[row["id"]]["text"] == answer(request_of(row))["choices"][0]["message"]["content"]
+    check_at_rest(folder)
+    found = check_output(rows, folder, has_ids=True)
     old = superseded_rows(folder)
     assert sorted(row["row_id"] for row in old) == sorted(failed)
     assert {row["status"] for row in old} == {"failed"}
     billed = Counter(entry["digest"] for entry in simulator.entries())
-    for row in rows:
-        out = found[row["id"]]
-        assert billed[digest_of(request_of(row))] <= out["submits"]
+    for row, out in zip(rows, found, strict=True):
+        assert billed[digest_of_row(row)] <= out["submits"]
         assert out["maybe_billed_twice"] == (out["submits"] > 1)

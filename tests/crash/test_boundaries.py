@@ -1,0 +1,488 @@
+"""SIGKILL at every durability boundary, by name: the plain command finishes each time what the kill cut.
+
+The simulator's book says what was paid, the child's trace which POSTs had left, the checkpoint what was known.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from aftermath import (
+    Kill,
+    check_at_rest,
+    check_bill,
+    check_output,
+    check_parts,
+    digest_of_row,
+    keys_of,
+    look_after_kill,
+)
+from boundaries import TABLE
+from conftest import KEY, MODEL, environment, parts_of, superseded_rows, write_rows
+
+from batchfox.simulator import Settings, SimulatorThread
+
+ROWS = 9
+ROWS_PER_PART = 3
+_numbers = itertools.count()
+
+
+class Forks:
+    """`driver.py` as a process: runs commands one at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._errors = (folder / "driver.err").open("wb")
+        self._server = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("driver.py"))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            env=environment(),
+            text=True,
+        )
+
+    def run(self, arguments: list[str], boundary: str | None = None, nth: int = 1) -> tuple[int, str, list[Any]]:
+        """Exit status (minus the signal), stderr, and the trace of a command, killed at a boundary if one is named."""
+        out, err, trace = (self._folder / f"{next(_numbers)}.{kind}" for kind in ("out", "err", "trace"))
+        order = {
+            "arguments": arguments,
+            "boundary": boundary,
+            "nth": nth,
+            "folder": str(self._folder),
+            "out": str(out),
+            "err": str(err),
+            "trace": str(trace),
+        }
+        assert self._server.stdin is not None
+        assert self._server.stdout is not None
+        self._server.stdin.write(json.dumps(order) + "\n")
+        self._server.stdin.flush()
+        pid = self._server.stdout.readline()
+        assert pid, (self._folder / "driver.err").read_text()
+        status = int(self._server.stdout.readline())
+        facts = [json.loads(line) for line in trace.read_text().splitlines()] if trace.exists() else []
+        return status, err.read_text(), facts
+
+    def close(self) -> None:
+        assert self._server.stdin is not None
+        assert self._server.stdout is not None
+        self._server.stdin.close()
+        self._server.stdout.close()
+        self._server.wait(30)
+        self._errors.close()
+
+
+@pytest.fixture(scope="module")
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+    found = Forks(tmp_path_factory.mktemp("forks"))
+    yield found
+    found.close()
+
+
+@pytest.fixture(scope="module")
+def simulator() -> Iterator[SimulatorThread]:
+    with SimulatorThread(Settings(latency="uniform:0.002,0.01")) as found:
+        yield found
+
+
+class Scene:
+    """One output, its rows, the kills it went through and the money that was spent since it was set up."""
+
+    def __init__(
+        self,
+        forks: Forks,
+        simulator: SimulatorThread,
+        folder: Path,
+        rows: list[dict[str, Any]],
+        *,
+        has_ids: bool = True,
+        in_flight: int = 4,
+    ) -> None:
+        self._forks = forks
+        self._simulator = simulator
+        self._before = len(simulator.book()["entries"])
+        self.has_ids = has_ids
+        self.rows = rows
+        self.out = folder / "out"
+        self.kills: list[Kill] = []
+        self.wires: list[frozenset[bytes]] = []
+        # Without ids nothing names a row but its position: the column goes by another name.
+        lines = [{"id" if has_ids else "name": row["id"], "prompt": row["prompt"]} for row in rows]
+        self._command = ["run", "--input", str(write_rows(folder / "in.jsonl", lines)), "--output", str(self.out)]
+        self._command += ["--model", MODEL, "--base-url", simulator.url, "--quiet", *(["--id", "id"] * has_ids)]
+        for setting in (
+            "limits.requests_per_minute=60000",
+            f"limits.in_flight={in_flight}",
+            f"output.rows_per_part={ROWS_PER_PART}",
+            "poll.first=0.005",
+            "retry.in_doubt_limit=1000",
+        ):
+            self._command += ["--set", setting]
+
+    def kill(self, boundary: str, nth: int = 1, *options: str) -> None:
+        """Runs until the boundary is reached for the nth time. It must be."""
+        status, err, facts = self._forks.run([*self._command, *options], boundary, nth)
+        seen = [fact["seen"] for fact in facts if "seen" in fact]
+        assert not seen, f'"{boundary}" was reached {seen[0]} times, not {nth} (exit {status}): {err}'
+        assert status == -signal.SIGKILL, err
+        assert {"killed": boundary} in facts
+        kill = look_after_kill(self.out)
+        keys = {digest_of_row(row): key for row, key in zip(self.rows, self._keys(), strict=True)}
+        left = {keys[fact["posted"]] for fact in facts if "posted" in fact}
+        assert left <= kill.known, "a POST left before its intent was on disk"
+        self.kills.append(kill)
+        self.wires.append(kill.doubtful & left)
+        check_parts(self.out)
+
+    def finish(self, *options: str, status: int = 0) -> None:
+        """The plain command, to its end."""
+        found, err, _ = self._forks.run([*self._command, *options])
+        assert found == status, err
+
+    def check(self) -> int:
+        """Everything that must hold at the end of a run in which every row was to be sent. Returns how many tasks were
+        paid for twice."""
+        found = check_output(self.rows, self.out, has_ids=self.has_ids)
+        check_at_rest(self.out)
+        return check_bill(self.rows, found, self.spent(), self.kills, has_ids=self.has_ids, wires=self.wires)
+
+    def spent(self) -> list[dict[str, Any]]:
+        """The book's entries since the scene was set up."""
+        entries: list[dict[str, Any]] = self._simulator.book()["entries"]
+        return entries[self._before :]
+
+    def _keys(self) -> list[bytes]:
+        return keys_of(self.rows, has_ids=self.has_ids)
+
+
+def new_rows(batch: str = "") -> list[dict[str, Any]]:
+    """Rows that nobody has asked about before."""
+    batch = batch or str(next(_numbers))
+    return [{"id": f"r{n}", "prompt": f"question {batch}-{n}"} for n in range(ROWS)]
+
+
+Stage = Callable[..., Scene]
+
+
+@pytest.fixture
+def stage(forks: Forks, simulator: SimulatorThread, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
+    """Makes a scene with rows of its own."""
+    monkeypatch.setenv("FOXAPI_API_KEY", KEY)
+    return lambda **options: Scene(forks, simulator, tmp_path, new_rows(), **options)
+
+
+def test_every_boundary_names_something_that_exists() -> None:
+    missing = []
+    for name, boundary in TABLE.items():
+        try:
+            boundary.original()
+        except (ImportError, AttributeError) as error:
+            missing.append(f"{name}: {error}")
+    assert not missing
+
+
+def test_a_boundary_that_is_not_there_or_not_reached_is_no_success(stage: Stage) -> None:
+    with pytest.raises(AssertionError, match="was reached 3 times, not 99"):
+        stage().kill("before a part is renamed", 99)
+    with pytest.raises(AssertionError, match="KeyError"):
+        stage().kill("before a boundary that nobody knows")
+
+
+# A run.
+
+OPENING = (
+    ("before the output is opened", 1),
+    ("after a folder is made", 1),
+    ("after a folder is made", 3),
+    ("after a folder is made", 4),
+    ("after a folder is made", 5),
+    ("before the lock is held", 1),
+    ("after the lock is held", 1),
+    ("before the checkpoint is opened", 1),
+    ("while the checkpoint is an empty file", 1),
+    ("while the checkpoint has no tables", 1),
+    ("after the checkpoint is opened", 1),
+    ("before the job is on record", 1),
+    ("before job.toml is written", 1),
+    ("after the job is on record", 1),
+    ("before recovery", 1),
+    ("after recovery", 1),
+    ("before the run is begun", 1),
+    ("after the run is begun", 1),
+)
+
+
+@pytest.mark.parametrize(("boundary", "nth"), OPENING)
+def test_killed_while_an_output_is_made(stage: Stage, boundary: str, nth: int) -> None:
+    scene = stage(has_ids=nth % 2 == 0)
+    scene.kill(boundary, nth)
+    assert not scene.spent()
+    scene.finish()
+    assert scene.check() == 0
+
+
+ON_ITS_WAY = {
+    "before an intent is recorded": 3,
+    "after an intent is recorded": 2,
+    "before a POST": 7,
+    "after a POST": 6,
+    "before a task id is recorded": 3,
+    "after a task id is recorded": 2,
+    "before a poll": 5,
+    "after a poll": 5,
+    "after the answer": 4,
+    "before an outcome is recorded": 3,
+    "after an outcome is recorded": 3,
+    "before rows are assigned to a part": 2,
+    "after rows are assigned to a part": 3,
+    "before the types are fixed": 1,
+    "after the types are fixed": 1,
+    "while a part is written": 2,
+    "before a part is renamed": 3,
+    "before the folder is synced": 2,
+    "after a part is renamed": 2,
+    "before a part is filed": 3,
+    "after a part is filed": 2,
+    "before the rest is filed": 1,
+    "after the rest is filed": 1,
+    "before the run's end": 1,
+    "after the run's end": 1,
+}
+
+
+@pytest.mark.parametrize("boundary", ON_ITS_WAY)
+def test_killed_at_the_first_of_a_kind_with_one_row_in_flight(stage: Stage, boundary: str) -> None:
+    scene = stage(in_flight=1)
+    scene.kill(boundary)
+    expected = TABLE[boundary].on_the_wire
+    if expected is not None:
+        assert len(scene.wires[0]) == expected
+    scene.finish()
+    paid_twice = scene.check()
+    if expected is not None:
+        assert paid_twice == expected
+
+
+@pytest.mark.parametrize(("boundary", "nth"), [(name, nth) for name, nth in ON_ITS_WAY.items() if nth > 1])
+def test_killed_at_a_later_one_with_several_rows_in_flight_and_no_ids(stage: Stage, boundary: str, nth: int) -> None:
+    scene = stage(has_ids=False)
+    scene.kill(boundary, nth)
+    scene.finish()
+    scene.check()
+
+
+@pytest.mark.parametrize("nth", [1, 2, 3, 4, 5, 7, 10, 14])
+def test_killed_inside_a_transaction(stage: Stage, nth: int) -> None:
+    scene = stage()
+    scene.kill("inside a transaction", nth)
+    scene.finish()
+    scene.check()
+
+
+# A resume.
+
+ASSIGNED = ("after rows are assigned to a part", 1)
+WRITTEN = ("before a part is renamed", 2)
+IN_PLACE = ("before a part is filed", 2)
+POSTED = ("after a POST", 4)
+KNOWN = ("after a task id is recorded", 1)
+RESUMES = (
+    (ASSIGNED, "before the types are fixed"),
+    (ASSIGNED, "after the types are fixed"),
+    (WRITTEN, "before recovery"),
+    (WRITTEN, "after rows are assigned to a part"),
+    (WRITTEN, "while a part is written"),
+    (WRITTEN, "before a part is renamed"),
+    (WRITTEN, "after a part is renamed"),
+    (WRITTEN, "before a part is filed"),
+    (WRITTEN, "after a part is filed"),
+    (WRITTEN, "after recovery"),
+    (IN_PLACE, "before a part is filed"),
+    (IN_PLACE, "after a part is filed"),
+    (IN_PLACE, "before the run is begun"),
+    (IN_PLACE, "after the run is begun"),
+    (POSTED, "before a known row is taken up"),
+    (POSTED, "after a known row is taken up"),
+    (POSTED, "before an intent is recorded"),
+    (POSTED, "after an intent is recorded"),
+    (POSTED, "before a POST"),
+    (POSTED, "after a POST"),
+    (POSTED, "before a task id is recorded"),
+    (POSTED, "after a task id is recorded"),
+    (KNOWN, "before a poll"),
+    (KNOWN, "after the answer"),
+    (KNOWN, "before an outcome is recorded"),
+    (KNOWN, "after an outcome is recorded"),
+)
+
+
+@pytest.mark.parametrize(("first", "second"), RESUMES)
+def test_a_resume_is_killed_too(stage: Stage, first: tuple[str, int], second: str) -> None:
+    scene = stage(has_ids=first != IN_PLACE)
+    scene.kill(*first)
+    scene.kill(second)
+    scene.finish()
+    scene.check()
+
+
+# A retry.
+
+
+class Before:
+    """An output that others are copied from, and what was in it."""
+
+    def __init__(self, folder: Path, rows: list[dict[str, Any]]) -> None:
+        self.folder = folder
+        self.rows = rows
+        self.found = {row["row_id"]: row for row in check_parts(folder)}
+
+
+@pytest.fixture(scope="module")
+def half_failed(forks: Forks, simulator: SimulatorThread, tmp_path_factory: pytest.TempPathFactory) -> Before:
+    """Of each part's rows some are completed and some failed, unbilled. One row in flight: the rows of a part, and
+    those of the part that replaces some of them, are always the same."""
+    scene = Scene(forks, simulator, tmp_path_factory.mktemp("half_failed"), new_rows("half13"), in_flight=1)
+    simulator.control(faults={"refuse_options": 0.5})
+    scene.finish(status=3)
+    simulator.control(faults={})
+    for path in parts_of(scene.out):
+        assert set(pq.read_table(path)["status"].to_pylist()) == {"completed", "failed"}
+    return Before(scene.out, scene.rows)
+
+
+RETRIES = (
+    ("before rows are marked", 1),
+    ("before a part's rows are marked", 2),
+    ("after rows are marked", 1),
+    ("after an intent is recorded", 1),
+    ("before a POST", 1),
+    ("after a POST", 1),
+    ("after a task id is recorded", 1),
+    ("before an outcome is recorded", 1),
+    ("after an outcome is recorded", 1),
+    ("after rows are assigned to a part", 1),
+    ("before old outcomes are taken out", 1),
+    ("before old outcomes are kept", 1),
+    ("before old outcomes are kept", 2),
+    ("after old outcomes are kept", 1),
+    ("after old outcomes are kept", 2),
+    ("before an old part is renamed over", 1),
+    ("before an old part is renamed over", 2),
+    ("before the folder is synced", 2),
+    ("after an old part is renamed over", 1),
+    ("after an old part is renamed over", 2),
+    ("after old outcomes are taken out", 1),
+    ("before a part is renamed", 1),
+    ("after a part is renamed", 1),
+    ("before a part is filed", 1),
+    ("after a part is filed", 1),
+    ("before the run's end", 1),
+    ("after the run's end", 1),
+)
+
+
+def check_swaps(scene: Scene, before: Before) -> None:
+    """Every failed row was replaced once, its old outcome kept; what was completed is as it was, and cost nothing."""
+    found = {out["row_id"]: out for out in check_output(scene.rows, scene.out, has_ids=True)}
+    check_at_rest(scene.out)
+    failed = [row for row in scene.rows if before.found[row["id"]]["status"] == "failed"]
+    outs = [found[row["id"]] for row in failed]
+    check_bill(failed, outs, scene.spent(), scene.kills, has_ids=True, wires=scene.wires)
+    for name, row in before.found.items():
+        if row["status"] == "completed":
+            assert found[name] == row
+    old = {row["row_id"]: row for row in superseded_rows(scene.out)}
+    assert len(old) == len(superseded_rows(scene.out)), "an old outcome is kept twice"
+    assert old == {row["id"]: before.found[row["id"]] for row in failed}
+
+
+@pytest.fixture
+def retried(forks: Forks, simulator: SimulatorThread, half_failed: Before, tmp_path: Path) -> Scene:
+    """A copy of the half failed output, to be retried."""
+    shutil.copytree(half_failed.folder, tmp_path / "out")
+    return Scene(forks, simulator, tmp_path, half_failed.rows, in_flight=1)
+
+
+@pytest.mark.parametrize(("boundary", "nth"), RETRIES)
+def test_a_retry_is_killed(retried: Scene, half_failed: Before, boundary: str, nth: int) -> None:
+    retried.kill(boundary, nth, "--retry", "failed")
+    retried.finish("--retry", "failed")
+    check_swaps(retried, half_failed)
+
+
+SWAPS = (
+    ("before old outcomes are kept", "before old outcomes are kept"),
+    ("after old outcomes are kept", "after old outcomes are kept"),
+    ("before an old part is renamed over", "before an old part is renamed over"),
+    ("before an old part is renamed over", "after an old part is renamed over"),
+    ("after an old part is renamed over", "before old outcomes are kept"),
+    ("after an old part is renamed over", "after old outcomes are taken out"),
+    ("after an old part is renamed over", "before a part is renamed"),
+    ("after an old part is renamed over", "after a leftover is removed"),
+    ("after a part is renamed", "before a part is filed"),
+    ("after a part is renamed", "after a part is filed"),
+)
+
+
+@pytest.mark.parametrize(("first", "second"), SWAPS)
+def test_the_recovery_of_a_swap_is_killed_and_the_marks_hold_without_the_option(
+    retried: Scene, half_failed: Before, first: str, second: str
+) -> None:
+    retried.kill(first, 1, "--retry", "failed")
+    retried.kill(second)
+    retried.finish()
+    check_swaps(retried, half_failed)
+
+
+# A fresh start.
+
+
+@pytest.fixture(scope="module")
+def finished(forks: Forks, simulator: SimulatorThread, tmp_path_factory: pytest.TempPathFactory) -> Before:
+    scene = Scene(forks, simulator, tmp_path_factory.mktemp("finished"), new_rows())
+    scene.finish()
+    return Before(scene.out, scene.rows)
+
+
+FRESH = (
+    ("before the old output is moved", 1, False),
+    ("after the old output is moved", 1, True),
+    ("after a folder is made", 6, True),
+    ("after a folder is made", 8, True),
+    ("before the lock is held", 2, True),
+    ("after the lock is held", 2, True),
+    ("while the checkpoint is an empty file", 2, True),
+    ("before the job is on record", 1, True),
+    ("before the run is begun", 1, True),
+    ("after a POST", 2, True),
+    ("after a part is renamed", 1, True),
+)
+
+
+@pytest.mark.parametrize(("boundary", "nth", "is_moved"), FRESH)
+def test_a_fresh_start_is_killed(
+    forks: Forks, simulator: SimulatorThread, finished: Before, tmp_path: Path, boundary: str, nth: int, is_moved: bool
+) -> None:
+    shutil.copytree(finished.folder, tmp_path / "out")
+    scene = Scene(forks, simulator, tmp_path, finished.rows)
+    scene.kill(boundary, nth, "--fresh")
+    old = list(tmp_path.glob("out.old-*"))
+    assert len(old) == is_moved
+    scene.finish()
+    kept = check_parts(old[0] if is_moved else scene.out)
+    assert {row["row_id"]: row for row in kept} == finished.found
+    if is_moved:
+        scene.check()
+    else:
+        assert not scene.spent()
