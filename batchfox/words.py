@@ -52,7 +52,7 @@ def credit(amount: float) -> str:
     if abs(amount) >= 1:
         return f"{amount:,.2f}"
     places = 2 - math.floor(math.log10(abs(amount)))
-    return f"{amount:.{places}f}".rstrip("0")
+    return f"{amount:.{places}f}".rstrip("0").rstrip(".")
 
 
 def shorten(text: str, most: int = 160) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from batchfox.show import describe
-from batchfox.summary import Summary
+from batchfox.summary import Summary, Used
 from batchfox.words import stop_words
 
 
@@ -27,3 +27,46 @@ def test_a_stop_says_what_it_still_waits_for() -> None:
     )
     figures |= {"stopped": "credits", "leaves_in_s": None}
     assert stop_words(figures) == "stopping (credits): nothing more is submitted, 41 tasks to be finished"
+
+
+RUN = ["batchfox", "run", "job.toml"]
+
+
+def lines_of(command: list[str] | None = None, **values: Any) -> list[str]:
+    return describe(summary(**values), command or RUN).splitlines()
+
+
+def test_a_limited_run_says_that_rows_are_left_and_names_the_same_command() -> None:
+    text = lines_of([*RUN, "--limit", "3", "--retry", "failed", "--fresh"], is_limited=True)
+    assert "exit 0: every row taken is completed; rows beyond --limit were not taken" in text
+    assert text[-1] == "next: batchfox run job.toml --limit 3"
+    assert not any("every row is completed" in line for line in text)
+    short = lines_of(is_limited=True, exit_status=3, by_status={"failed": 3}, settled={"failed": 3})
+    assert short[-1] == "next: batchfox run job.toml", "first the rows that were never tried"
+
+
+def test_figures_of_this_time_and_of_the_whole_run_stand_on_lines_of_their_own() -> None:
+    here = Used(submits=1, polls=7, prompt_tokens=5, credits_spent=0.0123, elapsed_s=3.0)
+    whole = Used(submits=41, polls=107, throttles=1, prompt_tokens=205, credits_spent=4.5, elapsed_s=63.0)
+    resumed = lines_of(is_resume=True, here=here, whole_run=whole, settled={"completed": 1})
+    assert (
+        "this time: 1 row in 0:03 (0.3 rows/s); 1 submit, 7 polls, 0 times throttled; 5 + 0 tokens; 0.0123 credits"
+        in resumed
+    )
+    assert "whole run: 1:03; 41 submits, 107 polls, 1 time throttled; 205 + 0 tokens; 4.50 credits" in resumed
+    new = lines_of(here=here, whole_run=here)
+    assert any(line.startswith("this run: ") for line in new)
+    assert not any("whole run" in line for line in new)
+
+
+def test_tasks_in_flight_and_submits_in_doubt_are_told_apart() -> None:
+    text = lines_of(exit_status=130, left_in_flight=1, left_in_doubt=2)
+    assert "  still in flight at the API: 1 task, picked up by the next run" in text
+    assert any(line.startswith("  2 submits in doubt: on the wire at the end, maybe billed") for line in text)
+    assert text[-1] == "next: batchfox run job.toml"
+
+
+def test_the_results_are_pointed_to_with_the_words_that_started_the_program() -> None:
+    text = lines_of([".venv/bin/batchfox", "run", "job.toml"])
+    assert "results: out/data (Parquet); as one file: .venv/bin/batchfox export out results.jsonl" in text
+    assert not any(line.startswith("results") for line in lines_of(by_status={}, settled={}))

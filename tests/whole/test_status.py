@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import pty
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import pytest
-from conftest import MODEL, Child, Simulate, Starter, eventually, job_of, rows_with_ids, write_rows
+from conftest import MODEL, Child, Simulate, Starter, environment, eventually, job_of, rows_with_ids, write_rows
 
 from batchfox import run
 from batchfox.errors import OutputError
+from batchfox.output import hold
 from batchfox.simulator import SimulatorThread
-from batchfox.status import Status, describe, look
+from batchfox.status import Status, describe, is_held, look
 
 
 def started(start: Starter, simulator: SimulatorThread, tmp_path: Path, rows: int = 30) -> Child:
@@ -95,3 +102,99 @@ def test_a_checkpoint_that_lies_elsewhere_is_found(simulate: Simulate, tmp_path:
     (tmp_path / "c.db").unlink()
     with pytest.raises(OutputError, match="the checkpoint is missing"):
         look(tmp_path / "out")
+
+
+def test_a_run_without_anything_to_do_leaves_the_figures_of_the_one_before(simulate: Simulate, tmp_path: Path) -> None:
+    simulator = simulate()
+    job = job_of(write_rows(tmp_path / "in.jsonl", rows_with_ids(20)), tmp_path / "out", simulator.url)
+    first = run(job)
+    for _ in range(2):
+        second = run(job)
+        status = look(tmp_path / "out")
+        assert (status.run_id, status.figures_of) == (second.run_id, first.run_id)
+        assert status.figures["submits"] == 20
+        told = describe(status)
+        assert "every row is completed; there was nothing left to do" in told
+        assert f"the run before, {first.run_id}: 20 submits" in told
+    write_rows(tmp_path / "in.jsonl", rows_with_ids(21))
+    third = run(job)
+    status = look(tmp_path / "out")
+    assert (status.figures_of, status.figures["submits"]) == (third.run_id, 1)
+    assert "this run: 1 submit, " in describe(status)
+    assert "the run before" not in describe(status)
+
+
+def test_a_limited_run_does_not_claim_that_every_row_is_completed(simulate: Simulate, tmp_path: Path) -> None:
+    job = job_of(write_rows(tmp_path / "in.jsonl", rows_with_ids(20)), tmp_path / "out", simulate().url)
+    summary = run(job, limit=5)
+    assert (summary.exit_status, summary.is_limited) == (0, True)
+    status = look(tmp_path / "out")
+    assert status.is_limited
+    assert "every row taken is completed; rows beyond --limit were not taken" in describe(status)
+    run(job)
+    assert not look(tmp_path / "out").is_limited
+    assert "exit 0: every row is completed" in describe(look(tmp_path / "out"))
+
+
+def test_what_a_resumed_run_used_is_told_of_both_scopes(simulate: Simulate, tmp_path: Path) -> None:
+    simulator = simulate(balance=0.1)
+    job = job_of(write_rows(tmp_path / "in.jsonl", rows_with_ids(20)), tmp_path / "out", simulator.url)
+    first = run(job)
+    assert (first.here, first.is_resume) == (first.whole_run, False)
+    simulator.control(balance=None)
+    second = run(job)
+    assert second.is_resume
+    assert (first.here.submits, second.here.submits, second.whole_run.submits) == (10, 10, 20)
+    for name in ("polls", "prompt_tokens", "completion_tokens", "credits_spent", "elapsed_s"):
+        whole = getattr(first.here, name) + getattr(second.here, name)
+        assert getattr(second.whole_run, name) == pytest.approx(whole), name
+    figures = look(tmp_path / "out").figures
+    assert (figures["submits"], figures["polls"]) == (20, second.whole_run.polls)
+    assert (figures["here"]["submits"], figures["here"]["polls"]) == (10, second.here.polls)
+
+
+def test_looking_never_gets_in_the_way_of_a_run_that_begins(tmp_path: Path) -> None:
+    """Eight lookers without a pause: none of them, and no other looker, is taken for a run; every run begins."""
+    with hold(tmp_path / "out"):
+        assert is_held(tmp_path / "out")
+    is_over = threading.Event()
+    seen: list[bool] = []
+
+    def look_on() -> None:
+        while not is_over.is_set():
+            seen.append(is_held(tmp_path / "out"))
+
+    lookers = [threading.Thread(target=look_on) for _ in range(8)]
+    for looker in lookers:
+        looker.start()
+    eventually(lambda: len(seen) > 1_000, "lookers")
+    assert not any(seen)
+    try:
+        for _ in range(200):
+            with hold(tmp_path / "out"):
+                pass
+    finally:
+        is_over.set()
+        for looker in lookers:
+            looker.join()
+
+
+def test_watch_redraws_in_place_on_a_terminal(start: Starter, simulate: Simulate, tmp_path: Path) -> None:
+    """What a terminal would hold at the end: one look, not one below the other."""
+    simulator = simulate(latency="constant:4")
+    child = started(start, simulator, tmp_path)
+    eventually(lambda: simulator.book()["totals"]["submits_received"] >= 1 or child.is_over(), "a submit")
+    own, other = pty.openpty()
+    command = [sys.executable, "-m", "batchfox", "status", str(tmp_path / "out"), "--watch"]
+    with subprocess.Popen(command, stdin=other, stdout=other, stderr=other, env=environment(TERM="xterm")) as watcher:
+        os.close(other)
+        said = b""
+        with contextlib.suppress(OSError):  # what the end of a terminal looks like
+            while chunk := os.read(own, 65536):
+                said += chunk
+        os.close(own)
+        assert watcher.wait(30) == 0
+    looks = said.decode().count("/out: run ")
+    assert looks >= 2
+    assert said.count(b"\x1b[2K") >= 4 * (looks - 1), "the lines of each look but the last are cleared"
+    assert "ended with exit 0" in said.decode()
