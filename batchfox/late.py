@@ -9,15 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import pyarrow.compute as pc
 
-from batchfox import parts
 from batchfox.checkpoint import Checkpoint
 from batchfox.core.lifecycle import Life, State
 from batchfox.core.outcome import COLUMNS, EXTRA
 from batchfox.core.prepare import key_of_outcome
 from batchfox.filing import Filing
-from batchfox.parquet_rows import plain
 
 BATCH = 100
 STATUS = "timed_out"
@@ -44,6 +41,11 @@ def file_late(checkpoint: Checkpoint, filing: Filing, rows_per_part: int) -> Non
 
 
 def _read(checkpoint: Checkpoint, data: Path, has_ids: bool) -> Iterator[Late]:
+    import pyarrow.compute as pc
+
+    from batchfox import parts
+    from batchfox.parquet_rows import plain
+
     for number, counts in checkpoint.query("SELECT number, counts FROM part WHERE is_filed ORDER BY number"):
         if STATUS not in msgspec.json.decode(counts):
             continue

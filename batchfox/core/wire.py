@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Annotated, Any, TypeGuard
@@ -35,6 +36,7 @@ from batchfox.core.event import (
 SUBMIT_PATH = "/v1/llm/generations"
 MODELS_PATH = "/v1/configs/llm_generations_models"
 PRICES_PATH = "/api/pricing"
+_PLAIN_ID = re.compile(r"[A-Za-z0-9_-]+")
 _MOST_MESSAGE = 2000
 _MOST_WAIT_S = 3600.0
 _INT64 = 1 << 63
@@ -42,6 +44,8 @@ _INT64 = 1 << 63
 
 def task_path(task_id: str) -> str:
     """The path that polls a task; the id, which came from outside, is quoted."""
+    if _PLAIN_ID.fullmatch(task_id):
+        return f"/v1/tasks/{task_id}"
     return f"/v1/tasks/{quote(task_id, safe='')}"
 
 
