@@ -7,11 +7,10 @@ Nothing here waits, and nothing knows what time it is unless told. Times are the
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, Literal
 
-from batchfox.core.agenda import Agenda
 from batchfox.core.event import (
     Accepted,
     Answer,
@@ -36,6 +35,7 @@ from batchfox.core.lifecycle import (
     may_be_sent_again,
 )
 from batchfox.core.outcome import Outcome, Status
+from batchfox.core.queue import Queue
 from batchfox.core.settle import Orders, outcome_of
 from batchfox.core.timing import retry_delay_s
 from batchfox.core.watch import Watch
@@ -45,9 +45,6 @@ StopCause = Literal["key", "gateway", "balance", "credits", "time", "idle", "sig
 _LEAVING: tuple[StopCause, ...] = ("key", "gateway", "signal", "machine")
 LOOKAHEAD = 256
 LEAST_WAITING = 1000
-# Rows tried before go first, so that none starves; but after so many of them in a row one new row does. Else the
-# retries of rows that nobody serves would fill a slow pace, and their patience runs only while others get through.
-RETRIES_IN_A_ROW = 3
 INTERRUPTED = Doubted(
     error=ApiError(code="interrupted", type="connection", message="the run ended while this POST was on the wire")
 )
@@ -68,9 +65,7 @@ class Fleet:
         self.health = Health()
         self._draw = draw
         self.lives: dict[bytes, Life] = {}
-        self._ready: deque[Life] = deque()
-        self._retries = Agenda()
-        self._retries_in_a_row = 0
+        self._queue = Queue(self.lives)
         self._sending: dict[bytes, float] = {}
         self._running = 0
         self.stopped: StopCause | None = None
@@ -110,7 +105,7 @@ class Fleet:
         if self.stopped is not None:
             return 0
         orders = self.orders
-        ahead = min(orders.in_flight, LOOKAHEAD) - len(self._ready)
+        ahead = min(orders.in_flight, LOOKAHEAD) - self._queue.new
         most = 2 * orders.in_flight + max(LEAST_WAITING, orders.in_flight)
         return max(min(ahead, most - len(self.lives)), 0)
 
@@ -118,7 +113,7 @@ class Fleet:
         """Nothing is left to do: all rows ended (orphans aside), or the run was stopped and nothing is in flight."""
         if self.stopped is not None:
             return self.in_flight == 0 or (self.stopped in _LEAVING and not self._sending)
-        return is_input_over and self.in_flight == 0 and not self._ready and not self._retries
+        return is_input_over and self.in_flight == 0 and not self._queue
 
     # Rows come in.
 
@@ -126,7 +121,7 @@ class Fleet:
         """Takes a new row, rendered and checked, ready to be sent."""
         assert life.key not in self.lives, life.id
         self.lives[life.key] = life
-        self._ready.append(life)
+        self._queue.add(life)
 
     def adopt(self, life: Life, now: float, unix_s: float) -> Outcome | None:
         """Takes a row that an earlier run left: RUNNING with its task id, or WAITING for another attempt; one that
@@ -162,7 +157,7 @@ class Fleet:
         known.request_hash = known.request_hash or life.request_hash
         known.model = known.model or life.model
         if known.state is State.WAITING:
-            self._retries.put(life.key, now)
+            self._queue.add_again(life.key, now)
 
     def orphans(self) -> list[Life]:
         """Rows from the checkpoint that wait for another attempt but that the input did not show."""
@@ -189,42 +184,20 @@ class Fleet:
         most = min(most, self.orders.in_flight - self.in_flight)
         most = most if width is None else min(most, width)
         while len(chosen) < most:
-            life = self._next_ready(now)
+            life = self._queue.take_probe(now) if self.gate.breaker.is_open else self._queue.take(now)
             if life is None:
                 break
             if not self.gate.admit(life):
-                self._ready.appendleft(life)
+                self._queue.put_back(life)
                 break
             advance(life, Sent(unix_s=unix_s), self.orders.policy, CALM, now)
             self._sending[life.key] = now
             chosen.append(life)
         return chosen
 
-    def _next_ready(self, now: float) -> Life | None:
-        if self.gate.breaker.is_open:
-            return self._next_probe(now)
-        is_news_turn = bool(self._ready) and self._retries_in_a_row >= RETRIES_IN_A_ROW
-        if not is_news_turn and (due := self._retries.take_due(now, 1)):
-            self._retries_in_a_row += 1
-            return self.lives[due[0]]
-        self._retries_in_a_row = 0
-        return self._ready.popleft() if self._ready else None
-
-    def _next_probe(self, now: float) -> Life | None:
-        """The row that is risked while nobody seems to be there: one with as many attempts left as can be had."""
-        if self._ready:
-            return self._ready.popleft()
-        due = self._retries.take_due(now, LOOKAHEAD)
-        for key in due:
-            self._retries.put(key, now)
-        probe = min((self.lives[key] for key in due), key=lambda life: life.attempts, default=None)
-        if probe is not None:
-            self._retries.drop(probe.key)
-        return probe
-
     def asks_freely(self, now: float) -> bool:
         """Is a free question to be asked now, before a submit is risked as a probe? The reply goes to the gate."""
-        is_wanted = bool(self._ready or self._retries) and self.stopped is None
+        is_wanted = bool(self._queue) and self.stopped is None
         return is_wanted and self.gate.pace.is_open(now) and self.gate.breaker.asks(now, len(self._sending))
 
     def sent(self, key: bytes, now: float) -> None:
@@ -237,7 +210,7 @@ class Fleet:
         del self._sending[life.key]
         self.gate.give_back(life)
         advance(life, Withheld(), self.orders.policy, CALM, now)
-        self._retries.put(life.key, now)
+        self._queue.add_again(life.key, now)
 
     def polls(self, now: float, most: int) -> list[Life]:
         """At most `most` rows whose task is to be asked about now."""
@@ -257,7 +230,7 @@ class Fleet:
             return None
         if self.gate.is_budget_binding and self.in_flight:
             return None
-        due = now if self._ready else self._retries.next_due()
+        due = self._queue.next_due(now)
         return None if due is None else max(due, self.gate.opens_at(now))
 
     # What came of it.
@@ -303,7 +276,7 @@ class Fleet:
         is_everybodys = isinstance(event, Halted) or (isinstance(event, Deferred) and event.scope == "rate")
         delay_s = 0.0 if is_everybodys else retry_delay_s(life.deferrals, self._draw(), asked_s)
         if life.request is not None:
-            self._retries.put(life.key, now + delay_s)
+            self._queue.add_again(life.key, now + delay_s)
 
     def _note_submit(self, life: Life, event: Event, sent_at: float, now: float) -> None:
         self.gate.note_submit(life, event, sent_at, now, self.orders.policy)
@@ -324,7 +297,7 @@ class Fleet:
 
     def _forget(self, life: Life) -> None:
         self.watch.end(life.key)
-        self._retries.drop(life.key)
+        self._queue.drop(life.key)
         del self.lives[life.key]
 
     def _around(self, life: Life, event: Event) -> Surroundings:
