@@ -36,7 +36,8 @@ CONNECTING = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S)
 
 
 class Api:
-    """One session with one API. Use as an async context manager. The key goes to `base_url` and nowhere else."""
+    """One session with one API. Use as an async context manager. The key goes to `base_url` and nowhere else; an empty
+    one goes nowhere, which is enough for the price list."""
 
     def __init__(self, base_url: str, key: str, *, connections: int, sync_s: float = 3600.0) -> None:
         self._base = URL(base_url.rstrip("/") + "/")
@@ -58,14 +59,11 @@ class Api:
         connector = aiohttp.TCPConnector(
             limit=self._connections, keepalive_timeout=KEEPALIVE_S, ttl_dns_cache=60, enable_cleanup_closed=False
         )
+        authorization = {"Authorization": f"Bearer {self._key.decode()}"} if self._key else {}
         self._session = aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
-            headers={
-                "Authorization": f"Bearer {self._key.decode()}",
-                "User-Agent": USER_AGENT,
-                "Accept": "application/json",
-            },
+            headers={"User-Agent": USER_AGENT, "Accept": "application/json"} | authorization,
             trust_env=False,
             auto_decompress=True,
         )
@@ -134,7 +132,7 @@ class Api:
             method, url, data=body, headers=headers, timeout=CONNECTING, allow_redirects=False
         ) as response:
             content = await _read(response)
-            if self._key in content:  # an API that echoes the key must not carry it into the output
+            if self._key and self._key in content:  # an API that echoes the key must not carry it into the output
                 content = content.replace(self._key, _HIDDEN)
             return wire.Reply(status=response.status, body=content, retry_after=response.headers.get("Retry-After"))
 
@@ -142,7 +140,9 @@ class Api:
         text = str(error) or type(error).__name__
         if isinstance(error, TimeoutError):
             text = f"no answer in time ({type(error).__name__})"
-        return ApiError(code=code, type="connection", message=text.replace(self._key.decode(), _HIDDEN.decode()))
+        if self._key:
+            text = text.replace(self._key.decode(), _HIDDEN.decode())
+        return ApiError(code=code, type="connection", message=text)
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import Executor
+from typing import Any
 
 import msgspec
 
@@ -19,6 +20,22 @@ _encode = msgspec.json.Encoder().encode
 _REMOTE = ("http://", "https://")
 
 
+def make_body(request: dict[str, Any], door: MediaDoor, book: RuleBook) -> tuple[bytes, list[str], list[Complaint]]:
+    """The body with its media in place, how each travels, and what the rules say of it. Reads files."""
+    sent = door.send(request)
+    if isinstance(sent, Complaint):
+        return b"", [], [sent]
+    request, ways = sent
+    complaints = check(request, book, final=True)
+    body = _encode(request)
+    return body, ways, [*complaints, *check_body(body, request, book)]
+
+
+def is_remote(request: dict[str, Any]) -> bool:
+    """Are all its media http(s) URLs, if it has any, so that nothing has to be read?"""
+    return all(isinstance(medium.value, str) and medium.value.startswith(_REMOTE) for medium in media_of(request))
+
+
 class Bodies:
     """Builds bodies. Local files are read in a thread; a request without any is built at once."""
 
@@ -31,9 +48,8 @@ class Bodies:
         """The body to POST; `life.media` says how each medium travels."""
         request = life.request
         assert request is not None, life.id
-        media = media_of(request)
-        if all(isinstance(medium.value, str) and medium.value.startswith(_REMOTE) for medium in media):
-            life.media = ["url"] * len(media)
+        if is_remote(request):
+            life.media = ["url"] * len(media_of(request))
             body = _encode(request)
             return self._checked(life, body, check_body(body, request, self._book))
         loop = asyncio.get_running_loop()
@@ -42,13 +58,8 @@ class Bodies:
 
     def _build_with_files(self, life: Life) -> tuple[bytes, list[Complaint]]:
         assert life.request is not None
-        sent = self._door.send(life.request)
-        if isinstance(sent, Complaint):
-            return b"", [sent]
-        request, life.media = sent
-        complaints = check(request, self._book, final=True)
-        body = _encode(request)
-        return body, [*complaints, *check_body(body, request, self._book)]
+        body, life.media, complaints = make_body(life.request, self._door, self._book)
+        return body, complaints
 
     def _checked(self, life: Life, body: bytes, complaints: list[Complaint]) -> bytes | Unsendable:
         refusals = [complaint for complaint in complaints if complaint.severity == "refusal"]

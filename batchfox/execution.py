@@ -20,9 +20,9 @@ from batchfox.assembly import Workshop, make_feed, make_filing, make_fleet, make
 from batchfox.closing import Ending, summarize
 from batchfox.core.carry import Carry
 from batchfox.core.first_look import FirstLook, refuse_constants
-from batchfox.core.job import SIMULATOR, Job
+from batchfox.core.job import Job
 from batchfox.core.prepare import Preparer
-from batchfox.core.prices import Price, read_prices
+from batchfox.core.prices import Price, read_prices, refuse_unpriced
 from batchfox.core.render import Renderer
 from batchfox.core.rulebook import RuleBook
 from batchfox.core.wire import PRICES_PATH
@@ -37,6 +37,7 @@ from batchfox.monitor import Display, Monitor, Silence
 from batchfox.opening import fix_job, open_output, output_root
 from batchfox.options import Options, OptionValues
 from batchfox.pool import Pool
+from batchfox.rehearsal import api_of
 from batchfox.retry import check_statuses, mark
 from batchfox.source import open_with_ids
 from batchfox.summary import Summary
@@ -136,21 +137,8 @@ class Execution:
             self._filing = make_filing(job, self._shop, self._folders, self._source, self._log)
             self._filing.recover()
             file_late(self._shop.checkpoint, self._filing, job.output.rows_per_part)
-            base_url = self._start_simulator(stack)
+            base_url = stack.enter_context(api_of(job, state=self._folders.own / "simulator.db"))
             return await self._run_with(base_url, key, renderer, book)
-
-    def _start_simulator(self, stack: contextlib.ExitStack) -> str:
-        """The API's address; the embedded one is started, and keeps its tasks in the output folder."""
-        if self._job.api.base_url != SIMULATOR:
-            return self._job.api.base_url
-        from batchfox.simulator import Settings, SettingsError, SimulatorThread
-
-        try:
-            settings = msgspec.convert(self._job.api.simulate, Settings)
-        except (msgspec.ValidationError, SettingsError) as error:
-            raise JobError(f"api.simulate: {error}") from error
-        simulator = stack.enter_context(SimulatorThread(settings, state=self._folders.own / "simulator.db"))
-        return str(simulator.url)
 
     async def _run_with(self, base_url: str, key: str, renderer: Renderer, book: RuleBook) -> Summary:
         job, shop = self._job, self._shop
@@ -203,17 +191,7 @@ class Execution:
                 f"limits.credits needs the API's price list, which cannot be had now ({error}): nothing was sent; run "
                 "the same command again later"
             ) from error
-        if not prices:
-            raise UserError(
-                "limits.credits is set, but the API gives no price list, so no estimate can be made before the first "
-                "reservation is seen; take limits.credits out, or try again later"
-            )
-        model = self._job.request.get("model")
-        if isinstance(model, str) and "{" not in model and model not in prices:
-            raise UserError(
-                f'limits.credits is set, but the price list does not name "{model}", so its cost cannot be estimated; '
-                "take limits.credits out, or use a listed model"
-            )
+        refuse_unpriced(self._job, prices)
         return prices
 
     def _mark_retries(self) -> None:

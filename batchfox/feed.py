@@ -15,12 +15,11 @@ from typing import Protocol
 import msgspec
 
 from batchfox.checkpoint import Again, Checkpoint, Done
-from batchfox.core.blocks import BlockDigest
+from batchfox.core.blocks import Comparison
 from batchfox.core.dispatch import Fleet
 from batchfox.core.lifecycle import Life
 from batchfox.core.prepare import Invalid, Preparer
 from batchfox.core.row import Row
-from batchfox.errors import InputError
 from batchfox.ledger import Ledger
 
 ROWS_A_TURN = 32
@@ -82,8 +81,7 @@ class Feed:
         self._has_ids = has_ids
         self._limit = limit
         self._inspect = inspect
-        self._digest = BlockDigest()
-        self._digests = {} if has_ids else checkpoint.block_digests()
+        self._comparison = Comparison({} if has_ids else checkpoint.block_digests())
         self._held: list[Entry] = []
         self.fed = Fed()
         self.has_room = asyncio.Event()
@@ -97,7 +95,7 @@ class Feed:
             if not queue:
                 entries = await self._next(batches)
                 if entries is None:
-                    self._check_not_shorter()
+                    self._comparison.end()
                     self.fed.is_over = True
                     return
                 queue.extend(entries)
@@ -116,7 +114,7 @@ class Feed:
         """The limit is reached. Is that the end of the input too?"""
         self.fed.is_limited = is_more or await self._next(batches) is not None
         if not self.fed.is_limited:
-            self._check_not_shorter()
+            self._comparison.end()
         self.fed.is_over = True
 
     async def _look_ahead(self, batches: Iterator[list[Row]], queue: deque[Entry]) -> None:
@@ -163,28 +161,15 @@ class Feed:
         row = entry[0]
         if self._has_ids:
             return [entry]
-        self._digest.add(row.index, row.digest)
-        block, rows = self._digest.block, self._digest.rows
-        known = self._digests.get(block)
-        if known is None or rows > known[0]:
-            self._ledger.note_block(block, rows, self._digest.digest())
+        new = self._comparison.see(row.index, row.digest)
+        if new is not None:
+            self._ledger.note_block(*new)
             return [entry]
         self._held.append(entry)
-        if rows < known[0]:
+        if not self._comparison.is_settled:
             return []
-        if self._digest.digest() != known[1]:
-            raise InputError(_changed(block, rows))
         held, self._held = self._held, []
         return held
-
-    def _check_not_shorter(self) -> None:
-        """The input is over: every row that an earlier run read must have been there again."""
-        if self._held:
-            raise InputError(_changed(self._digest.block, self._digest.rows))
-        block, rows = self._digest.block, self._digest.rows
-        for number, (known, _) in self._digests.items():
-            if number > block or (number == block and known > rows):
-                raise InputError(_changed(number, known))
 
     def _decide(self, row: Row, done: Done | None, again: Again | None) -> None:
         """Done, known, duplicate or new? By key alone."""
@@ -220,12 +205,3 @@ class Feed:
             self.fed.completed_before += 1
         else:
             self.fed.ended_before += 1
-
-
-def _changed(block: int, rows: int) -> str:
-    first = block * 10_000
-    return (
-        f"the input changed: rows {first} to {first + rows - 1} (from 0) are not what they were when this output was "
-        "begun, and without ids rows are known by their position only. Nothing was sent. Either name the column that "
-        'identifies a row ([input] id = "...") in a new output, or put the old input back, or start anew with --fresh'
-    )

@@ -49,33 +49,38 @@ def open_output(stack: contextlib.ExitStack, job: Job, root: Path, *, fresh: boo
 
 
 def fix_job(checkpoint: Checkpoint, folders: Folders, job: Job, id_column: str | None) -> None:
-    """Compares the job with the one this output was begun with, and puts it on record.
+    """Puts the job on record, unless `refuse_change` raises."""
+    refuse_change(checkpoint, folders.root, job, id_column)
+    checkpoint.put(job=msgspec.json.encode(job.to_dict()), id_column=id_column or "")
+    temporary = folders.tmp / "job.toml"
+    temporary.write_text(job_toml(job), encoding="utf-8")
+    temporary.replace(folders.job)
+
+
+def refuse_change(checkpoint: Checkpoint, root: Path, job: Job, id_column: str | None) -> None:
+    """Compares the job with the one this output was begun with.
 
     Raises `JobError` with both values where rows that are answered would not match those to come.
     """
     old = checkpoint.get("job")
-    column = id_column or ""
-    if old is not None and _has_rows(checkpoint):
-        was = checkpoint.get("id_column")
-        if was != column:
-            raise JobError(
-                f'{folders.root}: the column that names a row was "{was}", is now "{column}" ("": none), so known rows '
-                "would not be recognised; put it back, choose another [output] path, or start anew with --fresh"
-            )
-        is_unfinished = history.unfinished_run(checkpoint) is not None
-        has_ids = id_column is not None
-        before = msgspec.json.decode(old)
-        changes = refused_changes(before, job.to_dict(), is_unfinished=is_unfinished, has_ids=has_ids)
-        if changes:
-            raise JobError(
-                f"{folders.root}: the job changed since this output was begun: {'; '.join(map(str, changes))}. Rows "
-                "that are answered already would not match the others: put it back, choose another [output] path, or "
-                "start anew with --fresh"
-            )
-    checkpoint.put(job=msgspec.json.encode(job.to_dict()), id_column=column)
-    temporary = folders.tmp / "job.toml"
-    temporary.write_text(job_toml(job), encoding="utf-8")
-    temporary.replace(folders.job)
+    if old is None or not _has_rows(checkpoint):
+        return
+    was, column = checkpoint.get("id_column"), id_column or ""
+    if was != column:
+        raise JobError(
+            f'{root}: the column that names a row was "{was}", is now "{column}" ("": none), so known rows would not '
+            "be recognised; put it back, choose another [output] path, or start anew with --fresh"
+        )
+    is_unfinished = history.unfinished_run(checkpoint) is not None
+    has_ids = id_column is not None
+    before = msgspec.json.decode(old)
+    changes = refused_changes(before, job.to_dict(), is_unfinished=is_unfinished, has_ids=has_ids)
+    if changes:
+        raise JobError(
+            f"{root}: the job changed since this output was begun: {'; '.join(map(str, changes))}. Rows that are "
+            "answered already would not match the others: put it back, choose another [output] path, or start anew "
+            "with --fresh"
+        )
 
 
 def _has_rows(checkpoint: Checkpoint) -> bool:

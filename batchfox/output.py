@@ -83,7 +83,7 @@ def hold(root: Path, *, checkpoint: str | None = None) -> Iterator[Output]:
             'set [output] checkpoint = "/a/local/path/checkpoint.db"'
         )
     with _at_the_border(root):
-        _refuse_strangers(root)
+        refuse_strangers(root)
         for folder in (root, folders.data, folders.own, folders.tmp, folders.superseded):
             folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folders.data, os.W_OK) or not os.access(folders.own, os.W_OK):
@@ -141,8 +141,8 @@ def _at_the_border(root: Path) -> Iterator[None]:
         raise OutputError(f"{root}: {error.strerror}") from error
 
 
-def _refuse_strangers(root: Path) -> None:
-    """A folder with somebody's files in it, and none of ours, is no output."""
+def refuse_strangers(root: Path) -> None:
+    """Raises `OutputError` for a folder with somebody's files in it, and none of ours: that is no output."""
     if root.is_dir() and not (root / "_batchfox").exists() and any(root.iterdir()):
         raise OutputError(
             f"{root}: not empty, and not an output of batchfox; choose an empty or new folder for [output] path"

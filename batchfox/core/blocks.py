@@ -6,7 +6,10 @@ it was read.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from hashlib import blake2b
+
+from batchfox.errors import InputError
 
 ROWS_PER_BLOCK = 10_000
 BITMAP_BYTES = ROWS_PER_BLOCK // 8
@@ -48,3 +51,44 @@ class BlockDigest:
     def digest(self) -> bytes:
         """Of the block's first `rows` rows."""
         return self._hash.copy().digest()
+
+
+class Comparison:
+    """An input without ids beside what it was when its rows were first read, block by block.
+
+    `known`: rows read and their digest, by block.
+    """
+
+    def __init__(self, known: Mapping[int, tuple[int, bytes]]) -> None:
+        self._known = known
+        self._digest = BlockDigest()
+        self.is_settled = True
+
+    def see(self, index: int, row_digest: bytes) -> tuple[int, int, bytes] | None:
+        """The raw row at `index`. Returns its block, rows and digest where they are new. `is_settled` then says
+        whether all rows seen are as they were, or new. Raises `InputError` where they are not."""
+        digest = self._digest
+        digest.add(index, row_digest)
+        rows, known = self._known.get(digest.block, (0, b""))
+        if digest.rows > rows:
+            self.is_settled = True
+            return digest.block, digest.rows, digest.digest()
+        self.is_settled = digest.rows == rows
+        if self.is_settled and digest.digest() != known:
+            raise InputError(_say_changed(digest.block, rows))
+        return None
+
+    def end(self) -> None:
+        """The input is over. Raises `InputError` where rows that were there are not."""
+        for block, (rows, _) in self._known.items():
+            if block > self._digest.block or (block == self._digest.block and rows > self._digest.rows):
+                raise InputError(_say_changed(block, rows))
+
+
+def _say_changed(block: int, rows: int) -> str:
+    first = block * ROWS_PER_BLOCK
+    return (
+        f"the input changed: rows {first} to {first + rows - 1} (from 0) are not what they were when this output was "
+        "begun, and without ids rows are known by their position only. Nothing was sent. Either name the column that "
+        'identifies a row ([input] id = "...") in a new output, or put the old input back, or start anew with --fresh'
+    )

@@ -11,6 +11,9 @@ from typing import Any
 
 import msgspec
 
+from batchfox.core.job import Job, nearest
+from batchfox.errors import UserError
+
 TOKENS_A_CREDIT = 500_000
 USUAL_COMPLETION = 1_024
 PROMPT_TOKENS = {"text": 1_000, "vision": 3_000, "video": 40_000, "audio": 10_000, "custom": 5_000}
@@ -65,3 +68,20 @@ def estimate(prices: dict[str, Price], model: str | None, shape: str, max_tokens
     if price is not None:
         return price.of(prompt, completion)
     return max(price.of(prompt, completion) for price in prices.values())
+
+
+def refuse_unpriced(job: Job, prices: dict[str, Price]) -> None:
+    """Raises `UserError` where `limits.credits` is set and the price list cannot tell what the job's model costs."""
+    if job.limits.credits is None:
+        return
+    if not prices:
+        raise UserError(
+            "limits.credits is set, but the API gives no price list, so no estimate can be made before the first "
+            "reservation is seen; take limits.credits out, or try again later"
+        )
+    model = job.request.get("model")
+    if isinstance(model, str) and "{" not in model and model not in prices:
+        raise UserError(
+            f'limits.credits is set, but the price list does not name "{model}"{nearest(model, prices)}, so its cost '
+            "cannot be estimated; take limits.credits out, or use a listed model"
+        )

@@ -182,6 +182,16 @@ async def test_a_free_question_gets_its_json_or_nothing() -> None:
 # Nobody there, or somebody who hangs up.
 
 
+async def test_without_a_key_none_is_sent_and_none_is_hidden() -> None:
+    async with raw_server(saying(http_reply(b'{"data": []}'))) as raw, Api(raw.url, "", connections=1) as api:
+        assert await api.fetch("/api/pricing") == {"data": []}
+    assert b"authorization" not in raw.requests[0].lower()
+    async with Api("http://127.0.0.1:9", "", connections=1) as api:
+        with pytest.raises(ApiGoneError) as gone:
+            await api.fetch("/api/pricing")
+    assert "[key]" not in str(gone.value)
+
+
 async def test_no_connection_means_that_no_task_exists() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound and not listening: every connection is refused
