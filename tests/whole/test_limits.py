@@ -48,7 +48,10 @@ def test_the_credit_limit_is_never_exceeded_and_a_resume_goes_on_counting(simula
     first = run(job(0.255))
     assert (first.exit_status, first.by_status) == (4, {"completed": 25})
     assert totals(simulator)["credits_reserved"] == pytest.approx(25 * PRICE)
-    assert "limits.credits" in (first.reason or "")
+    assert first.reason == (
+        "the credit limit is reached: the next request may cost 0.01 (estimate), and 0.005 of limits.credits = 0.255 "
+        "are left (0.25 spent): raise limits.credits, then run the same command again"
+    )
     assert run(job(0.255)).exit_status == 4
     assert totals(simulator)["submits_received"] == 25
     more = run(job(0.405))
@@ -67,6 +70,7 @@ def test_rows_in_doubt_stay_reserved_under_the_credit_limit(simulate: Simulate, 
     assert (summary.exit_status, summary.by_status) == (4, {"in_doubt": 5})
     assert totals(simulator)["credits_reserved"] == pytest.approx(5 * PRICE)
     assert summary.credits_in_doubt == pytest.approx(5 * PRICE)
+    assert "0.05 set aside for what is in doubt" in (summary.reason or "")
     assert run(job).exit_status == 4
     assert totals(simulator)["submits_received"] == 5
 

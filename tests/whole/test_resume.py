@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import time
 from collections.abc import Callable
@@ -27,6 +28,7 @@ from conftest import (
 from batchfox import run
 from batchfox.errors import InputError, JobError
 from batchfox.simulator import SimulatorThread
+from batchfox.status import look
 
 NO_IDS = {"id": None}
 
@@ -299,6 +301,31 @@ def test_the_second_signal_leaves_at_once_and_what_was_on_the_wire_is_in_doubt(
     assert submits(simulator) == 40
     found = by_id(tmp_path / "out")
     assert {(row["submits"], row["maybe_billed_twice"]) for row in found.values()} == {(2, True)}
+
+
+def test_what_a_second_signal_leaves_is_told_apart_tasks_and_submits_in_doubt(
+    start: Starter, simulate: Simulate, tmp_path: Path
+) -> None:
+    simulator = simulate(latency="constant:60")
+    command = command_of(tmp_path, simulator.url, 20)
+    child = start(*command, "--limit", "8")
+    eventually(lambda: simulator.book()["totals"]["submits_accepted"] == 8 or child.is_over(), "tasks")
+    eventually(lambda: look(tmp_path / "out").figures.get("submits") == 8, "their ids on record")
+    child.kill()
+    simulator.control(faults={"hang": 1.0})
+    child = start(*command)
+    eventually(lambda: submits(simulator) == 20 or child.is_over(), "hanging POSTs")
+    child.send(signal.SIGTERM)
+    eventually(lambda: "stop_requested" in log_events(tmp_path / "out"), "the first signal")
+    child.send(signal.SIGTERM)
+    assert child.wait() == 143, child.err
+    assert "still in flight at the API: 8 tasks" in child.out
+    assert "12 submits in doubt: on the wire at the end" in child.out
+    status = look(tmp_path / "out")
+    assert (status.in_flight, status.in_doubt_now) == (8, 12)
+    lines = (tmp_path / "out" / "_batchfox" / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    ended = json.loads(lines[-1])
+    assert (ended["event"], ended["in_flight"], ended["in_doubt"]) == ("run_ended", 8, 12)
 
 
 def test_a_run_waits_no_longer_than_5_s_for_posts_that_hang(start: Starter, simulate: Simulate, tmp_path: Path) -> None:

@@ -195,3 +195,20 @@ def test_only_statuses_that_did_not_complete_can_be_retried(simulate: Simulate, 
     with pytest.raises(UserError, match="no such status"):
         run(job_of(source, tmp_path / "out", simulate().url), retry=(status,))
     assert not (tmp_path / "out").exists()
+
+
+def test_rows_marked_for_retry_beyond_the_limit_stay_marked(simulate: Simulate, tmp_path: Path) -> None:
+    simulator = simulate(faults={"task_rejected": 1.0})
+    job = job_of(write_rows(tmp_path / "in.jsonl", rows_with_ids(20)), tmp_path / "out", simulator.url)
+    assert run(job).by_status == {"failed": 20}
+    simulator.control(faults={})
+    first = run(job, retry="failed", limit=5)
+    assert first.by_status == {"completed": 5, "failed": 15}
+    assert (first.retry_left, first.retry_gone, first.is_limited) == (15, 0, True)
+    assert first.next_step(["batchfox", "run", "job.toml", "--retry", "failed", "--limit", "5"]) == (
+        "batchfox run job.toml --limit 5"
+    )
+    second = run(job, limit=5)
+    assert (second.by_status, second.retry_left) == ({"completed": 10, "failed": 10}, 10)
+    third = run(job)
+    assert (third.by_status, third.retry_left, third.exit_status) == ({"completed": 20}, 0, 0)
