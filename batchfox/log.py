@@ -91,13 +91,14 @@ class Log:
 
     def _tell(self, level: str, event: str, values: dict[str, Any]) -> None:
         number = _LEVELS[level]
-        for least, sink in self._sinks:
+        for place, (least, sink) in enumerate(self._sinks):
             if number >= least:
                 try:
                     getattr(sink, level)(event, **values)
                 except (OSError, ValueError) as error:
                     self.lost_lines += 1
-                    if isinstance(error, OSError) and error.errno in FULL:
+                    is_file = self._file is not None and place == 0
+                    if is_file and isinstance(error, OSError) and error.errno in FULL:
                         self.full = error
 
     def close(self) -> None:

@@ -89,6 +89,14 @@ def test_an_error_that_nobody_can_be_told_keeps_its_exit_status(tmp_path: Path) 
         assert subprocess.run(command, stderr=full, cwd=tmp_path, env=environment(), check=False).returncode == 2
 
 
+def test_a_standard_error_that_is_full_is_no_reason_to_stop_a_run(simulate: Simulate, tmp_path: Path) -> None:
+    source = write_rows(tmp_path / "in.jsonl", rows_with_ids(5))
+    command = [*BATCHFOX, "run", "--input", str(source), "--output", "out", "--id", "id", "--model", MODEL]
+    command += ["--base-url", simulate().url, "--log-level", "debug"]
+    with Path("/dev/full").open("wb") as full:
+        assert subprocess.run(command, stderr=full, cwd=tmp_path, env=environment(), check=False).returncode == 0
+
+
 def test_with_json_logs_every_line_on_stderr_is_json(simulate: Simulate, start: Starter, tmp_path: Path) -> None:
     command = done(simulate, start, tmp_path, "--log-format", "json")
     child = start(*command, "--log-level", "debug", "--fresh")
