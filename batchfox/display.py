@@ -11,7 +11,7 @@ import click
 import msgspec
 
 from batchfox.monitor import Display, Silence, View
-from batchfox.words import credit, duration, outage_words, stop_words
+from batchfox.words import count, credit, duration, outage_words, stop_words
 
 PLAIN_EVERY_S = 15.0
 
@@ -201,7 +201,7 @@ def _lines(view: View, numbers: _Figures) -> list[tuple[str, Any]]:
     lines: list[tuple[str, Any]] = [
         ("rows", rows),
         ("pace", _rate(view)),
-        ("used", f"{figures['submits']:,} submits   {tokens}   credits {_money(view)}"),
+        ("used", f"{count(figures['submits'], 'submit')}   {tokens}   credits {_money(view)}"),
         ("time", f"{duration(numbers.elapsed_s)} elapsed   {numbers.per_s:,.1f} rows/s{left}"),
     ]
     if figures["outage"] is not None:

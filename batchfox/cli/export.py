@@ -20,9 +20,10 @@ def command(folder: Path, target: Path, columns: tuple[str, ...], statuses: tupl
     """
     from batchfox.errors import UserError
     from batchfox.export import export
+    from batchfox.words import count
 
     if target.exists() and not overwrite:
         raise UserError(f"{target}: exists already; --overwrite replaces it")
     rows = export(folder, target, columns=columns, statuses=statuses)
-    click.echo(f"{target}: {rows:,} rows")
+    click.echo(f"{target}: {count(rows, 'row')}")
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -122,3 +123,16 @@ def test_an_input_that_cannot_be_read_is_told_once(simulate: Simulate, start: St
     assert child.err.count("cannot be read as Parquet") == 1, child.err
     if (tmp_path / "out" / "_batchfox" / "log.jsonl").exists():
         assert "display_failed" not in log_events(tmp_path / "out")
+
+
+def test_one_row_is_one_row(simulate: Simulate, start: Starter, tmp_path: Path) -> None:
+    command = done(simulate, start, tmp_path)
+    write_rows(tmp_path / "in.jsonl", rows_with_ids(1))
+    run = start(*command, "--fresh")
+    assert run.wait() == 0
+    export = start("export", "out", "one.csv")
+    assert export.wait() == 0
+    status = start("status", "out")
+    assert status.wait() == 0
+    assert (run.out.splitlines()[0].split(": ")[1], export.out) == ("1 row", "one.csv: 1 row\n")
+    assert not re.search(r"\b1 (rows|submits|parts|tasks)\b", run.out + export.out + status.out)
