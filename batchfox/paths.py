@@ -46,13 +46,13 @@ def list_files(paths: Sequence[str]) -> list[str]:
 
 
 def refuse_own_output(files: Iterable[str], outputs: Iterable[Path]) -> None:
-    """Raises `InputError` where a file was named outright that lies in one of these outputs: the job's own."""
-    roots = {os.path.realpath(root) for root in outputs}
+    """Raises `InputError` where a file was named outright that one of these outputs, the job's own, has written."""
+    written = {os.path.realpath(root / name) for root in outputs for name in ("data", OWN_FOLDER)}
     for file in files:
         if file == STDIN:
             continue
         real = Path(file).resolve()
-        if own := next((str(parent) for parent in real.parents if str(parent) in roots), None):
+        if own := next((str(parent) for parent in real.parents if str(parent) in written), None):
             raise InputError(f"{file}: lies in this job's own output ({own}); choose another [input] or [output] path")
 
 

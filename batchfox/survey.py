@@ -1,173 +1,119 @@
-"""Looks over a job's rows without sending any: what `batchfox validate` says, and `run --dry-run` prints."""
+"""Looks over all rows of a job without sending any: what `batchfox validate` says."""
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-import sqlite3
-import tempfile
-from collections import Counter
 from collections.abc import Iterator
-from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import msgspec
-
-from batchfox.checkpoint import Checkpoint
+from batchfox.bodies import is_remote, make_body
 from batchfox.core.carry import Carry
 from batchfox.core.complaint import Complaint
 from batchfox.core.first_look import FirstLook, refuse_constants
 from batchfox.core.job import Job
+from batchfox.core.lifecycle import Life
 from batchfox.core.outcome import COLUMNS, EXTRA
 from batchfox.core.prepare import Invalid, Preparer
-from batchfox.core.prices import USUAL_COMPLETION
 from batchfox.core.render import Renderer
 from batchfox.core.row import Row
 from batchfox.core.rulebook import RuleBook
 from batchfox.core.rules import check
 from batchfox.core.shape import media_of
-from batchfox.errors import JobError
-from batchfox.kept import encode_columns
+from batchfox.errors import InputError, JobError, OutputError
+from batchfox.findings import Findings, Survey
+from batchfox.forecast import Forecast, PriceList
 from batchfox.media import MediaDoor
+from batchfox.output import is_dated
+from batchfox.past import Past, open_past
+from batchfox.seen import Ids
 from batchfox.source import open_with_ids
+from batchfox.words import count
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-MOST_LINES = 5
-CHARACTERS_A_TOKEN = 4
-TOKENS_A_MEDIUM = {"image": 1_000, "video": 20_000, "audio": 5_000, "file": 3_000}
-
-
-class Finding(msgspec.Struct, kw_only=True):
-    """One kind of complaint: how many rows have it, and where the first ones are."""
-
-    rule: str
-    severity: str
-    rows: int
-    places: list[str]
-    example: str
-
-
-class Survey(msgspec.Struct, kw_only=True):
-    """What `validate` found. `tokens`: a rough count of prompt tokens, and of completion tokens at most."""
-
-    rows: int = 0
-    valid: int = 0
-    invalid: int = 0
-    done_before: int = 0
-    duplicates: int = 0
-    differing: list[str] = msgspec.field(default_factory=list)
-    differing_rows: int = 0
-    requests: int = 0
-    by_model: dict[str, int] = msgspec.field(default_factory=dict)
-    by_shape: dict[str, int] = msgspec.field(default_factory=dict)
-    media: dict[str, int] = msgspec.field(default_factory=dict)
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    fields: list[str] = msgspec.field(default_factory=list)
-    id_column: str | None = None
-    minutes: float | None = None
-    findings: list[Finding] = msgspec.field(default_factory=list)
-    notes: list[str] = msgspec.field(default_factory=list)
+BATCH_ROWS = 256
+MOST_NAMES = 5
+MOST_FIELDS = 50
 
 
 class Surveyor:
-    """One pass over a job's rows."""
+    """One pass over a job's rows. Raises `JobError` for a job that a run would refuse whatever its rows."""
 
     def __init__(self, job: Job) -> None:
-        self._job = job
+        self.job = job
         self.renderer = Renderer(job.request, fields=job.input.fields)
-        self.book = RuleBook.build(job.rules)
-        refuse_constants(self.renderer, self.book)
-        self.preparer = Preparer(Carry(job.input.keep, {*COLUMNS, EXTRA}), self.renderer, self.book)
-        self.source = open_with_ids(job, with_digest=False)
-        self.door = MediaDoor(job.media)
+        self._book = RuleBook.build(job.rules)
+        refuse_constants(self.renderer, self._book)
+        self._preparer = Preparer(Carry(job.input.keep, {*COLUMNS, EXTRA}), self.renderer, self._book)
+        self._door = MediaDoor(job.media)
+        self.source = open_with_ids(job, with_digest=True)
+        self._look = FirstLook(self.renderer, job.input, id_column=self.source.id_column, off=self._book.off)
 
-    def rows(self) -> Iterator[Row]:
-        """The input's rows. Raises `JobError` where a template's variable is in none of the first 100."""
-        look = FirstLook(self.renderer, self._job.input, id_column=self.source.id_column, off=self.book.off)
+    def batches(self) -> Iterator[list[Row]]:
+        """The input's rows, a few at a time. Raises `JobError` where the first 100 show a mistake of the job."""
         rows = itertools.chain.from_iterable(self.source.batches())
         first: list[Row] = []
         for row in rows:
             first.append(row)
-            look.see(row)
-            if look.is_settled:
+            self._look.see(row)
+            if self._look.is_settled:
                 break
-        if (verdict := look.verdict()) is not None:
+        if (verdict := self._look.verdict()) is not None:
             raise JobError(verdict)
-        yield from itertools.chain(first, rows)
+        rows = itertools.chain(first, rows)
+        while batch := list(itertools.islice(rows, BATCH_ROWS)):
+            yield batch
 
-    def first_requests(self, most: int = 3) -> Iterator[str]:
-        """The first rows' requests as JSON, or why there is none; media that are local files as their paths."""
-        for row in itertools.islice(self.rows(), most):
-            prepared = self.preparer.prepare(row)
-            if isinstance(prepared, Invalid):
-                said: dict[str, Any] = {"row_id": row.id, "status": "invalid", "reason": prepared.error.message}
-            else:
-                said = {"row_id": row.id, "request": prepared.request}
-            yield msgspec.json.format(msgspec.json.encode(said), indent=2).decode()
+    def prepare(self, row: Row, *, with_files: bool = True) -> Life | Invalid | list[Complaint]:
+        """The row as a run would send it, its local media looked at; or why it would not be sent."""
+        prepared = self._preparer.prepare(row)
+        if isinstance(prepared, Invalid) or prepared.request is None or is_remote(prepared.request) or not with_files:
+            return prepared
+        _, _, complaints = make_body(prepared.request, self._door, self._book)
+        refusals = [complaint for complaint in complaints if complaint.severity == "refusal"]
+        return refusals or prepared
 
-    def survey(self, root: Path | None) -> Survey:
-        """Every row against the rules. `root`: the output, whose finished rows are counted as done."""
+    def survey(self, root: Path | None, listed: PriceList | None = None) -> Survey:
+        """Every row against the rules. `root`: the output, which may have done some of them."""
         found = Survey(id_column=self.source.id_column)
-        findings: dict[tuple[str, str], Finding] = {}
-        taken: Counter[str] = Counter()
-        with _Ids() as ids, _Finished(root, self.source.id_column is not None) as finished:
-            for row in self.rows():
-                found.rows += 1
-                if self.source.id_column is not None and (earlier := ids.see(row)) is not None:
-                    found.duplicates += 1
-                    if earlier:
-                        found.differing_rows += 1
-                        if len(found.differing) < MOST_LINES:
-                            found.differing.append(row.id)
-                    continue
-                if finished.has(row):
-                    found.done_before += 1
-                    continue
-                if row.problem is None and len(taken) < 50:
-                    taken.update(self.renderer.taken_fields(row))
-                self._look(row, found, findings)
-        found.requests = found.valid
-        found.fields = list(taken)
-        found.findings = sorted(findings.values(), key=lambda finding: (finding.severity, -finding.rows))
-        pace = self._job.limits.requests_per_minute
-        found.minutes = found.requests / pace if pace else None
+        pass_ = _Pass(self, found, listed or PriceList())
+        with contextlib.ExitStack() as stack:
+            ids = stack.enter_context(Ids())
+            past = self._open_past(stack, root, found)
+            for batch in self.batches():
+                for row, before in zip(batch, past.look_up(batch), strict=True):
+                    found.rows += 1
+                    _compare(past, row, found)
+                    if not (self.source.id_column is not None and _is_duplicate(ids, row, found)):
+                        pass_.see(row, before)
+            if not found.refused:
+                _compare(past, None, found)
+        pass_.end()
         found.notes = list(self._notes(found))
         return found
 
-    def _look(self, row: Row, found: Survey, findings: dict[tuple[str, str], Finding]) -> None:
-        prepared = self.preparer.prepare(row)
-        if isinstance(prepared, Invalid):
-            found.invalid += 1
-            _note(findings, prepared.error.code or "invalid", "refusal", row, prepared.error.message or "")
-            return
-        request = prepared.request or {}
-        for complaint in check(request, self.book, final=False):
-            _note(findings, complaint.rule, complaint.severity, row, complaint.message)
-        media = media_of(request)
-        if any(not _is_remote(medium.value) for medium in media):
-            sent = self.door.send(request)
-            if isinstance(sent, Complaint):
-                found.invalid += 1
-                _note(findings, sent.rule, "refusal", row, sent.message)
-                return
-        found.valid += 1
-        model, shape = prepared.group.rsplit("|", 1)
-        found.by_model[model] = found.by_model.get(model, 0) + 1
-        found.by_shape[shape] = found.by_shape.get(shape, 0) + 1
-        for medium in media:
-            found.media[medium.kind] = found.media.get(medium.kind, 0) + 1
-            found.prompt_tokens += TOKENS_A_MEDIUM.get(medium.kind, 0)
-        found.prompt_tokens += _characters(request) // CHARACTERS_A_TOKEN
-        most = request.get("max_tokens")
-        found.completion_tokens += most if isinstance(most, int) else USUAL_COMPLETION
+    def _open_past(self, stack: contextlib.ExitStack, root: Path | None, found: Survey) -> Past:
+        has_ids = self.source.id_column is not None
+        if root is not None:
+            try:
+                return stack.enter_context(open_past(self.job, root, self.source.id_column))
+            except (OutputError, JobError) as error:
+                found.refused.append(str(error))
+        return Past(None, None, has_ids=has_ids)
+
+    def warnings_of(self, row: Row, request: dict[str, Any]) -> list[Complaint]:
+        return [complaint for complaint in check(request, self._book, final=False) if complaint.is_warning]
 
     def _notes(self, found: Survey) -> Iterator[str]:
-        from batchfox.output import is_dated
-
-        if is_dated(self._job.output.path):
+        for name, rows in found.passed_over.items():
+            yield f"the column {name} is passed over in {count(rows, 'row')}: {self.renderer.reason_to_pass_over(name)}"
+        for _, values in self._look.warnings():
+            if "named_in" in values:
+                yield f'{values["named_in"]}: "{values["column"]}" is {values["found"]}'
+        limit, cast = self.job.limits.credits, found.forecast
+        if limit is not None and cast.credits is not None and cast.credits > limit:
+            yield "the estimate is above limits.credits: the run may stop before all rows are sent"
+        if is_dated(self.job.output.path):
             yield (
                 "the output path has a date: each day's folder is complete by itself, so every row is sent each time; "
                 "sending only what is new needs one growing output and [input] id"
@@ -177,116 +123,86 @@ class Surveyor:
                 "rows have no id: they are known by their position, so the input must not change below what is done; "
                 '[input] id = "COLUMN" lifts that'
             )
-        if self._job.request.get("stream"):
+        if self.job.request.get("stream"):
             yield "stream = true: answers are polled; the reasoning that only a stream carries is not collected yet"
 
 
-def _is_remote(value: Any) -> bool:
-    return isinstance(value, str) and value.startswith(("http://", "https://", "data:"))
+class _Pass:
+    """Sums up what becomes of each row."""
+
+    def __init__(self, surveyor: Surveyor, found: Survey, listed: PriceList) -> None:
+        self._surveyor = surveyor
+        self._found = found
+        self._listed = listed
+        self._findings = Findings()
+        self._fields: dict[str, None] = {}
+        found.forecast = Forecast.begin(listed)
+
+    def see(self, row: Row, before: str | None) -> None:
+        """A row that is no duplicate. `before`: how an earlier run ended it; it is checked all the same, but the files
+        of a completed row may be gone."""
+        found, is_done = self._found, before == "completed"
+        if before is not None:
+            found.before[before] = found.before.get(before, 0) + 1
+        if row.problem is None:
+            self._see_columns(row)
+        prepared = self._surveyor.prepare(row, with_files=not is_done)
+        if isinstance(prepared, Life):
+            request = prepared.request or {}
+            self._findings.note_all(row, self._surveyor.warnings_of(row, request), is_done=is_done)
+            found.mended += before == "invalid"
+            if before is None:
+                self._add(prepared, request)
+            return
+        if isinstance(prepared, Invalid):
+            error = prepared.error
+            self._findings.note(row, error.code or "invalid", error.message or "", is_done=is_done)
+        else:
+            self._findings.note_all(row, prepared, is_done=is_done)
+        found.invalid += before is None
+
+    def _see_columns(self, row: Row) -> None:
+        if len(self._fields) < MOST_FIELDS:
+            self._fields.update(dict.fromkeys(self._surveyor.renderer.taken_fields(row)))
+        for name in self._surveyor.renderer.passed_over(row):
+            self._found.passed_over[name] = self._found.passed_over.get(name, 0) + 1
+
+    def _add(self, life: Life, request: dict[str, Any]) -> None:
+        """A request that is to be made."""
+        found, media = self._found, media_of(request)
+        found.valid += 1
+        model, shape = life.group.rsplit("|", 1)
+        found.by_model[model] = found.by_model.get(model, 0) + 1
+        found.by_shape[shape] = found.by_shape.get(shape, 0) + 1
+        for medium in media:
+            found.media[medium.kind] = found.media.get(medium.kind, 0) + 1
+        found.forecast.add(request, media, self._listed)
+
+    def end(self) -> None:
+        self._found.requests = self._found.valid
+        self._found.fields = list(self._fields)
+        self._found.findings = self._findings.sorted()
+        self._found.forecast.end(self._surveyor.job, self._found.requests)
 
 
-def _characters(value: Any) -> int:
-    """Characters of text in a request, media aside."""
-    if isinstance(value, str):
-        return 0 if value.startswith(("data:", "http://", "https://")) else len(value)
-    if isinstance(value, dict):
-        return sum(_characters(item) for item in value.values())
-    if isinstance(value, list):
-        return sum(_characters(item) for item in value)
-    return 0
+def _compare(past: Past, row: Row | None, found: Survey) -> None:
+    """A row, or the input's end, beside what was there before."""
+    try:
+        if row is None:
+            past.end()
+        else:
+            past.compare(row)
+    except InputError as error:
+        found.refused.append(str(error))
 
 
-def _note(findings: dict[tuple[str, str], Finding], rule: str, severity: str, row: Row, message: str) -> None:
-    finding = findings.get((rule, severity))
-    if finding is None:
-        finding = findings[(rule, severity)] = Finding(rule=rule, severity=severity, rows=0, places=[], example=message)
-    finding.rows += 1
-    if len(finding.places) < MOST_LINES:
-        finding.places.append(f"{row.file}:{row.line}" if row.file else f"line {row.line}")
-
-
-class _Ids:
-    """Ids seen so far, on disk, so that memory stays flat: is a row a duplicate, and is its content another?"""
-
-    def __enter__(self) -> _Ids:
-        self._folder = tempfile.TemporaryDirectory(prefix="batchfox-")
-        self._db = sqlite3.connect(str(Path(self._folder.name) / "ids.db"), isolation_level=None)
-        self._db.execute("PRAGMA journal_mode = OFF")
-        self._db.execute("PRAGMA synchronous = OFF")
-        self._db.execute("CREATE TABLE seen (key BLOB PRIMARY KEY, content BLOB) WITHOUT ROWID")
-        self._db.execute("BEGIN")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._db.close()
-        self._folder.cleanup()
-
-    def see(self, row: Row) -> bool | None:
-        """None for a new id; else whether the content differs from the first row's."""
-        content = blake2b(encode_columns(row.columns), digest_size=8).digest()
-        found = self._db.execute("SELECT content FROM seen WHERE key = ?", (row.key,)).fetchone()
-        if found is None:
-            self._db.execute("INSERT INTO seen VALUES (?, ?)", (row.key, content))
-            return None
-        return bool(found[0] != content)
-
-
-class _Finished:
-    """What an existing output has done already; nothing where there is none."""
-
-    def __init__(self, root: Path | None, has_ids: bool) -> None:
-        self._root = root
-        self._has_ids = has_ids
-        self._checkpoint: Checkpoint | None = None
-
-    def __enter__(self) -> _Finished:
-        if self._root is not None and (path := self._root / "_batchfox" / "checkpoint.db").exists():
-            self._checkpoint = Checkpoint(path, read_only=True)
-            self._unfiled = self._checkpoint.unfiled()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._checkpoint is not None:
-            self._checkpoint.close()
-
-    def has(self, row: Row) -> bool:
-        if self._checkpoint is None:
-            return False
-        if row.key in self._unfiled:
-            return True
-        if self._has_ids:
-            return bool(self._checkpoint.finished_ids([row.key]))
-        return bool(self._checkpoint.finished_positions([row.index]))
-
-
-def describe(found: Survey) -> Iterable[str]:
-    """The survey in plain lines."""
-    yield f"{found.rows:,} rows: {found.valid:,} valid, {found.invalid:,} invalid" + (
-        f", {found.done_before:,} done already" if found.done_before else ""
-    )
-    if found.duplicates:
-        names = f" ({', '.join(found.differing)}{', ...' if found.differing_rows > len(found.differing) else ''})"
-        yield (
-            f"{found.duplicates:,} duplicates of an id are not sent; {found.differing_rows:,} of them differ in content"
-            f"{names if found.differing else ''}"
-        )
-    fields = ", ".join(found.fields) or "none"
-    yield f"id column: {found.id_column or 'none'}; columns taken as request fields: {fields}"
-    for finding in found.findings:
-        places = ", ".join(finding.places) + (", ..." if finding.rows > len(finding.places) else "")
-        yield f"{finding.severity} {finding.rule}: {finding.rows:,} rows ({places})"
-        yield f"    {finding.example}"
-    if found.requests:
-        models = ", ".join(f"{model} {rows:,}" for model, rows in sorted(found.by_model.items()))
-        shapes = ", ".join(f"{shape} {rows:,}" for shape, rows in sorted(found.by_shape.items()))
-        yield f"requests: {found.requests:,} (models: {models}; shapes: {shapes})"
-        if found.media:
-            yield "media: " + ", ".join(f"{count:,} {kind}" for kind, count in sorted(found.media.items()))
-        yield (
-            f"tokens, roughly: {found.prompt_tokens:,} in, at most {found.completion_tokens:,} out "
-            "(media by rule of thumb)"
-        )
-    if found.minutes is not None:
-        yield f"time at the job's rate: {found.minutes:,.1f} minutes or more"
-    for note in found.notes:
-        yield f"note: {note}"
+def _is_duplicate(ids: Ids, row: Row, found: Survey) -> bool:
+    differs = ids.see(row)
+    if differs is None:
+        return False
+    found.duplicates += 1
+    if differs:
+        found.differing_rows += 1
+        if len(found.differing) < MOST_NAMES:
+            found.differing.append(row.id)
+    return True

@@ -74,23 +74,36 @@ def command(context: click.Context, /, job: str | None, **values: Any) -> int:
     """
     read = read_job(job, values)
     if values["dry_run"]:
-        from batchfox.survey import Surveyor
-
-        for line in Surveyor(read).first_requests():
-            click.echo(line)
-        return 0
+        return _preview(context, read, values)
     return _run(context, job, read, values)
+
+
+def _options(context: click.Context, values: dict[str, Any]) -> Any:
+    from batchfox.options import Options
+
+    return Options(limit=values["limit"], retry=values["retry"] or (), fresh=values["fresh"], **common(context))
+
+
+def _preview(context: click.Context, read: Any, values: dict[str, Any]) -> int:
+    """`--dry-run`."""
+    from batchfox.preview import preview
+
+    options = _options(context, values)
+    lines = preview(read, options)
+    for line in lines:
+        say(line)
+    if not options.quiet:
+        click.echo("nothing was sent" if lines else "nothing was sent, and no row is left to be sent", err=True)
+    return 0
 
 
 def _run(context: click.Context, job: str | None, read: Any, values: dict[str, Any]) -> int:
     from batchfox.display import make_display
     from batchfox.execution import run
-    from batchfox.options import Options
     from batchfox.show import describe
 
-    chosen = common(context)
-    options = Options(limit=values["limit"], retry=values["retry"] or (), fresh=values["fresh"], **chosen)
-    display = make_display(quiet=chosen["quiet"], form=chosen["log_format"])
+    options = _options(context, values)
+    display = make_display(quiet=options.quiet, form=options.log_format)
     summary = run(read, options, display=display)
     command_line = [*program(), *(str(Path(word)) if word == job else word for word in sys.argv[1:])]
     say(describe(summary, command_line))

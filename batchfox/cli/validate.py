@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from typing import Any
 
 import click
 
+from batchfox.cli import say
 from batchfox.cli.run import job_options, read_job
 
 
@@ -23,18 +23,22 @@ def command(job: str | None, as_json: bool, **values: Any) -> int:
     """
     import msgspec
 
-    from batchfox.errors import OutputError
+    from batchfox.core.prices import refuse_unpriced
+    from batchfox.findings import describe
+    from batchfox.forecast import ask_prices
     from batchfox.opening import output_root
-    from batchfox.survey import Surveyor, describe
+    from batchfox.survey import Surveyor
 
     read = read_job(job, values)
-    root = None
-    with contextlib.suppress(OutputError):
-        root = output_root(read, time.time())
-    found = Surveyor(read).survey(root)
+    surveyor = Surveyor(read)
+    root = output_root(read, time.time())
+    listed = ask_prices(read)
+    if listed.prices:
+        refuse_unpriced(read, listed.prices)
+    found = surveyor.survey(root, listed)
     if as_json:
-        click.echo(msgspec.json.encode(found).decode())
+        say(msgspec.json.encode(found).decode())
     else:
         for line in describe(found):
-            click.echo(line)
-    return 3 if found.invalid or found.differing_rows else 0
+            say(line)
+    return 0 if found.is_clean else 3

@@ -114,6 +114,9 @@ class Renderer:
             columns = columns["body"]
         return {name: reason for name, reason in self._reasons.items() if columns.get(name) not in (None, "", [])}
 
+    def reason_to_pass_over(self, name: str) -> str:
+        return self._reasons[name]
+
     def _compile(self, value: Any, place: Place, sandbox: Sandbox) -> _Part | None:
         """What makes a value of `[request]` from columns; None where it holds no template."""
         if isinstance(value, str) and is_template(value):

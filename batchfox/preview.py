@@ -1,0 +1,75 @@
+"""What `run --dry-run` prints: the first requests that a run would send, and nothing is sent."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from batchfox.core.job import Job
+from batchfox.core.lifecycle import Life
+from batchfox.core.prepare import Invalid
+from batchfox.core.prices import refuse_unpriced
+from batchfox.core.row import Row
+from batchfox.forecast import ask_prices
+from batchfox.opening import output_root
+from batchfox.output import refuse_strangers
+from batchfox.past import Past, open_past
+from batchfox.retry import check_statuses
+from batchfox.survey import Surveyor
+
+if TYPE_CHECKING:
+    from batchfox.options import Options
+
+MOST_ROWS = 3
+
+
+def preview(job: Job, options: Options) -> list[str]:
+    """The first requests as JSON, or why a row makes none; local media as their paths.
+
+    Raises what a run would before its first submit, as far as it shows in the job, the output and the rows up to the
+    last one printed. A key is not needed.
+    """
+    check_statuses(options.statuses)
+    surveyor = Surveyor(job)
+    if job.limits.credits is not None and (listed := ask_prices(job)).prices:
+        refuse_unpriced(job, listed.prices)
+    root = output_root(job, time.time())
+    id_column = surveyor.source.id_column
+    with contextlib.ExitStack() as stack:
+        if options.fresh:
+            refuse_strangers(root)
+            past = Past(None, None, has_ids=id_column is not None)
+        else:
+            past = stack.enter_context(open_past(job, root, id_column))
+        most = min(MOST_ROWS, options.limit or MOST_ROWS)
+        rows = itertools.islice(_unfinished(surveyor, past, options.statuses), most)
+        return [_show(surveyor, row) for row in rows]
+
+
+def _unfinished(surveyor: Surveyor, past: Past, again: tuple[str, ...]) -> Iterator[Row]:
+    """Rows that a run would take: those no run ended, and those of the statuses in `again`; duplicates aside."""
+    seen: set[bytes] = set()
+    for batch in surveyor.batches():
+        for row, before in zip(batch, past.look_up(batch), strict=True):
+            past.compare(row)
+            if (before is None or before in again) and row.key not in seen:
+                seen.add(row.key)
+                yield row
+    past.end()
+
+
+def _show(surveyor: Surveyor, row: Row) -> str:
+    prepared = surveyor.prepare(row)
+    said: dict[str, Any] = {"row_id": row.id}
+    if isinstance(prepared, Life):
+        said["request"] = prepared.request
+    elif isinstance(prepared, Invalid):
+        said |= {"status": "invalid", "reason": prepared.error.message}
+    else:
+        said |= {"status": "invalid", "reason": "; ".join(complaint.message for complaint in prepared)}
+    return msgspec.json.format(msgspec.json.encode(said), indent=2).decode()
