@@ -28,7 +28,7 @@ import work
 STEPS: dict[str, tuple[str, ...]] = {
     "read: lines, JSON, digest": ("source:Source.batches",),
     "read: rows known already?": ("feed:Feed._read",),
-    "feed": ("feed:Feed._take",),
+    "feed": ("feed:Feed._decide",),
     "prepare": ("core.prepare:Preparer.prepare",),
     "prepare: carry": ("core.carry:Carry.select",),
     "prepare: render": ("core.render:Renderer.render",),
@@ -169,10 +169,10 @@ def _run_child(job: str, rows: int) -> None:
     measured: dict[str, float] = {}
     run_pool, file_rest = pool.Pool.run, pool.Pool.file_rest
 
-    async def timed_run(self: pool.Pool, feed: Any) -> None:
+    async def timed_run(self: pool.Pool, feed: Any, late: Any) -> None:
         clock.clear()
         measured["loop"], measured["all"] = -time.thread_time(), -time.process_time()
-        await run_pool(self, feed)
+        await run_pool(self, feed, late)
 
     async def timed_rest(self: pool.Pool) -> None:
         await file_rest(self)

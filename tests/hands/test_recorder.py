@@ -15,6 +15,7 @@ from batchfox.core.lifecycle import Life, State
 from batchfox.core.row import key_of_id
 from batchfox.errors import MachineError
 from batchfox.recorder import Recorder
+from batchfox.reserve import RESERVE_BYTES, Reserve
 
 
 def life(number: int) -> Life:
@@ -25,7 +26,7 @@ def life(number: int) -> Life:
 async def recording(path: Path) -> AsyncIterator[tuple[Recorder, Checkpoint]]:
     checkpoint = Checkpoint(path)
     with ThreadPoolExecutor(1) as thread:
-        recorder = Recorder(checkpoint, thread)
+        recorder = Recorder(checkpoint, thread, Reserve(path.with_name("reserve")))
         loop = asyncio.create_task(recorder.run())
         yield recorder, checkpoint
         recorder.close()
@@ -91,17 +92,21 @@ async def test_progress_goes_with_every_group(tmp_path: Path) -> None:
         assert checkpoint.query("SELECT beat_at, progress FROM run") == [(5.0, b"{}")]
 
 
+def fill_up(recorder: Recorder, first: int = 0) -> None:
+    for number in range(first, first + 200):
+        row = life(number)
+        row.state = State.SENDING
+        row.kept = {"text": "x" * 1000}
+        recorder.group.add_row(row, encode(row.kept), None)
+
+
 async def test_a_commit_that_fails_fails_all_who_wait_and_ends_the_loop(tmp_path: Path) -> None:
     checkpoint = Checkpoint(tmp_path / "c.db")
     checkpoint.query("PRAGMA max_page_count = 1")
     with ThreadPoolExecutor(1) as thread:
-        recorder = Recorder(checkpoint, thread)
+        recorder = Recorder(checkpoint, thread, Reserve(tmp_path / "reserve"))
         loop = asyncio.create_task(recorder.run())
-        for number in range(200):
-            row = life(number)
-            row.state = State.SENDING
-            row.kept = {"text": "x" * 1000}
-            recorder.group.add_row(row, encode(row.kept), None)
+        fill_up(recorder)
         waiters = [asyncio.ensure_future(recorder.durable()) for _ in range(3)]
         for waiter in waiters:
             with pytest.raises(MachineError, match="full"):
@@ -109,4 +114,34 @@ async def test_a_commit_that_fails_fails_all_who_wait_and_ends_the_loop(tmp_path
         with pytest.raises(MachineError, match="full"):
             await loop
     assert checkpoint.query("SELECT count(*) FROM row") == [(0,)]
+    checkpoint.close()
+
+
+async def test_a_full_disk_costs_the_reserve_and_no_record(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path / "c.db")
+    checkpoint.query("PRAGMA max_page_count = 1")
+    reserve = Reserve(tmp_path / "reserve")
+    reserve.fill()
+    assert (tmp_path / "reserve").stat().st_blocks * 512 >= RESERVE_BYTES
+    told: list[MachineError] = []
+
+    def make_room(error: MachineError) -> None:
+        assert not (tmp_path / "reserve").exists()
+        told.append(error)
+        checkpoint.query("PRAGMA max_page_count = 100000")
+
+    with ThreadPoolExecutor(1) as thread:
+        recorder = Recorder(checkpoint, thread, reserve)
+        recorder.failed = make_room
+        loop = asyncio.create_task(recorder.run())
+        fill_up(recorder)
+        await recorder.durable()
+        assert len(told) == 1
+        assert checkpoint.query("SELECT count(*) FROM row") == [(200,)]
+        checkpoint.query("PRAGMA max_page_count = 1")
+        fill_up(recorder, 200)
+        with pytest.raises(MachineError):  # there is nothing left to give up
+            await recorder.durable()
+        with pytest.raises(MachineError):
+            await loop
     checkpoint.close()
