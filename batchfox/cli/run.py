@@ -91,7 +91,7 @@ def _preview(context: click.Context, read: Any, values: dict[str, Any]) -> int:
     options = _options(context, values)
     lines = preview(read, options)
     for line in lines:
-        say(line)
+        click.echo(line)
     if not options.quiet:
         click.echo("nothing was sent" if lines else "nothing was sent, and no row is left to be sent", err=True)
     return 0

@@ -7,7 +7,6 @@ from typing import Any
 
 import click
 
-from batchfox.cli import say
 from batchfox.cli.run import job_options, read_job
 
 
@@ -37,8 +36,8 @@ def command(job: str | None, as_json: bool, **values: Any) -> int:
         refuse_unpriced(read, listed.prices)
     found = surveyor.survey(root, listed)
     if as_json:
-        say(msgspec.json.encode(found).decode())
+        click.echo(msgspec.json.encode(found).decode())
     else:
         for line in describe(found):
-            say(line)
+            click.echo(line)
     return 0 if found.is_clean else 3
