@@ -6,6 +6,7 @@ import bisect
 import contextlib
 import functools
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -102,12 +103,16 @@ class Scene:
         """`batchfox run` to its end, without the shim."""
         return self._run(options, MAIN, {})[0]
 
-    def record(self, *options: str, before: str = "") -> Recording:
-        """The same under the shim. `before`: code that runs first in the child, to make it careless."""
+    def record(self, *options: str, before: str = "", killed: str = "") -> Recording:
+        """The same under the shim. `before`: code that runs first in the child, to make it careless. `killed`: a run
+        goes before and is killed at this sync ("2 .db-wal"); what it did not sync still is not when the next begins."""
         disk = Disk(self.disk)
         journal = self._folder / "journal"
         begun = time.time()
         env = shim_environment(self._shim, self.disk, journal)
+        if killed:
+            done, _ = self._run(options, MAIN, env | {"POWER_KILL": killed})
+            assert done.returncode == -signal.SIGKILL, done.stderr
         done, entries = self._run(options, f"{before}\n{MAIN}", env)
         assert done.returncode == 0, done.stderr
         sent = [(entry["created"], self._key_of[entry["digest"]]) for entry in entries if entry["created"] >= begun]

@@ -23,9 +23,9 @@ from power_scene import Recording, Scene, scratch
 
 pytestmark = pytest.mark.system
 
-SYNC_CUTS = 150
-RANDOM_CUTS = 50
-RESUMES = 12
+SYNC_CUTS = 120
+RANDOM_CUTS = 40
+RESUMES = 10
 ROWS = 150
 # Long enough that SQLite's log is copied back and begun anew in the middle of a run.
 FILL = " and so on" * 500
@@ -157,6 +157,16 @@ def test_a_retry_cut_off_anywhere_replaces_every_row_once_and_keeps_the_old_outc
     recording = scene.record("--retry", "failed")
     assert any("replaced-by" in op.to for op in recording.ops if op.kind is Kind.RENAME)
     cut_everywhere(scene, recording, room, seed=2, retry="failed")
+
+
+@pytest.mark.parametrize("killed", ["20 .db-wal", "2 .parquet"])
+def test_a_run_killed_then_resumed_then_cut_off_anywhere_keeps_every_promise(
+    shim: Path, tmp_path: Path, room: Path, killed: str
+) -> None:
+    scene = Scene(tmp_path, shim, rows_with_ids(60), faults={"slow_answer": 0.3}, slow_s=0.05)
+    make_folders(scene.output)
+    recording = scene.record(killed=killed)
+    cut_everywhere(scene, recording, room, seed=4, resumes=3)
 
 
 # These tests have teeth.
