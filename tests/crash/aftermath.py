@@ -122,16 +122,14 @@ def check_at_rest(folder: Path) -> None:
 
 
 def check_bill(
-    rows: list[dict[str, Any]],
-    found: list[dict[str, Any]],
+    rows: Iterable[tuple[bytes, dict[str, Any], dict[str, Any]]],
     entries: Iterable[dict[str, Any]],
     kills: list[Kill],
     *,
-    has_ids: bool,
     wires: list[frozenset[bytes]] | None = None,
 ) -> int:
     """Every submit is paid for by its row, and twice only where a kill found it on the wire; what was in doubt is
-    flagged, and nothing else is. `found`: the output's rows, in the order of `rows`; `wires`: for each kill the rows
+    flagged, and nothing else is. `rows`: key, row of the input, row of the output; `wires`: for each kill the rows
     whose POST had left and whose task's id was not recorded, where more is known of them than that they were in doubt.
     Returns how many tasks were paid for beyond one a row."""
     created: dict[str, list[float]] = {}
@@ -140,7 +138,7 @@ def check_bill(
     lost = Counter(key for keys in (wires or [kill.doubtful for kill in kills]) for key in keys)
     in_doubt = frozenset[bytes]().union(*(kill.doubtful for kill in kills))
     paid_twice = 0
-    for row, out, key in zip(rows, found, keys_of(rows, has_ids=has_ids), strict=True):
+    for key, row, out in rows:
         times = created.pop(digest_of_row(row))
         assert 1 <= len(times) <= out["submits"], (times, out)
         assert len(times) <= 1 + lost[key], f"{out['row_id']} was paid {len(times)} times, lost {lost[key]} times"

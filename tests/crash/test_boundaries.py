@@ -11,7 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +155,13 @@ class Scene:
         paid for twice."""
         found = check_output(self.rows, self.out, has_ids=self.has_ids)
         check_at_rest(self.out)
-        return check_bill(self.rows, found, self.spent(), self.kills, has_ids=self.has_ids, wires=self.wires)
+        return self.check_bill(found, self.spent(), range(len(self.rows)))
+
+    def check_bill(self, found: list[dict[str, Any]], spent: list[dict[str, Any]], numbers: Iterable[int]) -> int:
+        """What was spent, it was spent on the rows of these numbers, as it must be. Returns as `check` does."""
+        keys = self._keys()
+        chosen = [(keys[n], self.rows[n], found[n]) for n in numbers]
+        return check_bill(chosen, spent, self.kills, wires=self.wires)
 
     def spent(self) -> list[dict[str, Any]]:
         """The book's entries since the scene was set up."""
@@ -340,25 +346,37 @@ def test_a_resume_is_killed_too(stage: Stage, first: tuple[str, int], second: st
 
 
 class Before:
-    """An output that others are copied from, and what was in it."""
+    """An output that others are copied from, and what was in it, in the order of the input."""
 
-    def __init__(self, folder: Path, rows: list[dict[str, Any]]) -> None:
-        self.folder = folder
-        self.rows = rows
-        self.found = {row["row_id"]: row for row in check_parts(folder)}
+    def __init__(self, scene: Scene) -> None:
+        self.folder = scene.out
+        self.rows = scene.rows
+        self.has_ids = scene.has_ids
+        self.found = sorted(check_parts(scene.out), key=lambda out: int(out["row_index"]))
 
 
-@pytest.fixture(scope="module")
-def half_failed(forks: Forks, simulator: SimulatorThread, tmp_path_factory: pytest.TempPathFactory) -> Before:
+def half_failed(forks: Forks, simulator: SimulatorThread, folder: Path, batch: str, *, has_ids: bool) -> Before:
     """Of each part's rows some are completed and some failed, unbilled. One row in flight: the rows of a part, and
     those of the part that replaces some of them, are always the same."""
-    scene = Scene(forks, simulator, tmp_path_factory.mktemp("half_failed"), new_rows("half13"), in_flight=1)
+    scene = Scene(forks, simulator, folder, new_rows(batch), has_ids=has_ids, in_flight=1)
     simulator.control(faults={"refuse_options": 0.5})
     scene.finish(status=3)
     simulator.control(faults={})
     for path in parts_of(scene.out):
         assert set(pq.read_table(path)["status"].to_pylist()) == {"completed", "failed"}
-    return Before(scene.out, scene.rows)
+    return Before(scene)
+
+
+@pytest.fixture(scope="module")
+def half_failed_by_id(forks: Forks, simulator: SimulatorThread, tmp_path_factory: pytest.TempPathFactory) -> Before:
+    return half_failed(forks, simulator, tmp_path_factory.mktemp("ids"), "half13", has_ids=True)
+
+
+@pytest.fixture(scope="module")
+def half_failed_by_position(
+    forks: Forks, simulator: SimulatorThread, tmp_path_factory: pytest.TempPathFactory
+) -> Before:
+    return half_failed(forks, simulator, tmp_path_factory.mktemp("positions"), "half14", has_ids=False)
 
 
 RETRIES = (
@@ -394,31 +412,38 @@ RETRIES = (
 
 def check_swaps(scene: Scene, before: Before) -> None:
     """Every failed row was replaced once, its old outcome kept; what was completed is as it was, and cost nothing."""
-    found = {out["row_id"]: out for out in check_output(scene.rows, scene.out, has_ids=True)}
+    found = check_output(scene.rows, scene.out, has_ids=scene.has_ids)
     check_at_rest(scene.out)
-    failed = [row for row in scene.rows if before.found[row["id"]]["status"] == "failed"]
-    outs = [found[row["id"]] for row in failed]
-    check_bill(failed, outs, scene.spent(), scene.kills, has_ids=True, wires=scene.wires)
-    for name, row in before.found.items():
-        if row["status"] == "completed":
-            assert found[name] == row
-    old = {row["row_id"]: row for row in superseded_rows(scene.out)}
-    assert len(old) == len(superseded_rows(scene.out)), "an old outcome is kept twice"
-    assert old == {row["id"]: before.found[row["id"]] for row in failed}
+    failed = [number for number, old in enumerate(before.found) if old["status"] == "failed"]
+    for number, (old, new) in enumerate(zip(before.found, found, strict=True)):
+        assert number in failed or new == old
+    kept = sorted(superseded_rows(scene.out), key=lambda row: int(row["row_index"]))
+    assert kept == [before.found[number] for number in failed], "an old outcome is not kept, or twice"
+    spent = scene.spent()
+    assert {entry["digest"] for entry in spent} == {digest_of_row(scene.rows[number]) for number in failed}
+    scene.check_bill(found, spent, failed)
+
+
+Retry = Callable[[Before], Scene]
 
 
 @pytest.fixture
-def retried(forks: Forks, simulator: SimulatorThread, half_failed: Before, tmp_path: Path) -> Scene:
-    """A copy of the half failed output, to be retried."""
-    shutil.copytree(half_failed.folder, tmp_path / "out")
-    return Scene(forks, simulator, tmp_path, half_failed.rows, in_flight=1)
+def retry(forks: Forks, simulator: SimulatorThread, tmp_path: Path) -> Retry:
+    """Makes a scene of a copy of a half failed output, to be retried."""
+
+    def begin(before: Before) -> Scene:
+        shutil.copytree(before.folder, tmp_path / "out")
+        return Scene(forks, simulator, tmp_path, before.rows, has_ids=before.has_ids, in_flight=1)
+
+    return begin
 
 
 @pytest.mark.parametrize(("boundary", "nth"), RETRIES)
-def test_a_retry_is_killed(retried: Scene, half_failed: Before, boundary: str, nth: int) -> None:
-    retried.kill(boundary, nth, "--retry", "failed")
-    retried.finish("--retry", "failed")
-    check_swaps(retried, half_failed)
+def test_a_retry_is_killed(retry: Retry, half_failed_by_id: Before, boundary: str, nth: int) -> None:
+    scene = retry(half_failed_by_id)
+    scene.kill(boundary, nth, "--retry", "failed")
+    scene.finish("--retry", "failed")
+    check_swaps(scene, half_failed_by_id)
 
 
 SWAPS = (
@@ -436,13 +461,14 @@ SWAPS = (
 
 
 @pytest.mark.parametrize(("first", "second"), SWAPS)
-def test_the_recovery_of_a_swap_is_killed_and_the_marks_hold_without_the_option(
-    retried: Scene, half_failed: Before, first: str, second: str
+def test_the_recovery_of_a_swap_without_ids_is_killed_and_the_marks_hold_without_the_option(
+    retry: Retry, half_failed_by_position: Before, first: str, second: str
 ) -> None:
-    retried.kill(first, 1, "--retry", "failed")
-    retried.kill(second)
-    retried.finish()
-    check_swaps(retried, half_failed)
+    scene = retry(half_failed_by_position)
+    scene.kill(first, 1, "--retry", "failed")
+    scene.kill(second)
+    scene.finish()
+    check_swaps(scene, half_failed_by_position)
 
 
 # A fresh start.
@@ -452,7 +478,7 @@ def test_the_recovery_of_a_swap_is_killed_and_the_marks_hold_without_the_option(
 def finished(forks: Forks, simulator: SimulatorThread, tmp_path_factory: pytest.TempPathFactory) -> Before:
     scene = Scene(forks, simulator, tmp_path_factory.mktemp("finished"), new_rows())
     scene.finish()
-    return Before(scene.out, scene.rows)
+    return Before(scene)
 
 
 FRESH = (
@@ -481,7 +507,7 @@ def test_a_fresh_start_is_killed(
     assert len(old) == is_moved
     scene.finish()
     kept = check_parts(old[0] if is_moved else scene.out)
-    assert {row["row_id"]: row for row in kept} == finished.found
+    assert sorted(kept, key=lambda row: int(row["row_index"])) == finished.found
     if is_moved:
         scene.check()
     else:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aftermath import Kill, check_at_rest, check_bill, check_output, digest_of_row, look_after_kill
+from aftermath import Kill, check_at_rest, check_bill, check_output, digest_of_row, keys_of, look_after_kill
 from conftest import MODEL, Child, Remote, Starter, by_id, eventually, rows_with_ids, superseded_rows, write_rows
 
 ROWS = 2_400
@@ -109,7 +109,9 @@ def test_a_run_killed_at_more_than_20_instants_loses_nothing_and_pays_only_for_w
     killer.finish()
     check_at_rest(folder)
     found = check_output(rows, folder, has_ids=True)
-    paid_twice = check_bill(rows, found, simulator.entries(), killer.kills, has_ids=True)
+    paid_twice = check_bill(
+        zip(keys_of(rows, has_ids=True), rows, found, strict=True), simulator.entries(), killer.kills
+    )
     assert paid_twice <= len(killer.kills) * IN_FLIGHT
     assert paid_twice > 0, "no kill found a POST on the wire: the test shows nothing"
 
