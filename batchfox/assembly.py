@@ -99,26 +99,16 @@ def make_fleet(job: Job, run: Run, learned: bytes | None) -> Fleet:
     return fleet
 
 
-def is_binary(kind: Any) -> bool:
-    """Is it an Arrow type of bytes? Such columns travel only where they are named."""
-    import pyarrow as pa
-
-    kinds = pa.types
-    return bool(
-        kinds.is_binary(kind)
-        or kinds.is_large_binary(kind)
-        or kinds.is_fixed_size_binary(kind)
-        or kinds.is_binary_view(kind)
-    )
+def carry_of(job: Job, source: Source) -> Carry:
+    """Which of the input's columns travel."""
+    return Carry(job.input.keep, own_columns(), binary=source.binary_columns)
 
 
 def make_filing(job: Job, shop: Workshop, folders: Folders, source: Source, log: Log) -> Filing:
     """The writer of parts, with a connection of its own."""
 
     def known_types() -> Any:
-        if source.types is None:
-            return None
-        return Carry(job.input.keep, own_columns()).types(source.types, is_binary)
+        return None if source.types is None else carry_of(job, source).types(source.types)
 
     return Filing(
         shop.connect(),

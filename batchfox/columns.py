@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from batchfox.core.complaint import show
 
@@ -74,6 +75,22 @@ def carry_type(kind: pa.DataType) -> pa.DataType:
     if pa.types.is_float16(kind):
         return pa.float32()
     return kind
+
+
+def holds_binary(kind: pa.DataType) -> bool:
+    """Are there bytes in values of this type, at any depth? Such columns travel only where they are named."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return holds_binary(kind.storage_type)
+    if pa.types.is_dictionary(kind):
+        return holds_binary(kind.value_type)
+    if pa.types.is_nested(kind):
+        return any(holds_binary(kind.field(at).type) for at in range(kind.num_fields))
+    return bool(
+        pa.types.is_binary(kind)
+        or pa.types.is_large_binary(kind)
+        or pa.types.is_fixed_size_binary(kind)
+        or pa.types.is_binary_view(kind)
+    )
 
 
 def infer(rows: Iterable[Mapping[str, Any]], known: Mapping[str, pa.DataType] | None) -> dict[str, pa.DataType]:
@@ -203,8 +220,10 @@ def _cast_back(array: pa.Array, kind: pa.DataType) -> pa.Array:
     if array.type == kind:
         return array
     if pa.types.is_map(kind):
-        rows = [None if row is None else [(e["key"], e["value"]) for e in row] for row in array.to_pylist()]
-        return pa.array(rows, kind)
+        entry = pa.struct([pa.field("key", kind.key_type), pa.field("value", kind.item_type)])
+        entries = _cast_back(array, pa.list_(entry))
+        keys, items = entries.values.field("key"), entries.values.field("value")
+        return pa.MapArray.from_arrays(entries.offsets, keys, items, type=kind, mask=_nulls(array))
     if pa.types.is_struct(kind):
         fields = array.flatten()  # with the parent's nulls, so that nothing under a null is cast
         children = [_cast_back(field, kind.field(at).type) for at, field in enumerate(fields)]
@@ -213,6 +232,14 @@ def _cast_back(array: pa.Array, kind: pa.DataType) -> pa.Array:
         return pa.ListArray.from_arrays(
             array.offsets, _cast_back(array.values, kind.value_type), type=kind, mask=_nulls(array)
         )
+    if pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        return _cast_back(array, pa.list_(kind.value_field)).cast(kind)
+    # Arrow writes these two as text, and does not read them.
+    if pa.types.is_time(kind):
+        moments = pc.binary_join_element_wise("1970-01-01", array, " ").cast(pa.timestamp(kind.unit))
+        return moments.cast(kind)
+    if pa.types.is_duration(kind):
+        return array.cast(pa.int64()).cast(kind)
     return array.cast(kind)
 
 
@@ -234,7 +261,11 @@ def _fit_each(values: list[Any], kind: pa.DataType, stray: Any) -> pa.Array:
             stray(at, value)
             fitted.append(None)
     array = _build(fitted, kind)
-    assert array is not None, kind
+    if array is None:  # each alone fits, all together do not
+        for at, value in enumerate(fitted):
+            if value is not None:
+                stray(at, value)
+        array = pa.nulls(len(values), kind)
     return array
 
 

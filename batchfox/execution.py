@@ -16,9 +16,8 @@ import msgspec
 
 from batchfox import history
 from batchfox.api import Api
-from batchfox.assembly import Workshop, make_feed, make_filing, make_fleet, make_pool, own_columns
+from batchfox.assembly import Workshop, carry_of, make_feed, make_filing, make_fleet, make_pool
 from batchfox.closing import Ending, summarize
-from batchfox.core.carry import Carry
 from batchfox.core.first_look import FirstLook, refuse_constants
 from batchfox.core.job import Job
 from batchfox.core.prepare import Preparer
@@ -155,7 +154,7 @@ class Execution:
             pool = make_pool(job, shop, fleet, api, self._filing, monitor, book, self._clock, self._run.before)
             for life, old_part in shop.checkpoint.unfinished():
                 pool.adopt(life, old_part)
-            preparer = Preparer(Carry(job.input.keep, own_columns()), renderer, book, prices)
+            preparer = Preparer(carry_of(job, self._source), renderer, book, prices)
             limit = self._options.limit
             look = FirstLook(renderer, job.input, id_column=self._source.id_column, off=book.off)
             feed = make_feed(shop, self._source, pool, preparer, look, self._log, limit=limit)

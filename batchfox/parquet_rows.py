@@ -63,15 +63,9 @@ def plain(batch: pa.RecordBatch) -> pa.RecordBatch:
         if isinstance(kind, pa.BaseExtensionType):
             column = column.storage
         if travels != column.type:
-            column = _as_map_entries(column, travels) if pa.types.is_map(kind) else column.cast(travels)
+            column = column.cast(travels)
         arrays.append(column)
     return pa.RecordBatch.from_arrays(arrays, names=batch.schema.names)
-
-
-def _as_map_entries(column: pa.Array, travels: pa.DataType) -> pa.Array:
-    rows = column.to_pylist()
-    entries = [None if row is None else [{"key": key, "value": value} for key, value in row] for row in rows]
-    return pa.array(entries, travels)
 
 
 def _unreadable(path: str, row: int, error: Exception) -> InputError:

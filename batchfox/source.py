@@ -150,6 +150,15 @@ class Source:
                 self._types = declared_types(declared)
         return self._types if isinstance(self._types, dict) else None
 
+    @property
+    def binary_columns(self) -> frozenset[str]:
+        """The columns whose declared type holds bytes, at whatever depth."""
+        if not self.types:
+            return frozenset()
+        from batchfox.columns import holds_binary
+
+        return frozenset(name for name, kind in self.types.items() if holds_binary(kind))
+
     def total_rows(self) -> int | None:
         """Exact where every file says so (Parquet), else None."""
         if any(kind_of(file) != "parquet" for file in self._files):

@@ -17,7 +17,7 @@ _T = TypeVar("_T")
 
 def is_data_uri(text: str) -> bool:
     """`data:<type>;base64,…`: a medium, not text."""
-    return text.startswith("data:") and ";base64," in text[:_HEAD]
+    return text[:5].lower() == "data:" and ";base64," in text[:_HEAD].lower()
 
 
 def _holds_medium(value: Any) -> bool:
@@ -35,13 +35,15 @@ def _holds_medium(value: Any) -> bool:
 
 class Carry:
     """`keep` applied to rows. `"*"` is every column but binary ones and data URIs; a name is always kept; other
-    patterns (`meta_*`) work as `"*"` among the names they match. `taken`: the output's own columns."""
+    patterns (`meta_*`) work as `"*"` among the names they match. `taken`: the output's own columns; `binary`: columns
+    that the input declares as such, so that a null in one of them is no column either."""
 
-    def __init__(self, keep: Iterable[str], taken: Iterable[str]) -> None:
+    def __init__(self, keep: Iterable[str], taken: Iterable[str], *, binary: Iterable[str] = ()) -> None:
         keep = list(keep)
         self._outright = {name for name in keep if not set(name) & set("*?[")}
         self._patterns = [name for name in keep if set(name) & set("*?[")]
         self._taken = {name.casefold() for name in taken}
+        self._binary = frozenset(binary)
         self._names: dict[str, tuple[str, bool] | None] = {}
 
     def select(self, columns: Mapping[str, Any]) -> dict[str, Any]:
@@ -60,18 +62,16 @@ class Carry:
                 kept[output_name] = value
         return kept
 
-    def types(self, known: Mapping[str, _T], is_binary: Any = None) -> dict[str, _T]:
-        """Output name → type of the columns whose types are known before the first row; binary ones by name only."""
-        found: dict[str, _T] = {}
-        for name, kind in known.items():
-            decided = self._decide(name)
-            if decided is not None and (decided[1] or is_binary is None or not is_binary(kind)):
-                found[decided[0]] = kind
-        return found
+    def types(self, known: Mapping[str, _T]) -> dict[str, _T]:
+        """Output name → type of the columns that travel and whose types are known before the first row."""
+        decided = ((self._decide(name), kind) for name, kind in known.items())
+        return {found[0]: kind for found, kind in decided if found is not None}
 
     def _decide(self, name: str) -> tuple[str, bool] | None:
         is_outright = name in self._outright
-        if not is_outright and not any(fnmatchcase(name, pattern) for pattern in self._patterns):
+        if not is_outright and (
+            name in self._binary or not any(fnmatchcase(name, pattern) for pattern in self._patterns)
+        ):
             return None
         output_name = name
         while output_name.casefold() in self._taken:

@@ -7,6 +7,7 @@ import io
 import json
 import math
 import sys
+from datetime import time
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -254,6 +255,68 @@ def test_parquet_values_travel_and_come_back_as_they_were(tmp_path: Path) -> Non
         assert array.to_pylist() == table[name].to_pylist(), name
         if name not in ("kind", "nothing"):
             assert array.type == pq.read_schema(tmp_path / "in.parquet").field(name).type
+
+
+STRINGS = pa.dictionary(pa.int32(), pa.string())
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        pa.array([3_723_000_001, None, 0], pa.time64("us")),
+        pa.array([3_723_000_000_001, None], pa.time64("ns")),
+        pa.array([time(1, 2, 3), None], pa.time32("ms")),
+        pa.array([5, None, -1], pa.duration("ms")),
+        pa.array([1, None], pa.int16()).dictionary_encode(),
+        pa.array([0, None], pa.timestamp("ms")).dictionary_encode(),
+        pa.array([["a"], None], pa.list_(STRINGS)),
+        pa.array([{"a": "x"}, None], pa.struct([("a", STRINGS)])),
+        pa.array([[time(1, 2, 3)], None, []], pa.large_list(pa.time64("us"))),
+        pa.array([[0, 1], None], pa.list_(pa.timestamp("us"), 2)),
+        pa.array([[("a", 1)], None, [("b", None), ("c", 3)]], pa.map_(pa.string(), pa.timestamp("ms"))),
+        pa.array([[("a", [("x", 1)])], None, []], pa.map_(pa.string(), pa.map_(pa.string(), pa.duration("ms")))),
+        pa.array([b"a", None], pa.large_binary()),
+        pa.array([b"a", None], pa.binary_view()),
+        pa.array(["a", None], pa.string_view()),
+    ],
+    ids=lambda array: str(array.type),
+)
+def test_every_type_of_parquet_travels_and_comes_back(tmp_path: Path, array: Any) -> None:
+    pq.write_table(pa.table({"a": array}), tmp_path / "in.parquet")
+    source = open_source([str(tmp_path / "in.parquet")], id_column=None, with_digest=True)
+    rows = [decode_columns(encode_columns(row.columns)) for batch in source.batches() for row in batch]
+    types = columns.infer(rows, source.types)
+    (back,), extra, _ = columns.fit(rows, types)
+    assert back.to_pylist() == array.to_pylist()
+    assert not any(extra)
+    value_type = array.type.value_type if pa.types.is_dictionary(array.type) else array.type
+    assert back.type.equals(value_type) or pa.types.is_nested(value_type)
+
+
+def test_values_that_do_not_fit_a_type_go_to_input_extra(tmp_path: Path) -> None:
+    arrays, extra, misfits = columns.fit([{"t": "no time"}, {"t": "01:02:03"}], {"t": pa.time64("us")})
+    assert arrays[0].to_pylist() == [None, time(1, 2, 3)]
+    assert (extra, misfits) == (['{"t":"no time"}', None], {"t"})
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_binary"),
+    [
+        (pa.binary(), True),
+        (pa.large_binary(), True),
+        (pa.binary(2), True),
+        (pa.binary_view(), True),
+        (pa.dictionary(pa.int32(), pa.binary()), True),
+        (pa.list_(pa.struct([("a", pa.int8()), ("b", pa.large_list(pa.binary()))])), True),
+        (pa.map_(pa.string(), pa.binary()), True),
+        (pa.map_(pa.string(), pa.string()), False),
+        (pa.list_(pa.struct([("a", pa.large_string())])), False),
+        (STRINGS, False),
+    ],
+    ids=str,
+)
+def test_bytes_are_found_at_any_depth_of_a_type(kind: Any, is_binary: bool) -> None:
+    assert columns.holds_binary(kind) == is_binary
 
 
 def test_a_folder_of_parquet_with_different_columns_is_one_input(tmp_path: Path) -> None:

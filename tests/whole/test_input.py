@@ -19,6 +19,7 @@ import zstandard
 from conftest import MODEL, Simulate, by_id, environment, job_of, parts_of, rows_with_ids, write_rows
 
 from batchfox import run
+from batchfox.core.outcome import COLUMNS
 from batchfox.errors import InputError, JobError
 from batchfox.simulator import answer
 
@@ -128,6 +129,30 @@ def test_parquet_columns_keep_their_types(simulate: Simulate, tmp_path: Path) ->
     found = by_id(tmp_path / "out")
     for row in table.drop(["raw"]).to_pylist():
         assert {name: found[str(row["id"])][name] for name in row} == row
+
+
+def test_binary_columns_and_data_uris_do_not_travel_unless_named(simulate: Simulate, tmp_path: Path) -> None:
+    url = simulate().url
+    kinds = {"b": pa.binary(), "large": pa.large_binary(), "fixed": pa.binary(2), "view": pa.binary_view()}
+    cells = {name: pa.array([None, b"\0\xff", None], kind) for name, kind in kinds.items()}
+    entry = pa.struct([("a", pa.int8()), ("raw", pa.binary())])
+    cells["deep"] = pa.array([None, [{"a": 1, "raw": b"x"}], []], pa.list_(entry))
+    table = pa.table({"id": ["a", "b", "c"], "prompt": ["x"] * 3, "n": [1, None, 3]} | cells)
+    pq.write_table(table, tmp_path / "in.parquet")
+    assert run(job_of(tmp_path / "in.parquet", tmp_path / "out", url)).by_status == {"completed": 3}
+    carried = pq.read_schema(parts_of(tmp_path / "out")[0]).names[len(COLUMNS) :]
+    assert carried == ["id", "prompt", "n", "input_extra"], "a null cell of a binary column makes no column either"
+    named = job_of(tmp_path / "in.parquet", tmp_path / "named", url, input={"keep": ["*", "large", "deep"]})
+    assert run(named).by_status == {"completed": 3}
+    found = by_id(tmp_path / "named")
+    assert [found[name]["large"] for name in "abc"] == [None, b"\0\xff", None]
+    assert [found[name]["deep"] for name in "abc"] == [None, [{"a": 1, "raw": b"x"}], []]
+    picture = "DATA:image/png;BASE64,AAAA"
+    uris: dict[str, dict[str, Any]] = {"a": {"u": picture, "v": picture}, "b": {"u": "text", "v": [picture]}}
+    rows = [{"id": name, "prompt": "x"} | columns for name, columns in uris.items()]
+    assert run(job_of(write_rows(tmp_path / "in.jsonl", rows), tmp_path / "uris", url)).by_status == {"completed": 2}
+    found = by_id(tmp_path / "uris")
+    assert (found["a"]["u"], found["b"]["u"], "v" in found["a"]) == (None, "text", False)
 
 
 def test_standard_input_is_read_and_resumed(simulate: Simulate, tmp_path: Path) -> None:
