@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from batchfox.core.job import nearest
 from batchfox.core.outcome import STATUSES
+from batchfox.durable import rename, sync_file
 from batchfox.errors import OutputError, UserError
 from batchfox.parts import number_of
 
@@ -57,7 +58,8 @@ def export(folder: Path, target: Path, *, columns: Sequence[str] = (), statuses:
             for table in in_order(paths, schema.names, statuses):
                 write(table)
                 rows += table.num_rows
-        temporary.replace(target)
+        sync_file(temporary)
+        rename(temporary, target)
     except OSError as error:
         raise UserError(f"{target}: {error.strerror or error}; nothing was written") from error
     finally:

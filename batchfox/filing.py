@@ -19,6 +19,7 @@ from batchfox.core import blocks
 from batchfox.core.outcome import EXTRA, STATUSES, Outcome
 from batchfox.core.prepare import UNREADABLE
 from batchfox.core.row import key_of_id
+from batchfox.durable import sync_folder
 from batchfox.errors import OutputError
 from batchfox.kept import decode_columns
 
@@ -157,6 +158,7 @@ class Filing:
             self._take_out_old(number)
             parts.put_in_place(temporary, final)
         else:
+            sync_folder(final.parent)  # the run that renamed it may have been killed before it could
             entries += (_entry(key, outcome) for key, outcome, _ in self._rows(number))
         return self._mark_filed(number, rows, entries)
 

@@ -12,6 +12,7 @@ from batchfox import history
 from batchfox.checkpoint import Checkpoint
 from batchfox.core.change import refused_changes
 from batchfox.core.job import Job
+from batchfox.durable import rename, write_text
 from batchfox.errors import JobError
 from batchfox.jobfile import job_toml
 from batchfox.output import Output, dated_folders, hold, is_dated, move_aside, resolve_path
@@ -42,9 +43,9 @@ def open_output(stack: contextlib.ExitStack, job: Job, root: Path, *, fresh: boo
     with contextlib.closing(Checkpoint(output.checkpoint_path)) as old:
         rows = old.query("SELECT run_id FROM run ORDER BY started_at DESC LIMIT 1")
     run_id = rows[0][0] if rows else "unknown"
-    if elsewhere is not None:
-        output.checkpoint_path.rename(f"{elsewhere}.old-{run_id}")
     move_aside(root, run_id)
+    if elsewhere is not None:
+        rename(output.checkpoint_path, Path(f"{elsewhere}.old-{run_id}"))
     return stack.enter_context(hold(root, checkpoint=elsewhere))
 
 
@@ -52,9 +53,7 @@ def fix_job(checkpoint: Checkpoint, folders: Folders, job: Job, id_column: str |
     """Puts the job on record, unless `refuse_change` raises."""
     refuse_change(checkpoint, folders.root, job, id_column)
     checkpoint.put(job=msgspec.json.encode(job.to_dict()), id_column=id_column or "")
-    temporary = folders.tmp / "job.toml"
-    temporary.write_text(job_toml(job), encoding="utf-8")
-    temporary.replace(folders.job)
+    write_text(job_toml(job), folders.tmp / "job.toml", folders.job)
 
 
 def refuse_change(checkpoint: Checkpoint, root: Path, job: Job, id_column: str | None) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from batchfox.core.job import Job
+from batchfox.durable import make_folder, rename, sync_folder
 from batchfox.errors import JobError, OutputBusyError, OutputError
 from batchfox.filing import Folders
 
@@ -85,7 +86,9 @@ def hold(root: Path, *, checkpoint: str | None = None) -> Iterator[Output]:
     with _at_the_border(root):
         refuse_strangers(root)
         for folder in (root, folders.data, folders.own, folders.tmp, folders.superseded):
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
+        for folder in (root.parent, root, folders.own):  # a run that made them may have been killed before it synced
+            sync_folder(folder)
         if not os.access(folders.data, os.W_OK) or not os.access(folders.own, os.W_OK):
             raise OutputError(f"{root}: not writable; choose another [output] path or mend its permissions")
         handle = os.open(folders.own / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -123,7 +126,7 @@ def move_aside(root: Path, run_id: str) -> Path:
         number += 1
         target = root.with_name(f"{root.name}.old-{run_id}-{number}")
     with _at_the_border(root):
-        root.rename(target)
+        rename(root, target)
     return target
 
 

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from batchfox import columns
 from batchfox.core.outcome import COLUMNS, EXTRA
+from batchfox.durable import rename
 from batchfox.errors import DiskFullError, MachineError, OutputError
 from batchfox.reserve import FULL
 
@@ -99,16 +100,7 @@ def write(path: Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> int:
 def put_in_place(temporary: Path, final: Path) -> None:
     """Renames a synced file to its name and syncs the folder: it is there for good when this returns."""
     with _at_the_border(final):
-        temporary.replace(final)
-        sync_folder(final.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        rename(temporary, final)
 
 
 def count_rows(path: Path) -> int | None:

@@ -13,13 +13,14 @@ import signal
 import subprocess
 import sys
 import tempfile
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from conftest import KEY, by_id, environment, rows_with_ids
 from power import SECTOR, Disk, Kind, Luck, Op, build_shim, read_journal, shim_environment
-from power_scene import Recording, Scene, scratch
+from power_scene import Known, Recording, Scene, scratch
 
 pytestmark = pytest.mark.system
 
@@ -159,7 +160,7 @@ def test_a_retry_cut_off_anywhere_replaces_every_row_once_and_keeps_the_old_outc
     cut_everywhere(scene, recording, room, seed=2, retry="failed")
 
 
-@pytest.mark.parametrize("killed", ["20 .db-wal", "2 .parquet"])
+@pytest.mark.parametrize("killed", ["20 .db-wal", "2 .parquet", "2 /data"])
 def test_a_run_killed_then_resumed_then_cut_off_anywhere_keeps_every_promise(
     shim: Path, tmp_path: Path, room: Path, killed: str
 ) -> None:
@@ -167,6 +168,42 @@ def test_a_run_killed_then_resumed_then_cut_off_anywhere_keeps_every_promise(
     make_folders(scene.output)
     recording = scene.record(killed=killed)
     cut_everywhere(scene, recording, room, seed=4, resumes=3)
+
+
+def test_a_first_run_in_a_new_folder_is_there_after_a_cut(shim: Path, tmp_path: Path, room: Path) -> None:
+    scene = Scene(tmp_path, shim, rows_with_ids(60), output="jobs/out")
+    recording = scene.record()
+    cut_everywhere(scene, recording, room, seed=5, resumes=3)
+
+
+def test_an_output_begun_anew_is_there_after_a_cut(shim: Path, tmp_path: Path, room: Path) -> None:
+    scene = Scene(tmp_path, shim, rows_with_ids(60))
+    assert scene.run().returncode == 0
+    scene.change_api(seed=1)
+    recording = scene.record("--fresh")
+    assert any(op.path == "out" and op.to.startswith("out.old-") for op in recording.ops)
+    begun = min(at for at, _ in recording.sent)
+    for number, at, _ in scene.instants(recording):
+        if at <= begun or not recording.ops[min(number, len(recording.ops) - 1)].is_sync:
+            continue
+        left = recording.disk.cut(room / f"cut-{number}", Luck(f"6 {number}"))
+        assert [path.name for path in left.glob("out.old-*")], f"operation {number}: the old output was not moved aside"
+        scene.check_cut(left, at, recording, Known())
+        shutil.rmtree(left)
+
+
+def test_the_job_on_record_is_whole_after_a_cut(shim: Path, tmp_path: Path, room: Path) -> None:
+    scene = Scene(tmp_path, shim, rows_with_ids(60))
+    make_folders(scene.output)
+    recording = scene.record()
+    for number, at, _ in scene.instants(recording):
+        if at > recording.sent[0][0]:
+            break
+        left = recording.disk.cut(room / f"cut-{number}", Luck(f"7 {number}"))
+        job = left / "out" / "_batchfox" / "job.toml"
+        if job.exists():
+            assert tomllib.loads(job.read_text())["request"], f"operation {number}: an empty job"
+        shutil.rmtree(left)
 
 
 # These tests have teeth.
