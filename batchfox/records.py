@@ -15,6 +15,7 @@ from typing import IO, Any, cast
 import msgspec
 
 from batchfox.errors import InputError
+from batchfox.words import count
 
 MOST_LINE_BYTES = 64 << 20
 MOST_DEPTH = 200
@@ -248,7 +249,7 @@ def _csv_record(header: list[str], values: list[str], line: int, position: int, 
         digest = blake2b(joined, digest_size=16).digest()
     problem = None
     if len(values) != len(header):
-        problem = f"{len(values)} values, but the header names {len(header)} columns"
+        problem = f"{count(len(values), 'value')}, but the header names {count(len(header), 'column')}"
     elif any(not value.isascii() and any("\udc80" <= letter <= "\udcff" for letter in value) for value in values):
         problem = "not UTF-8"
     columns = {} if problem else dict(zip(header, values, strict=True))

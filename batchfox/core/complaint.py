@@ -74,7 +74,7 @@ def show(value: Any) -> str:
         case str():
             return show_text(value)
         case bytes() | bytearray() | memoryview():
-            return f"{len(value)} bytes"
+            return f"{len(value)} bytes" if len(value) != 1 else "1 byte"
         case list() | tuple():
             return f"a list of {len(value)}"
         case dict():

@@ -104,7 +104,8 @@ def _check_data_uri(medium: Medium, value: str) -> Iterator[Complaint]:
     if size == 0:
         yield complain("data_uri", spell(medium.place), "an empty payload", allowed)
     elif size % 4:
-        yield complain("data_uri", spell(medium.place), f"a payload of {size} characters", "base64: a multiple of 4")
+        found = f"a payload of {size} characters" if size != 1 else "a payload of 1 character"
+        yield complain("data_uri", spell(medium.place), found, "base64: a multiple of 4")
     elif not _has_base64_edges(value, start, size):
         yield complain("data_uri", spell(medium.place), show(value), "a payload in base64: A-Z a-z 0-9 + / and =")
 

@@ -208,7 +208,7 @@ def test_csv_values_are_text_and_ragged_lines_are_rows_with_a_reason(tmp_path: P
     data = b'id,text\n1,"a, ""quoted""\nline"\n2\n3,\xff\n4,\n'
     rows = read(write(tmp_path / "in.csv", data), id_column="id")
     assert rows[0].columns == {"id": "1", "text": 'a, "quoted"\nline'}
-    assert "1 values, but the header names 2" in (rows[1].problem or "")
+    assert "1 value, but the header names 2 columns" in (rows[1].problem or "")
     assert rows[1].line == 4
     assert "not UTF-8" in (rows[2].problem or "")
     assert rows[3].columns == {"id": "4", "text": ""}
