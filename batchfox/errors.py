@@ -31,6 +31,10 @@ class OutputError(UserError):
     """The output folder or its checkpoint cannot be used: permission, newer version, corruption, foreign parts."""
 
 
+class DamagedError(OutputError):
+    """The checkpoint is not what batchfox wrote: cut short, overwritten, or not a database at all."""
+
+
 class OutputBusyError(BatchfoxError):
     """Another live run holds this output."""
 

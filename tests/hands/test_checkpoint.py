@@ -15,7 +15,7 @@ from batchfox.core.event import Answer, ApiError
 from batchfox.core.lifecycle import Life, State
 from batchfox.core.outcome import STATUSES, Outcome
 from batchfox.core.row import key_of_id, key_of_position
-from batchfox.errors import MachineError, OutputError
+from batchfox.errors import DamagedError, MachineError, OutputError
 
 
 def life(number: int, **values: object) -> Life:
@@ -265,3 +265,39 @@ def test_a_full_disk_is_the_machines_fault(tmp_path: Path) -> None:
 def test_a_folder_that_is_gone_is_told(tmp_path: Path) -> None:
     with pytest.raises(OutputError):
         Checkpoint(tmp_path / "gone" / "c.db", read_only=True)
+
+
+def test_an_empty_file_beside_a_write_ahead_log_is_damage_and_the_log_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "c.db"
+    checkpoint = Checkpoint(path)
+    checkpoint.put(a=1)
+    log = path.with_name("c.db-wal").read_bytes()
+    checkpoint.close()
+    path.write_bytes(b"")
+    path.with_name("c.db-wal").write_bytes(log)
+    for read_only in (False, True):
+        with pytest.raises(DamagedError, match="write-ahead log"):
+            Checkpoint(path, read_only=read_only)
+    assert path.with_name("c.db-wal").read_bytes() == log
+
+
+def test_a_record_that_cannot_be_understood_is_damage(tmp_path: Path) -> None:
+    group = Group()
+    for number, state in ((0, State.SENDING), (1, State.RUNNING)):
+        made = life(number, state=state)
+        group.add_row(made, encode(made.kept), None)
+    made = life(2)
+    group.add_row(made, encode(made.kept), None, outcome(2))
+    checkpoint = committed(tmp_path / "c.db", group)
+    checkpoint.refuse_damage()
+    with checkpoint.transaction() as db:
+        db.execute("UPDATE row SET record = x'ffff00', outcome = x'ffff00'")
+    with pytest.raises(DamagedError, match="doctor"):
+        list(checkpoint.unfinished())
+    with pytest.raises(DamagedError, match="doctor"):
+        checkpoint.unfiled()
+    with checkpoint.transaction() as db:
+        db.execute("DROP TABLE row")
+    with pytest.raises(DamagedError, match="no such table"):
+        checkpoint.unfiled()
+    checkpoint.close()
