@@ -232,7 +232,7 @@ def test_a_signal_stops_the_run_and_its_tasks_are_picked_up_and_not_paid_again(
     child.send(number)
     assert child.wait() == status, child.err
     assert "Traceback" not in child.err
-    assert "next: batchfox run" in child.out
+    assert "-m batchfox run --input" in child.out.partition("next: ")[2]
     assert "25 tasks, picked up by the next run" in child.out
     assert submits(simulator) == 25
     simulator.control(latency="constant:0.02")  # of new tasks: the old ones still take 30 s
