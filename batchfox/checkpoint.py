@@ -118,8 +118,12 @@ class Checkpoint:
     """The SQLite file of one output."""
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
-        """Opens, or creates, the checkpoint. Raises `OutputError` for a newer version or a damaged file."""
+        """Opens, or creates, the checkpoint; `is_blank`: nothing was in it.
+
+        Raises `OutputError` for a newer version, `DamagedError` for a damaged file.
+        """
         self.path = path
+        self.is_blank = False
         with at_the_border(path):
             _refuse_lost_head(path)
             if read_only:
@@ -143,6 +147,7 @@ class Checkpoint:
                 f"{self.path}: written by a newer batchfox (checkpoint version {version}, this one knows {VERSION}); "
                 "upgrade batchfox to go on with this output"
             )
+        self.is_blank = version == 0
         db.execute("PRAGMA busy_timeout = 30000")
         db.execute("PRAGMA cache_size = -16000")
         if read_only:

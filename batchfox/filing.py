@@ -115,14 +115,16 @@ class Filing:
             raise OutputError(
                 f"{self._folders.data / foreign[0]}: no record of this output names this file"
                 f"{f' (and {len(foreign) - 1} more)' if len(foreign) > 1 else ''}; nothing was changed: move it out "
-                "of data/ and run the same command again"
+                "of data/ and run the same command again; or, where it is a part whose record was lost, "
+                f"`batchfox doctor {self._folders.root} --repair` takes it up again"
             )
         lost = sorted(part_name(number) for number, is_filed in parts.items() if is_filed)
         lost = [name for name in lost if name not in names]
         if lost:
             raise OutputError(
                 f"{self._folders.data / lost[0]}: this part was filed and is gone"
-                f"{f' (and {len(lost) - 1} more)' if len(lost) > 1 else ''}; put it back, or start anew with --fresh"
+                f"{f' (and {len(lost) - 1} more)' if len(lost) > 1 else ''}; put it back, or "
+                f"`batchfox doctor {self._folders.root} --repair` has its rows sent, and paid for, again"
             )
 
     @staticmethod

@@ -99,9 +99,13 @@ def find_key(job: Job) -> str:
     """
     if job.api.base_url == SIMULATOR:
         return "sk-simulator"
+    return find_key_named(job.api.key_env)
+
+
+def find_key_named(name: str) -> str:
+    """The key under this name. Raises `UserError`."""
     from dotenv import dotenv_values, find_dotenv
 
-    name = job.api.key_env
     key = os.environ.get(name) or dotenv_values(find_dotenv(usecwd=True)).get(name) or ""
     key = key.strip()
     if not key:

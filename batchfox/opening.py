@@ -13,9 +13,11 @@ from batchfox.checkpoint import Checkpoint
 from batchfox.core.change import refused_changes
 from batchfox.core.job import Job
 from batchfox.durable import rename, write_text
-from batchfox.errors import JobError
+from batchfox.errors import JobError, OutputError
 from batchfox.jobfile import job_toml
 from batchfox.output import Output, dated_folders, hold, is_dated, move_aside, resolve_path
+from batchfox.sqlite_border import repair_words
+from batchfox.words import count
 
 if TYPE_CHECKING:
     from batchfox.filing import Folders
@@ -35,18 +37,60 @@ def output_root(job: Job, unix_s: float) -> Path:
 
 
 def open_output(stack: contextlib.ExitStack, job: Job, root: Path, *, fresh: bool) -> Output:
-    """Holds the output until the stack closes; with `fresh` the old one is moved aside first."""
+    """Holds the output until the stack closes; with `fresh` the old one is moved aside first.
+
+    Raises `OutputError` where what it did cannot be known.
+    """
     elsewhere = job.output.checkpoint
     output = stack.enter_context(hold(root, checkpoint=elsewhere))
-    if not fresh or not output.is_begun:
+    if not fresh:
+        refuse_lost(output)
         return output
-    with contextlib.closing(Checkpoint(output.checkpoint_path)) as old:
-        rows = old.query("SELECT run_id FROM run ORDER BY started_at DESC LIMIT 1")
-    run_id = rows[0][0] if rows else "unknown"
+    if not output.is_begun and not _parts_of(output):
+        return output
+    run_id = _last_run_id(output.checkpoint_path)
     move_aside(root, run_id)
     if elsewhere is not None:
-        rename(output.checkpoint_path, Path(f"{elsewhere}.old-{run_id}"))
+        for suffix in ("-wal", "-shm", ""):
+            if (old := Path(elsewhere + suffix)).exists():
+                rename(old, Path(f"{elsewhere}.old-{run_id}{suffix}"))
     return stack.enter_context(hold(root, checkpoint=elsewhere))
+
+
+def _last_run_id(path: Path) -> str:
+    """For the name of what is moved aside; "unknown" where the checkpoint does not tell."""
+    if not path.exists():
+        return "unknown"
+    try:
+        with contextlib.closing(Checkpoint(path)) as old:
+            rows = old.query("SELECT run_id FROM run ORDER BY started_at DESC LIMIT 1")
+    except OutputError:
+        return "unknown"
+    return str(rows[0][0]) if rows else "unknown"
+
+
+def refuse_lost(output: Output) -> None:
+    """Raises `OutputError` where the checkpoint is damaged, or gone while there are parts: a run would pay for all of
+    their rows again."""
+    path = output.checkpoint_path
+    found = "is missing"
+    if output.is_begun:
+        with contextlib.closing(Checkpoint(path, read_only=True)) as checkpoint:
+            checkpoint.refuse_damage()
+            if not checkpoint.is_blank:
+                return
+        found = "is empty"
+    if written := _parts_of(output):
+        raise OutputError(
+            f"{path}: the checkpoint {found}, and {output.folders.data} holds {count(written, 'part')}; nothing was "
+            f"changed: put it back, or {repair_words(path)} makes it anew from the parts, or --fresh starts anew"
+        )
+
+
+def _parts_of(output: Output) -> int:
+    """How many parts there are, on record or not."""
+    data = output.folders.data
+    return sum(1 for _ in data.glob("part-*.parquet")) if data.is_dir() else 0
 
 
 def fix_job(checkpoint: Checkpoint, folders: Folders, job: Job, id_column: str | None) -> None:

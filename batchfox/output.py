@@ -15,6 +15,7 @@ from batchfox.core.job import Job
 from batchfox.durable import make_folder, rename, sync_folder
 from batchfox.errors import JobError, OutputBusyError, OutputError
 from batchfox.filing import Folders
+from batchfox.swap import finish_swap
 
 # How long a lock is tried for: a live run keeps it, a look at the output lets go of it at once.
 LOCK_S = 1.0
@@ -96,6 +97,7 @@ def hold(root: Path, *, checkpoint: str | None = None) -> Iterator[Output]:
         _lock(handle, root)
         os.ftruncate(handle, 0)
         os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+        finish_swap(output.checkpoint_path)
         yield output
     finally:
         os.close(handle)

@@ -87,7 +87,7 @@ def write(path: Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> int:
     """Writes and syncs a Parquet file, a row group a table. Returns its rows. Not yet in place: see `put_in_place`."""
     rows = 0
     with _at_the_border(path), path.open("wb") as file:
-        with pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        with pq.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True) as writer:
             for table in tables:
                 if table.num_rows:
                     writer.write_table(table)
@@ -115,8 +115,10 @@ def count_rows(path: Path) -> int | None:
 def read(path: Path, names: list[str] | None = None, rows: int = 2_000) -> Iterator[pa.Table]:
     """A part's rows in small tables, in bounded memory. Raises `OutputError` where it cannot be read."""
     try:
-        with pq.ParquetFile(path, pre_buffer=False) as file:
+        with pq.ParquetFile(path, pre_buffer=False, page_checksum_verification=True) as file:
             for batch in file.iter_batches(batch_size=rows, columns=names):
                 yield pa.Table.from_batches([batch])
     except (OSError, pa.ArrowException) as error:
-        raise OutputError(f"{path}: cannot be read as Parquet: {error}") from error
+        raise OutputError(
+            f"{path}: cannot be read as Parquet: {error}; `batchfox doctor {path.parent.parent}` says what can be done"
+        ) from error

@@ -12,7 +12,7 @@ from batchfox.core.blocks import Comparison
 from batchfox.core.job import Job
 from batchfox.core.row import Row
 from batchfox.filing import Folders
-from batchfox.opening import refuse_change
+from batchfox.opening import refuse_change, refuse_lost
 from batchfox.output import Output, refuse_strangers
 
 RUNNING = "running"
@@ -22,13 +22,14 @@ RUNNING = "running"
 def open_past(job: Job, root: Path, id_column: str | None) -> Iterator[Past]:
     """The past of this output; an empty one where nothing was begun.
 
-    Raises `OutputError` and `JobError` where a run would: a folder of somebody else's, a damaged or newer checkpoint, a
-    job that changed.
+    Raises `OutputError` and `JobError` where a run would: a folder of somebody else's, a damaged, lost or newer
+    checkpoint, a job that changed.
     """
     refuse_strangers(root)
     output = Output(root, job.output.checkpoint)
     with contextlib.ExitStack() as stack:
         checkpoint = None
+        refuse_lost(output)
         if output.is_begun:
             path = output.checkpoint_path
             checkpoint = stack.enter_context(contextlib.closing(Checkpoint(path, read_only=True)))

@@ -105,7 +105,10 @@ def checkpoint_path(folder: Path) -> Path:
         elsewhere = tomllib.loads(job.read_text(encoding="utf-8")).get("output", {}).get("checkpoint")
         path = Path(elsewhere) if elsewhere else path
     if not path.exists():
-        raise OutputError(f"{path}: the checkpoint is missing; the parts in {folder / 'data'} are still whole")
+        raise OutputError(
+            f"{path}: the checkpoint is missing; the parts in {folder / 'data'} are still whole, and "
+            f"`batchfox doctor {folder} --repair` makes it anew from them"
+        )
     return path
 
 

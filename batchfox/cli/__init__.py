@@ -19,6 +19,7 @@ COMMANDS = {
     "validate": "Check every row of a job without sending any.",
     "status": "Show what a run is doing or did.",
     "export": "Write the results to one file in input order.",
+    "doctor": "Say what is wrong with this set-up or an output, and repair it.",
     "simulate": "Run the embedded API server on a loopback port.",
 }
 

@@ -1,0 +1,36 @@
+"""`batchfox doctor`: what is wrong with this set-up or output, and its repair."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from batchfox.errors import OutputBusyError
+from batchfox.inspection import Inspector
+from batchfox.remark import Remark
+from batchfox.repair import repair
+from batchfox.status import is_held
+from batchfox.surroundings import look_around
+
+__all__ = ["examine_output", "examine_setup", "repair"]
+
+
+def examine_setup() -> list[Remark]:
+    """This machine, as a run in the working directory would find it."""
+    return list(look_around(Path.cwd()))
+
+
+def examine_output(root: Path) -> list[Remark]:
+    """An output at rest. Raises `OutputError` where there is none, `OutputBusyError` where a run is at work in it."""
+    inspector = Inspector(root)
+    _refuse_held(root)
+    remarks = list(inspector.look())
+    _refuse_held(root)  # or what was found may be what a run was doing
+    return remarks
+
+
+def _refuse_held(root: Path) -> None:
+    if is_held(root):
+        raise OutputBusyError(
+            f"{root}: a live run holds this output, and what it is doing is no fault: wait for it, or stop it; "
+            f"`batchfox status {root}` shows what it does"
+        )

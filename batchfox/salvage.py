@@ -1,0 +1,163 @@
+"""What can still be read of a checkpoint, however damaged: from a copy, row by row, around what cannot be read."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from batchfox.checkpoint import Checkpoint, decode_outcome, decode_record
+from batchfox.core.row import key_of_id, key_of_line, key_of_position
+from batchfox.kept import decode_columns
+
+_HEADER = b"SQLite format 3\0"
+_SIZE_IS_VALID_FOR = slice(24, 28)  # of the header: unlike what stands at 92, the file's own size counts
+_AT_ONCE = 100
+_STEPS_OF_ONE = 500  # more rows than one page holds
+_END = 1 << 48
+
+# slot, key, state, record, kept, outcome, part, old_part
+SavedRow = tuple[int, bytes, int, bytes | None, bytes, bytes | None, int | None, int | None]
+
+
+class Remains:
+    """What is left of a checkpoint. `is_whole`: nothing that was looked for was unreadable."""
+
+    def __init__(self, path: Path, tmp: Path) -> None:
+        """`path` is only read; the copy lies in `tmp` until `close`."""
+        self._copy = tmp / "salvage.db"
+        self._db: sqlite3.Connection | None = None
+        self.is_whole = path.exists()
+        if path.exists():
+            for suffix in ("", "-wal"):
+                with contextlib.suppress(FileNotFoundError):
+                    shutil.copyfile(f"{path}{suffix}", f"{self._copy}{suffix}")
+            self._db = self._open(tmp)
+
+    def close(self) -> None:
+        if self._db is not None:
+            self._db.close()
+        for suffix in ("", "-wal", "-shm"):
+            self._copy.with_name(self._copy.name + suffix).unlink(missing_ok=True)
+
+    def _open(self, tmp: Path) -> sqlite3.Connection:
+        with self._copy.open("rb") as file:
+            is_headed = file.read(len(_HEADER)) == _HEADER
+        if is_headed:
+            db = self._connect()
+            if _knows_tables(db):
+                return db
+            db.close()
+        self.is_whole = False
+        _give_head(self._copy, tmp / "blank.db")
+        return self._connect()
+
+    def _connect(self) -> sqlite3.Connection:
+        db = sqlite3.connect(self._copy, isolation_level=None)
+        with contextlib.suppress(sqlite3.Error):
+            db.execute("PRAGMA writable_schema = ON")  # a file that is too short is read as far as it goes
+        return db
+
+    def get(self, name: str) -> Any:
+        """A fact of the table `meta`; None where it is not known any more."""
+        found = self._query("SELECT value FROM meta WHERE name = ?", (name,))
+        return found[0][0] if found else None
+
+    def runs(self) -> list[tuple[Any, ...]]:
+        columns = "run_id, run_date, started_at, beat_at, ended_at, exit_status, is_finished, progress"
+        return [row[1:] for row in self._walk("run", "rowid", columns)]
+
+    def parts(self) -> dict[int, tuple[int, int]]:
+        """Filed or not, and rows, by number."""
+        return {number: (is_filed, rows) for number, is_filed, rows in self._walk("part", "number", "is_filed, rows")}
+
+    def blocks(self) -> list[tuple[Any, ...]]:
+        return list(self._walk("block", "block", "rows, digest"))
+
+    def retries(self) -> list[tuple[Any, ...]]:
+        return self._query("SELECT key, part, submits, unresolved, doubled FROM retry", ())
+
+    def rows(self) -> Iterator[SavedRow]:
+        """Every row on its way that can be understood."""
+        for row in self._walk("row", "slot", "key, state, record, kept, outcome, part, old_part"):
+            if is_understood(row):
+                yield row
+            else:
+                self.is_whole = False
+
+    def count_finished(self) -> int | None:
+        """Keys of finished rows; None where that cannot be told."""
+        found = self._query("SELECT count(*) FROM finished", ())
+        return int(found[0][0]) if found else None
+
+    def _query(self, sql: str, values: tuple[Any, ...]) -> list[Any]:
+        if self._db is None:
+            return []
+        try:
+            return self._db.execute(sql, values).fetchall()
+        except sqlite3.Error:
+            self.is_whole = False
+            return []
+
+    def _walk(self, table: str, key: str, columns: str) -> Iterator[Any]:
+        """The rows of a table in the order of its whole-number key. Where one cannot be read, the next key is tried,
+        then ever larger steps are taken."""
+        sql = f"SELECT {key}, {columns} FROM {table} WHERE {key} > ? ORDER BY {key} LIMIT ?"
+        at, misses = -1, 0
+        while self._db is not None and at < _END:
+            try:
+                rows = self._db.execute(sql, (at, 1 if misses else _AT_ONCE)).fetchall()
+            except sqlite3.Error:
+                self.is_whole = False
+                misses += 1
+                if misses > 1:
+                    at += 1 << max(misses - _STEPS_OF_ONE, 0)
+                continue
+            if not rows:
+                return
+            yield from rows
+            at, misses = rows[-1][0], 0
+
+
+def is_understood(row: SavedRow) -> bool:
+    """Can this record be read, and does its key name the row that it says it is?"""
+    _, key, state, record, kept, outcome, _, _ = row
+    try:
+        decode_columns(kept)
+        if state == 3:
+            settled = decode_outcome(outcome or b"")
+            return _is_key_of(key, settled.row_id, settled.row_index)
+        known = decode_record(record or b"")
+        return state in (0, 1, 2) and _is_key_of(key, known.id, known.index)
+    except (msgspec.MsgspecError, UnicodeDecodeError, TypeError):
+        return False
+
+
+def _is_key_of(key: bytes, row_id: str, index: int) -> bool:
+    line = row_id.removeprefix("line:")
+    is_line = line != row_id and line.isdecimal() and key == key_of_line(int(line))
+    return key in (key_of_id(row_id), key_of_position(index)) or is_line
+
+
+def _knows_tables(db: sqlite3.Connection) -> bool:
+    try:
+        found = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    except sqlite3.Error:
+        return False
+    return found >= {"meta", "run", "row", "part", "block", "retry"}
+
+
+def _give_head(copy: Path, blank: Path) -> None:
+    """The first page of a new checkpoint in the place of one that cannot be read: every checkpoint of this version
+    begins with the same tables in the same order, so it tells where they are."""
+    Checkpoint(blank).close()
+    page = bytearray(blank.read_bytes()[:4096])
+    blank.unlink()
+    page[_SIZE_IS_VALID_FOR] = b"\xff\xff\xff\xff"
+    with copy.open("r+b") as file:
+        file.write(page)
