@@ -97,6 +97,16 @@ def _into(folder: str, *, is_over: bool | None = None) -> Callable[[Call], bool]
     return look
 
 
+def _is(name: str) -> Callable[[Call], bool]:
+    """Is it the folder of this name that is made, or synced?"""
+
+    def look(call: Call) -> bool:
+        found: Path = next(iter(call.values()))
+        return found.name == name
+
+    return look
+
+
 def _in_tmp(call: Call) -> bool:
     found: Path = call["self"]
     return found.parent.name == "tmp"
@@ -120,7 +130,10 @@ _PARTS = "batchfox.parts"
 TABLE: dict[str, Boundary] = {
     # An output is made.
     **_pair("the output is opened", "batchfox.execution", "open_output"),
-    "after a folder is made": Boundary(owner="pathlib:Path", attribute="mkdir", side="after"),
+    **{
+        f"after {name}/ is made": Boundary(owner="pathlib:Path", attribute="mkdir", side="after", when=_is(name))
+        for name in ("out", "data", "_batchfox", "tmp", "superseded")
+    },
     **_pair("the lock is held", "fcntl", "flock"),
     **_pair("the checkpoint is opened", _CHECKPOINT, "__init__"),
     "while the checkpoint is an empty file": Boundary(owner=_CHECKPOINT, attribute="_prepare", side="before"),
@@ -156,7 +169,9 @@ TABLE: dict[str, Boundary] = {
         owner="pyarrow.parquet:ParquetWriter", attribute="write_table", side="after", when=_half_written
     ),
     **_pair("a part is renamed", _PARTS, "put_in_place", when=_into("data", is_over=False)),
-    "before the folder is synced": Boundary(owner=_PARTS, attribute="sync_folder", side="before"),
+    "before the folder is synced": Boundary(
+        owner="batchfox.durable", attribute="sync_folder", side="before", when=_is("data")
+    ),
     **_pair("a part is filed", _FILING, "_mark_filed"),
     **_pair("the rest is filed", "batchfox.pool:Pool", "file_rest"),
     **_pair("the run's end", "batchfox.history", "end_run"),
