@@ -93,6 +93,8 @@ class Feed:
         await self._look_ahead(batches, queue)
         while self._fleet.stopped is None:
             if not queue:
+                if not self._held:  # else rows that were looked up before they were filed would be taken for new ones
+                    self._ledger.unfiled.forget_filed()
                 entries = await self._next(batches)
                 if entries is None:
                     self._comparison.end()
@@ -131,7 +133,6 @@ class Feed:
                 return
 
     async def _next(self, batches: Iterator[list[Row]]) -> list[Entry] | None:
-        self._ledger.unfiled.forget_filed()
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._read, batches)
 
     def _read(self, batches: Iterator[list[Row]]) -> list[Entry] | None:

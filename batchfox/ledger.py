@@ -77,7 +77,7 @@ class Unfiled:
         self.first_at = now if self else None
 
     def forget_filed(self) -> None:
-        """No look-up among the finished keys is under way: keys filed meanwhile will be found there."""
+        """No row waits whose key was looked up among the finished ones: keys filed until now will be found there."""
         for key in self._filed:
             self._done.pop(key, None)
         self._filed.clear()

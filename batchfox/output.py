@@ -86,7 +86,8 @@ def hold(root: Path, *, checkpoint: str | None = None) -> Iterator[Output]:
         )
     with _at_the_border(root):
         refuse_strangers(root)
-        for folder in (root, folders.data, folders.own, folders.tmp, folders.superseded):
+        # `own` first: by it the folder is known as an output, should the run be killed here.
+        for folder in (root, folders.own, folders.data, folders.tmp, folders.superseded):
             make_folder(folder)
         for folder in (root.parent, root, folders.own):  # a run that made them may have been killed before it synced
             sync_folder(folder)

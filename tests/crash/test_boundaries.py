@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,10 @@ from aftermath import (
 from boundaries import TABLE
 from conftest import KEY, MODEL, environment, parts_of, superseded_rows, write_rows
 
+from batchfox.cli import main
+from batchfox.core.row import Row
 from batchfox.simulator import Settings, SimulatorThread
+from batchfox.source import Source
 
 ROWS = 9
 ROWS_PER_PART = 3
@@ -108,6 +112,7 @@ class Scene:
         *,
         has_ids: bool = True,
         in_flight: int = 4,
+        rows_per_part: int = ROWS_PER_PART,
     ) -> None:
         self._forks = forks
         self._simulator = simulator
@@ -124,7 +129,7 @@ class Scene:
         for setting in (
             "limits.requests_per_minute=60000",
             f"limits.in_flight={in_flight}",
-            f"output.rows_per_part={ROWS_PER_PART}",
+            f"output.rows_per_part={rows_per_part}",
             "poll.first=0.005",
             "retry.in_doubt_limit=1000",
         ):
@@ -144,6 +149,14 @@ class Scene:
         self.kills.append(kill)
         self.wires.append(kill.doubtful & left)
         check_parts(self.out)
+
+    def finish_here(self) -> None:
+        """The plain command, to its end, in this process."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("FOXAPI_API_KEY", KEY)
+            with pytest.raises(SystemExit) as end:
+                main(self._command)
+        assert end.value.code == 0
 
     def finish(self, *options: str, status: int = 0) -> None:
         """The plain command, to its end."""
@@ -211,6 +224,7 @@ OPENING = (
     "before the output is opened",
     "after out/ is made",
     "after _batchfox/ is made",
+    "after data/ is made",
     "after tmp/ is made",
     "after superseded/ is made",
     "before the lock is held",
@@ -486,6 +500,7 @@ FRESH = (
     ("after the old output is moved", 1, True),
     ("after out/ is made", 1, True),
     ("after _batchfox/ is made", 1, True),
+    ("after data/ is made", 1, True),
     ("after superseded/ is made", 1, True),
     ("before the lock is held", 2, True),
     ("after the lock is held", 2, True),
@@ -513,3 +528,22 @@ def test_a_fresh_start_is_killed(
         scene.check()
     else:
         assert not scene.spent()
+
+
+def test_rows_that_are_filed_while_their_block_is_still_compared_are_known(
+    forks: Forks, simulator: SimulatorThread, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without ids rows are held until their block is read to where it was known; meanwhile others are filed."""
+    rows = [{"id": f"r{n}", "prompt": f"held {n}"} for n in range(700)]
+    scene = Scene(forks, simulator, tmp_path, rows, has_ids=False, in_flight=400, rows_per_part=300)
+    scene.kill("before rows are assigned to a part")
+    read = Source.batches
+
+    def read_slowly(source: Source) -> Iterator[list[Row]]:
+        for batch in read(source):
+            yield batch
+            time.sleep(0.5)  # a slow disk, or large rows: in the reading thread
+
+    monkeypatch.setattr(Source, "batches", read_slowly)
+    scene.finish_here()
+    scene.check()
