@@ -134,7 +134,13 @@ class Api:
             content = await _read(response)
             if self._key and self._key in content:  # an API that echoes the key must not carry it into the output
                 content = content.replace(self._key, _HIDDEN)
-            return wire.Reply(status=response.status, body=content, retry_after=response.headers.get("Retry-After"))
+            headers_in = response.headers
+            return wire.Reply(
+                status=response.status,
+                body=content,
+                retry_after=headers_in.get("Retry-After"),
+                date=headers_in.get("Date"),
+            )
 
     def _describe(self, error: BaseException, code: str) -> ApiError:
         text = str(error) or type(error).__name__

@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 
 from batchfox.core.event import Event
 from batchfox.core.lifecycle import Life
+from batchfox.errors import MachineError
 
 _Item = TypeVar("_Item")
 
@@ -27,6 +28,7 @@ class Crew(Protocol):
     def receive(self, life: Life, event: Event) -> None: ...
     def check_done(self) -> None: ...
     def check_limits(self) -> None: ...
+    def stop_for_machine(self, error: MachineError) -> None: ...
 
 
 async def wait_for(wake: asyncio.Event, wait_s: float | None) -> None:

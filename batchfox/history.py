@@ -37,8 +37,8 @@ def run_date_of(job: Job, unix_s: float) -> str:
 
 
 def unfinished_run(checkpoint: Checkpoint) -> Run | None:
-    """The last run, where it did not finish."""
-    sql = "SELECT run_id, run_date, started_at, is_finished, progress FROM run ORDER BY started_at DESC LIMIT 1"
+    """The last run, where it did not finish. (The last by the order of their records: a clock may be set back.)"""
+    sql = "SELECT run_id, run_date, started_at, is_finished, progress FROM run ORDER BY rowid DESC LIMIT 1"
     rows = checkpoint.query(sql)
     if not rows or rows[0][3]:
         return None

@@ -17,10 +17,11 @@ from batchfox.core.complaint import Complaint, Place, complain, show, spell
 from batchfox.core.job import Media
 from batchfox.core.mime import HEAD_BYTES, mime_of, sniff
 from batchfox.core.shape import Kind, Medium, media_of, replace_media
-from batchfox.errors import JobError
+from batchfox.errors import JobError, MachineError
 
 MOST_FILE_BYTES = 100_000_000
 _READ_BYTES = 1024 * 1024
+_OUT_OF_HANDLES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 Way = Literal["url", "inline"]
 
@@ -93,7 +94,8 @@ class MediaDoor:
             )
 
     def _read(self, path: str) -> bytes:
-        """The bytes of a regular file below the root. Raises `_ClosedDoorError`, nothing else."""
+        """The bytes of a regular file below the root. Raises `_ClosedDoorError`; `MachineError` where the machine, and
+        not the file, is wrong."""
         shown = show(path)
         if "\0" in path:
             raise _ClosedDoorError(f"{shown}, a path with a NUL", "a path below media.root")
@@ -103,6 +105,11 @@ class MediaDoor:
             steps = self._steps_below_root(real, shown)
             return self._read_below_root(steps, shown)
         except (OSError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno in _OUT_OF_HANDLES:
+                raise MachineError(
+                    f"{shown}: {error.strerror}; raise the limit (ulimit -n) or lower limits.in_flight, then run the same "
+                    "command again"
+                ) from error
             why = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
             raise _ClosedDoorError(
                 f"{shown}, which cannot be read ({why})", f"a readable file below media.root = {self._root}"

@@ -63,7 +63,7 @@ def _last_run_id(path: Path) -> str:
         return "unknown"
     try:
         with contextlib.closing(Checkpoint(path)) as old:
-            rows = old.query("SELECT run_id FROM run ORDER BY started_at DESC LIMIT 1")
+            rows = old.query("SELECT run_id FROM run ORDER BY rowid DESC LIMIT 1")
     except OutputError:
         return "unknown"
     return str(rows[0][0]) if rows else "unknown"

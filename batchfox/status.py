@@ -73,7 +73,7 @@ def look(folder: Path) -> Status:
 
 def _last_run(checkpoint: Checkpoint) -> dict[str, Any]:
     """The last run, with its figures; with those of an earlier one where it ended and had nothing to do."""
-    sql = f"SELECT {', '.join(_COLUMNS)}, progress FROM run ORDER BY started_at DESC LIMIT 100"
+    sql = f"SELECT {', '.join(_COLUMNS)}, progress FROM run ORDER BY rowid DESC LIMIT 100"
     runs = checkpoint.query(sql)
     if not runs:
         return {}

@@ -9,6 +9,7 @@ from batchfox.core.dispatch import Fleet
 from batchfox.core.event import SubmitEvent, Unsendable
 from batchfox.core.lifecycle import Life
 from batchfox.crew import Clock, Crew, wait_for
+from batchfox.errors import MachineError
 from batchfox.ledger import Ledger
 from batchfox.limiter import Limiter
 from batchfox.recorder import Recorder
@@ -26,7 +27,8 @@ class Submitter(Protocol):
 
 
 class Builder(Protocol):
-    """Makes a request's body right before it is sent: media in place, final rules checked."""
+    """Makes a request's body right before it is sent: media in place, final rules checked. Raises `MachineError` where
+    the machine cannot."""
 
     async def build(self, life: Life) -> bytes | Unsendable: ...
 
@@ -85,7 +87,12 @@ class Submits:
     async def _send_all(self, chosen: list[Life]) -> None:
         bodies: list[tuple[Life, bytes]] = []
         for life in chosen:
-            body = await self._builder.build(life)
+            try:
+                body = await self._builder.build(life)
+            except MachineError as error:
+                self._crew.stop_for_machine(error)
+                self._fleet.unsend(life, self._clock.now())
+                continue
             if isinstance(body, Unsendable):
                 self._crew.receive(life, body)
                 continue

@@ -118,6 +118,23 @@ def environment(**values: str) -> dict[str, str]:
     return {name: value for name, value in chosen.items() if value != ""}
 
 
+# Root without the right to pass over permissions: what a test locks is locked for its child, whoever runs the tests.
+_AS_ANYBODY = """
+import ctypes, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH = 24, 1, 2
+for capability in (CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH):
+    if os.geteuid() == 0 and libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "the capability cannot be dropped")
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+def as_anybody(*arguments: str | Path) -> list[str]:
+    """The command line that runs this Python with these arguments and no right to pass over permissions."""
+    return [sys.executable, "-c", _AS_ANYBODY, sys.executable, *(str(argument) for argument in arguments)]
+
+
 class Child:
     """A command of batchfox as a process; its output goes to files, so that no pipe can fill up."""
 

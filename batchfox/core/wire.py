@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from datetime import UTC, datetime
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Annotated, Any, TypeGuard
 from urllib.parse import quote
@@ -50,11 +50,12 @@ def task_path(task_id: str) -> str:
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """One HTTP reply, whole. `retry_after`: that header as it stood."""
+    """One HTTP reply, whole. `retry_after`, `date`: those headers as they stood."""
 
     status: int
     body: bytes
     retry_after: str | None = None
+    date: str | None = None
 
 
 class _Task(msgspec.Struct, gc=False):
@@ -103,7 +104,8 @@ _decode_any = msgspec.json.Decoder().decode
 
 
 def read_submit(reply: Reply, now_unix_s: float, *, is_sync: bool) -> SubmitEvent:
-    """The event of a submit's reply. `now_unix_s` serves a `Retry-After` given as a date."""
+    """The event of a submit's reply. `now_unix_s` serves a `Retry-After` given as a date, where the reply does not say
+    itself what time it is."""
     if 200 <= reply.status < 300:
         return _read_submitted(reply, is_sync=is_sync)
     error = read_error(reply)
@@ -112,7 +114,7 @@ def read_submit(reply: Reply, now_unix_s: float, *, is_sync: bool) -> SubmitEven
         case "refused":
             return Refused(error=error, http_status=reply.status)
         case "rate" | "service" | "row":
-            wait_s = retry_after_s(reply.retry_after, now_unix_s)
+            wait_s = retry_after_s(reply.retry_after, _moment_of(reply.date) or now_unix_s)
             return Deferred(error=error, scope=meaning, http_status=reply.status, retry_after_s=wait_s)
         case "key" | "balance" | "gateway":
             return Halted(cause=meaning, error=error, http_status=reply.status)
@@ -145,7 +147,7 @@ def read_poll(reply: Reply, now_unix_s: float) -> PollEvent:
         case "key" | "gateway":
             return Halted(cause=meaning, error=error, http_status=reply.status)
         case "rate" | "again":
-            wait_s = retry_after_s(reply.retry_after, now_unix_s)
+            wait_s = retry_after_s(reply.retry_after, _moment_of(reply.date) or now_unix_s)
             is_rate = meaning == "rate"
             return Unheard(error=error, http_status=reply.status, retry_after_s=wait_s, is_rate=is_rate)
 
@@ -333,14 +335,20 @@ def retry_after_s(header: str | None, now_unix_s: float) -> float | None:
     """
     if header is None:
         return None
-    header = header.strip()
     try:
-        wait_s = float(header)
+        wait_s = float(header.strip())
     except ValueError:
-        try:
-            moment = parsedate_to_datetime(header)
-        except (ValueError, TypeError, IndexError, OverflowError):
+        moment = _moment_of(header)
+        if moment is None:
             return None
-        moment = moment if isinstance(moment, datetime) and moment.tzinfo else moment.replace(tzinfo=UTC)
-        wait_s = moment.timestamp() - now_unix_s
+        wait_s = moment - now_unix_s
     return min(max(wait_s, 0.0), _MOST_WAIT_S) if math.isfinite(wait_s) else None
+
+
+def _moment_of(header: str | None) -> float | None:
+    """An HTTP date as unix seconds; None where it is none."""
+    try:
+        moment = parsedate_to_datetime((header or "").strip())
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None

@@ -476,6 +476,21 @@ def test_retry_after_is_seconds_or_a_date_and_never_insane(header: str | None, w
     assert retry_after_s(header, NOW) == wait_s
 
 
+def test_a_retry_after_given_as_a_date_counts_from_the_replys_own_date_not_from_our_clock() -> None:
+    found = read_submit(
+        Reply(
+            status=429,
+            body=b"{}",
+            retry_after="Wed, 21 Oct 2026 07:28:07 GMT",
+            date="Wed, 21 Oct 2026 07:28:00 GMT",
+        ),
+        NOW,
+        is_sync=False,
+    )
+    assert isinstance(found, Deferred)
+    assert found.retry_after_s == 7.0
+
+
 @given(st.one_of(st.text(max_size=60), st.from_regex(r"[A-Z][a-z]{2}, \d+ [A-Z][a-z]{2} \d+ \d+:\d+:\d+ [-+GMT\d]*")))
 def test_no_retry_after_at_all_raises(header: str) -> None:
     wait_s = retry_after_s(header, NOW)

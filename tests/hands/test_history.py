@@ -60,6 +60,14 @@ def test_after_a_finished_run_a_new_one_begins_from_nothing(checkpoint: Checkpoi
     assert (second.run_date, second.is_resume, second.before) == ("2026-01-02", False, {})
 
 
+def test_a_clock_that_is_set_back_does_not_hide_the_run_that_is_unfinished(checkpoint: Checkpoint, job: Job) -> None:
+    first = begin_run(checkpoint, job, NOON_S)
+    end_run(checkpoint, first, unix_s=NOON_S + 5, exit_status=0, is_finished=True, progress={"submits": 7})
+    second = begin_run(checkpoint, job, NOON_S - 3_600)
+    again = begin_run(checkpoint, job, NOON_S - 3_500)
+    assert (again.run_id, again.is_resume) == (second.run_id, True)
+
+
 def test_the_runs_day_is_that_of_the_jobs_time_zone(tmp_path: Path) -> None:
     def day(zone: str | None, unix_s: float) -> str:
         return run_date_of(job_of(tmp_path / "in", tmp_path / "out", "http://x", schedule={"timezone": zone}), unix_s)

@@ -6,12 +6,15 @@ import base64
 import copy
 import os
 import socket
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import as_anybody
 
 from batchfox.core.complaint import Complaint
 from batchfox.core.job import Media, Rules
@@ -207,13 +210,43 @@ def test_a_missing_root_is_named(tmp_path: Path) -> None:
     assert "nowhere" in complaint.message
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+SEND = """
+import sys
+from batchfox.core.job import Media
+from batchfox.media import MediaDoor
+print(MediaDoor(Media(root=sys.argv[1])).send({"model": "m", "prompt": "p", "image_urls": [sys.argv[2]]}))
+"""
+
+
+HOARD = """
+import os, resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+handles = []
+try:
+    while True:
+        handles.append(os.dup(0))
+except OSError:
+    pass
+"""
+
+
 def test_an_unreadable_file_says_so(root: Path) -> None:
     (root / "a.png").chmod(0)
-    complaint = send(root, image("a.png"))
-    assert isinstance(complaint, Complaint)
-    assert "Permission denied" in complaint.message
-    assert str(root) in complaint.message
+    child = subprocess.run(
+        as_anybody("-c", SEND, root, "a.png"), capture_output=True, text=True, timeout=60, check=True
+    )
+    assert child.stdout.startswith("Complaint(")
+    assert "Permission denied" in child.stdout
+    assert str(root) in child.stdout
+
+
+def test_a_machine_without_a_file_descriptor_left_is_not_the_rows_fault(root: Path) -> None:
+    before, send = SEND.rsplit("print", 1)
+    code = f"{before}{HOARD}print{send}"
+    command = [sys.executable, "-c", code, root, "a.png"]
+    child = subprocess.run(command, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL, check=False)
+    assert "MachineError" in child.stderr
+    assert "Too many open files; raise the limit" in child.stderr
 
 
 def test_a_root_that_is_a_link_is_resolved_once(root: Path) -> None:

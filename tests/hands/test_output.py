@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import job_of
+from conftest import as_anybody, job_of
 
 from batchfox import output
 from batchfox.errors import JobError, OutputBusyError, OutputError
@@ -76,11 +76,13 @@ def test_a_file_in_the_way_is_told(tmp_path: Path, place: str) -> None:
         pass
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_without_write_permission_is_told(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
-    with pytest.raises(OutputError, match="must be writable"), hold(tmp_path / "out"):
-        pass
+    command = as_anybody("-c", HOLD, tmp_path / "out")
+    child = subprocess.run(command, input=b"", capture_output=True, timeout=60, check=False)
+    assert b"OutputError" in child.stderr
+    assert b"must be writable" in child.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_network_file_system_needs_its_checkpoint_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
