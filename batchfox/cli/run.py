@@ -86,7 +86,7 @@ def _options(context: click.Context, values: dict[str, Any]) -> Any:
 
 def _preview(context: click.Context, read: Any, values: dict[str, Any]) -> int:
     """`--dry-run`."""
-    from batchfox.preview import preview
+    from batchfox.survey.preview import preview
 
     options = _options(context, values)
     lines = preview(read, options)

@@ -23,10 +23,10 @@ def command(job: str | None, as_json: bool, **values: Any) -> int:
     import msgspec
 
     from batchfox.core.prices import refuse_unpriced
-    from batchfox.findings import describe
-    from batchfox.forecast import ask_prices
     from batchfox.opening import output_root
-    from batchfox.survey import Surveyor
+    from batchfox.survey.findings import describe
+    from batchfox.survey.forecast import ask_prices
+    from batchfox.survey.surveyor import Surveyor
 
     read = read_job(job, values)
     surveyor = Surveyor(read)

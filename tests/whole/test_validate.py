@@ -16,11 +16,11 @@ from batchfox.core.job import Job
 from batchfox.core.prices import Price
 from batchfox.core.row import key_of_id
 from batchfox.errors import JobError, UserError
-from batchfox.findings import Survey, describe
-from batchfox.forecast import PriceList, ask_prices
 from batchfox.options import Options
-from batchfox.preview import preview
-from batchfox.survey import Surveyor
+from batchfox.survey.findings import Survey, describe
+from batchfox.survey.forecast import PriceList, ask_prices
+from batchfox.survey.preview import preview
+from batchfox.survey.surveyor import Surveyor
 
 
 def survey(job: Job, root: Path | None = None) -> Survey:

@@ -22,13 +22,13 @@ from batchfox.core.rulebook import RuleBook
 from batchfox.core.rules import check
 from batchfox.core.shape import media_of
 from batchfox.errors import InputError, JobError, OutputError
-from batchfox.findings import Findings, Survey
-from batchfox.forecast import Forecast, PriceList
 from batchfox.media import MediaDoor
 from batchfox.output import is_dated
-from batchfox.past import Past, open_past
-from batchfox.seen import Ids
 from batchfox.source import open_with_ids
+from batchfox.survey.findings import Findings, Survey
+from batchfox.survey.forecast import Forecast, PriceList
+from batchfox.survey.past import Past, open_past
+from batchfox.survey.seen import Ids
 from batchfox.words import count
 
 BATCH_ROWS = 256

@@ -8,8 +8,8 @@ import msgspec
 
 from batchfox.core.complaint import Complaint
 from batchfox.core.row import Row
-from batchfox.forecast import Forecast
-from batchfox.past import RUNNING
+from batchfox.survey.forecast import Forecast
+from batchfox.survey.past import RUNNING
 from batchfox.words import count, credit, duration
 
 MOST_PLACES = 5

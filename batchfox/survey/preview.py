@@ -15,12 +15,12 @@ from batchfox.core.lifecycle import Life
 from batchfox.core.prepare import Invalid
 from batchfox.core.prices import refuse_unpriced
 from batchfox.core.row import Row
-from batchfox.forecast import ask_prices
 from batchfox.opening import output_root
 from batchfox.output import refuse_strangers
-from batchfox.past import Past, open_past
 from batchfox.retry import check_statuses
-from batchfox.survey import Surveyor
+from batchfox.survey.forecast import ask_prices
+from batchfox.survey.past import Past, open_past
+from batchfox.survey.surveyor import Surveyor
 
 if TYPE_CHECKING:
     from batchfox.options import Options
