@@ -79,9 +79,9 @@ def test_no_command_shows_the_key_or_leaves_it_in_a_file(
         ["status", out, "--json"],
         ["validate", out / "_batchfox" / "job.toml"],
         ["doctor", out],
-        *(["export", out, tmp_path / f"results.{kind}"] for kind in ("jsonl", "csv", "parquet")),
         command_of(tmp_path / "none.jsonl", out, simulator.url),
     ]
+    commands += [["export", out, tmp_path / f"results.{kind}"] for kind in ("jsonl", "csv", "parquet")]
     for command in commands:
         with pytest.raises(SystemExit):
             main([str(word) for word in (*command, *talk)])
