@@ -19,12 +19,13 @@ from batchfox.core.event import Event, PollEvent
 from batchfox.core.late import second_look
 from batchfox.core.lifecycle import Life, State
 from batchfox.core.prepare import Invalid
-from batchfox.crew import Clock, wait_for
-from batchfox.errors import BatchfoxError, DiskFullError, MachineError, UserError
+from batchfox.crew import Clock
+from batchfox.errors import BatchfoxError, MachineError, UserError
 from batchfox.feed import Feed
 from batchfox.figures import of_run
 from batchfox.late import Late
-from batchfox.ledger import PART_AGE_S, Ledger
+from batchfox.ledger import Ledger
+from batchfox.packing import Filer, Packing
 from batchfox.polling import Poller, Polls
 from batchfox.recorder import Recorder
 from batchfox.submitting import Builder, Submits, Submitter
@@ -37,12 +38,6 @@ STOP_LONG_S = 30.0
 
 class Sender(Submitter, Poller, Protocol):
     """The API, as far as a run needs it."""
-
-
-class Filer(Protocol):
-    """Files recorded outcomes as a part, and returns their keys."""
-
-    async def file(self) -> list[bytes]: ...
 
 
 class Observer(Protocol):
@@ -82,7 +77,6 @@ class Pool:
         self.fleet = fleet
         self.ledger = ledger
         self._recorder = recorder
-        self._filer = filer
         self._observer = observer
         self._clock = clock
         self._limits = limits
@@ -92,7 +86,7 @@ class Pool:
             fleet, self, sender=sender, builder=builder, recorder=recorder, ledger=ledger, clock=clock
         )
         self._polls = Polls(fleet, self, sender=sender, clock=clock, per_minute=limits.polls_per_minute)
-        self._wake_file = asyncio.Event()
+        self._packing = Packing(self, filer=filer, recorder=recorder, unfiled=ledger.unfiled, clock=clock)
         self._done = asyncio.Event()
         self._leaves_at: float | None = None
         self.error: BatchfoxError | None = None
@@ -127,7 +121,7 @@ class Pool:
     def settle_invalid(self, invalid: Invalid, again: Again | None) -> None:
         """A row that is never sent."""
         self.ledger.record_invalid(invalid, again)
-        self._wake_filing()
+        self._packing.look()
 
     # The run.
 
@@ -144,7 +138,7 @@ class Pool:
                     ("feed", self._feed_loop(feed, late)),
                     ("submit", self._submits.run()),
                     ("poll", self._polls.run()),
-                    ("file", self._file_loop()),
+                    ("file", self._packing.run()),
                     ("show", self._show_loop()),
                 )
             ]
@@ -156,13 +150,8 @@ class Pool:
             await record
 
     async def file_rest(self) -> None:
-        """Files what is recorded and not filed yet, as the last parts of this run.
-
-        The checkpoint knows what that is, not this process: a part that was being filed when the loops ended has been
-        filed by its thread all the same.
-        """
-        while keys := await self._filer.file():
-            self.ledger.unfiled.filed(keys, self._clock.now())
+        """Files what is left, as the last parts of this run."""
+        await self._packing.file_rest()
 
     def request_stop(self) -> None:
         """First call: stop feeding, wait for the POSTs on the wire, leave. Second call: leave at once."""
@@ -227,7 +216,7 @@ class Pool:
         if outcome is not None:
             self.ledger.note_known(late.life, late.part)
             self.ledger.record_outcome(late.life, outcome)
-            self._wake_filing()
+            self._packing.look()
 
     def spawn(self, request: Coroutine[Any, Any, None]) -> None:
         assert self._group is not None
@@ -241,7 +230,7 @@ class Pool:
         outcome = self.fleet.receive(life.key, event, self._clock.now(), self._clock.unix())
         if outcome is not None:
             self.ledger.record_outcome(life, outcome)
-            self._wake_filing()
+            self._packing.look()
         elif life.state is not before:
             self.ledger.record(life)
         if life.state is State.RUNNING or self._polls.is_nearly_full():
@@ -253,29 +242,7 @@ class Pool:
         if life.state is not State.RUNNING or self.fleet.stopped is not None:
             self.check_done()
 
-    # Parts, figures, limits.
-
-    def _wake_filing(self) -> None:
-        if self.ledger.unfiled.is_full():
-            self._wake_file.set()
-
-    async def _file_loop(self) -> None:
-        unfiled = self.ledger.unfiled
-        while True:
-            closes_at = unfiled.closes_at()
-            wait_s = PART_AGE_S if closes_at is None else max(closes_at - self._clock.now(), 0.0)
-            await wait_for(self._wake_file, wait_s)
-            self._wake_file.clear()
-            closes_at = unfiled.closes_at()
-            is_old = closes_at is not None and self._clock.now() >= closes_at
-            if unfiled.is_full() or is_old:
-                await self._recorder.durable()
-                try:
-                    unfiled.filed(await self._filer.file(), self._clock.now())
-                except DiskFullError as error:
-                    self.stop_for_machine(error)
-                    return
-                self._wake_filing()
+    # Figures, limits.
 
     async def _show_loop(self) -> None:
         beat_at = float("-inf")
