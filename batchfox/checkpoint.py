@@ -127,7 +127,7 @@ class Checkpoint:
         with at_the_border(path):
             _refuse_lost_head(path)
             if read_only:
-                uri = f"{path.resolve().as_uri()}?mode=ro"
+                uri = f"{path.resolve().as_uri()}?mode=ro{_as_it_lies(path)}"
                 self._db = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=30)
             else:
                 if not path.exists():
@@ -309,6 +309,12 @@ def _refuse_lost_head(path: Path) -> None:
     log = path.with_name(f"{path.name}-wal")
     if path.exists() and path.stat().st_size == 0 and log.exists() and log.stat().st_size > 0:
         raise damaged(path, "the file is empty, and its write-ahead log is not")
+
+
+def _as_it_lies(path: Path) -> str:
+    """Where nothing can be written nobody writes, and SQLite must not try to either."""
+    is_at_rest = not path.with_name(f"{path.name}-wal").exists() and not os.access(path.parent, os.W_OK)
+    return "&immutable=1" if is_at_rest else ""
 
 
 def _schema() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from datetime import UTC, datetime
@@ -157,7 +158,8 @@ class LiveDisplay:
 
     def close(self) -> None:
         if self._is_started:
-            self._live.stop()
+            with contextlib.suppress(OSError):  # a terminal that was closed takes no last picture
+                self._live.stop()
 
     def _draw(self, view: View) -> Any:
         from rich.console import Group

@@ -6,6 +6,8 @@ keeps the cause. `exit_status` is what the process ends with when nobody catches
 
 from __future__ import annotations
 
+import errno
+
 
 class BatchfoxError(Exception):
     """Root of all errors that a user may see; `str(error)` says what, where and what next."""
@@ -55,3 +57,21 @@ class MachineError(BatchfoxError):
 
 class DiskFullError(MachineError):
     """There is no room left on the disk, or in the quota."""
+
+
+# What the system says where a machine has come to its end, and no program is wrong.
+_MACHINE = frozenset(
+    {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ESTALE}
+)
+
+
+def machine_error(error: BaseException) -> MachineError | None:
+    """A foreign error, or the first of a group of them, as one of the machine; None where it is not that."""
+    if isinstance(error, BaseExceptionGroup):
+        return next((found for inner in error.exceptions if (found := machine_error(inner)) is not None), None)
+    if not isinstance(error, OSError) or error.errno not in _MACHINE:
+        return None
+    where = f"{error.filename}: " if error.filename else ""
+    return MachineError(
+        f"{where}{error.strerror}; mend it (`batchfox doctor` may help), then run the same command again"
+    )

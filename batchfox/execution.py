@@ -26,7 +26,7 @@ from batchfox.core.render import Renderer
 from batchfox.core.rulebook import RuleBook
 from batchfox.core.wire import PRICES_PATH
 from batchfox.crew import read_in
-from batchfox.errors import ApiGoneError, BatchfoxError, JobError, MachineError, UserError
+from batchfox.errors import ApiGoneError, BatchfoxError, JobError, MachineError, UserError, machine_error
 from batchfox.feed import Feed
 from batchfox.jobfile import find_key, load_job
 from batchfox.late import file_late, late_rows
@@ -99,7 +99,12 @@ async def arun(
         raise JobError(
             f"expected a Job or the path of a job file, got a {type(job).__name__}; Job.from_dict takes a dict"
         )
-    return await Execution(job, chosen, display or Silence()).run()
+    try:
+        return await Execution(job, chosen, display or Silence()).run()
+    except (OSError, ExceptionGroup) as error:
+        if (trouble := machine_error(error)) is None:
+            raise
+        raise trouble from error
 
 
 class Execution:

@@ -86,7 +86,7 @@ class Inspector:
 
     def _look_at_place(self) -> Iterator[Remark]:
         folders = self.folders
-        for folder in (folders.data, folders.own):
+        for folder in (folders.data, folders.own, folders.tmp, folders.superseded):
             if folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK):
                 yield Remark(
                     what="cannot be written", where=str(folder), next="mend its permissions, or mount it for writing"

@@ -107,8 +107,8 @@ class MediaDoor:
         except (OSError, ValueError) as error:
             if isinstance(error, OSError) and error.errno in _OUT_OF_HANDLES:
                 raise MachineError(
-                    f"{shown}: {error.strerror}; raise the limit (ulimit -n) or lower limits.in_flight, then run the same "
-                    "command again"
+                    f"{shown}: {error.strerror}; raise the limit (ulimit -n) or lower limits.in_flight, then run "
+                    "the same command again"
                 ) from error
             why = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
             raise _ClosedDoorError(

@@ -91,8 +91,7 @@ def hold(root: Path, *, checkpoint: str | None = None) -> Iterator[Output]:
             make_folder(folder)
         for folder in (root.parent, root, folders.own):  # a run that made them may have been killed before it synced
             sync_folder(folder)
-        if not os.access(folders.data, os.W_OK) or not os.access(folders.own, os.W_OK):
-            raise OutputError(f"{root}: not writable; choose another [output] path or mend its permissions")
+        _refuse_locked(folders)
         handle = os.open(folders.own / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         _lock(handle, root)
@@ -102,6 +101,13 @@ def hold(root: Path, *, checkpoint: str | None = None) -> Iterator[Output]:
         yield output
     finally:
         os.close(handle)
+
+
+def _refuse_locked(folders: Folders) -> None:
+    """Raises `OutputError` where a run could not write what it has to write."""
+    for place in (folders.data, folders.own, folders.tmp, folders.superseded, folders.log, folders.job):
+        if place.exists() and not os.access(place, os.W_OK):
+            raise OutputError(f"{place}: not writable; choose another [output] path or mend its permissions")
 
 
 def _lock(handle: int, root: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import platform
@@ -108,6 +109,15 @@ def look_at_limits() -> Iterator[Remark]:
         )
     elif soft != resource.RLIM_INFINITY and soft < MOST_DESCRIPTORS:
         yield note(f"{soft} files and connections may be open at once; a run raises that to what it needs")
+
+
+def raise_descriptor_limit() -> None:
+    """For this process, as far as the machine lets it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MOST_DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def look_at_clock(folder: Path) -> Iterator[Remark]:

@@ -101,7 +101,9 @@ def _run(context: click.Context, job: str | None, read: Any, values: dict[str, A
     from batchfox.display import make_display
     from batchfox.execution import run
     from batchfox.show import describe
+    from batchfox.surroundings import raise_descriptor_limit
 
+    raise_descriptor_limit()
     options = _options(context, values)
     display = make_display(quiet=options.quiet, form=options.log_format)
     summary = run(read, options, display=display)

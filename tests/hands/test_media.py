@@ -243,7 +243,7 @@ def test_an_unreadable_file_says_so(root: Path) -> None:
 def test_a_machine_without_a_file_descriptor_left_is_not_the_rows_fault(root: Path) -> None:
     before, send = SEND.rsplit("print", 1)
     code = f"{before}{HOARD}print{send}"
-    command = [sys.executable, "-c", code, root, "a.png"]
+    command: list[str | Path] = [sys.executable, "-c", code, root, "a.png"]
     child = subprocess.run(command, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL, check=False)
     assert "MachineError" in child.stderr
     assert "Too many open files; raise the limit" in child.stderr
