@@ -72,7 +72,7 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
             return self.pool.error.exit_status
         if self.fleet.stopped is None:
             settled = self.pool.ledger.tally.by_status
-            is_short = settled.total() > settled["completed"] or self.fed.ended_before > 0
+            is_short = settled.total() > settled["completed"] or self.fed.has_incomplete
             return 3 if is_short else 0
         return 128 + (self.signal or signal.SIGINT) if self.fleet.stopped == "signal" else 4
 

@@ -18,6 +18,7 @@ from batchfox.checkpoint import Again, Checkpoint, Done
 from batchfox.core.blocks import Comparison
 from batchfox.core.dispatch import Fleet
 from batchfox.core.lifecycle import Life
+from batchfox.core.places import Places
 from batchfox.core.prepare import Invalid, Preparer
 from batchfox.core.row import Row
 from batchfox.ledger import Ledger
@@ -43,7 +44,8 @@ class Taker(Protocol):
 
 
 class Fed(msgspec.Struct):
-    """What the feed has seen so far. `is_limited`: there are rows beyond `--limit`, which were not looked at."""
+    """What the feed has seen so far. `is_limited`: there are rows beyond `--limit`, which were not looked at.
+    `has_incomplete`: among the rows passed over is one that did not complete."""
 
     rows: int = 0
     completed_before: int = 0
@@ -52,6 +54,7 @@ class Fed(msgspec.Struct):
     taken: int = 0
     is_over: bool = False
     is_limited: bool = False
+    has_incomplete: bool = False
 
 
 class Feed:
@@ -83,6 +86,7 @@ class Feed:
         self._inspect = inspect
         self._comparison = Comparison({} if has_ids else checkpoint.block_digests())
         self._held: list[Entry] = []
+        self._met = Places()
         self.fed = Fed()
         self.has_room = asyncio.Event()
 
@@ -184,6 +188,7 @@ class Feed:
             self._pass_over(row, done)
         else:
             self.fed.taken += 1
+            self._met.add(row.index)
             prepared = self._preparer.prepare(row)
             if isinstance(prepared, Invalid):
                 self._taker.settle_invalid(prepared, again)
@@ -195,14 +200,21 @@ class Feed:
             self.fed.duplicates += 1
             return
         self.fed.taken += 1
+        self._met.add(life.index)
         prepared = self._preparer.prepare(row)
         if isinstance(prepared, Life):
             self._taker.meet(prepared)
 
     def _pass_over(self, row: Row, done: Done) -> None:
-        if done.row_index != row.index:
+        """`done.row_index` is where the row was when it ended: elsewhere stands a duplicate, or the row itself where
+        the input was reordered since."""
+        is_complete = done.status == "completed"
+        self.fed.has_incomplete = self.fed.has_incomplete or not is_complete
+        if done.row_index != row.index and done.row_index in self._met:
             self.fed.duplicates += 1
-        elif done.status == "completed":
+            return
+        self._met.add(done.row_index)
+        if is_complete:
             self.fed.completed_before += 1
         else:
             self.fed.ended_before += 1

@@ -130,6 +130,22 @@ def test_with_ids_rows_may_be_added_moved_and_removed(simulate: Simulate, tmp_pa
     assert by_id(tmp_path / "out").keys() == {row["id"] for row in rows} | {f"r{n}" for n in range(100, 110)}
 
 
+def test_rows_that_moved_are_no_duplicates_and_those_that_failed_are_not_forgotten(
+    simulate: Simulate, tmp_path: Path
+) -> None:
+    simulator = simulate()
+    rows = [row | {"temperature": 9 if number == 1 else 1} for number, row in enumerate(rows_with_ids(4))]
+    source = write_rows(tmp_path / "in.jsonl", rows)
+    job = job_of(source, tmp_path / "out", simulator.url)
+    assert run(job).exit_status == 3
+    for moved in ([{"id": "new", "prompt": "another"}, *rows], rows[::-1], [*rows[2:], *rows[:2], rows[2]]):
+        write_rows(source, moved)
+        summary = run(job)
+        assert summary.exit_status == 3, "one row of the present input is invalid"
+        assert "--retry invalid" in (summary.next_step(["batchfox", "run"]) or "")
+    assert (summary.completed_before, summary.duplicates) == (4, 1)
+
+
 def test_the_column_that_names_rows_may_not_change(simulate: Simulate, tmp_path: Path) -> None:
     simulator = simulate()
     source = write_rows(tmp_path / "in.jsonl", rows_with_ids(5))
