@@ -73,7 +73,14 @@ class Carry:
             name in self._binary or not any(fnmatchcase(name, pattern) for pattern in self._patterns)
         ):
             return None
-        output_name = name
-        while output_name.casefold() in self._taken:
-            output_name = PREFIX + output_name
-        return output_name, is_outright
+        return (PREFIX + name if self._clashes(name) else name), is_outright
+
+    def _clashes(self, name: str) -> bool:
+        """Is this one of the output's own names, or what such a name becomes (`input_text`, `input_input_text`, …)?
+        Each of these gets one prefix more, so that no two columns get the same name."""
+        rest = name.casefold()
+        while rest not in self._taken:
+            if not rest.startswith(PREFIX):
+                return False
+            rest = rest[len(PREFIX) :]
+        return True

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
-from conftest import MODEL, Simulate, by_id, environment, job_of, parts_of, rows_with_ids, write_rows
+from conftest import MODEL, Simulate, by_id, environment, job_of, log_events, parts_of, rows_with_ids, write_rows
 
 from batchfox import run
 from batchfox.core.outcome import COLUMNS
@@ -293,3 +293,13 @@ def test_content_that_is_not_sent_and_columns_named_in_vain_are_warnings_once(
     assert said.count("column_passed_over") == said.count("column_missed") == 1
     assert "[request] has prompt" in said
     assert 'did you mean "prompt"' in said
+
+
+def test_a_column_of_the_input_never_takes_the_place_of_another(tmp_path: Path, simulate: Simulate) -> None:
+    rows = [{"id": "a", "prompt": "p", "text": "mine", "input_text": "other", "Text": "third"}]
+    job = job_of(write_rows(tmp_path / "in.jsonl", rows), tmp_path / "out", simulate().url)
+    assert run(job).exit_status == 0
+    row = by_id(tmp_path / "out")["a"]
+    assert (row["input_text"], row["input_input_text"]) == ("mine", "other")
+    assert json.loads(row["input_extra"]) == {"input_Text": "third"}, "equal up to case"
+    assert log_events(tmp_path / "out").count("column_misfit") == 1
