@@ -153,7 +153,8 @@ class Api:
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:
     """The whole body; a body without end is given up as unreadable (ValueError)."""
-    if response.content_length is not None and response.content_length <= MOST_BODY:
+    is_packed = "Content-Encoding" in response.headers  # then the length that is announced says nothing
+    if not is_packed and response.content_length is not None and response.content_length <= MOST_BODY:
         return await response.read()
     chunks: list[bytes] = []
     size = 0

@@ -49,6 +49,8 @@ INTERRUPTED = Doubted(
     error=ApiError(code="interrupted", type="connection", message="the run ended while this POST was on the wire")
 )
 
+# One task cannot answer two rows: whose it is, and whether another was made, nobody knows.
+TAKEN = Doubted(error=ApiError(code="task_id_taken", message="the API gave a task id that another row in flight has"))
 GONE = ApiError(code="row_gone", message="the run ended before this row was sent again, and the input no longer has it")
 NOT_AGAIN = ApiError(
     code="not_sent_again", message="the run ended before this row was sent again, and [retry] now says that it is not"
@@ -68,6 +70,7 @@ class Fleet:
         self._queue = Queue(self.lives)
         self._sending: dict[bytes, float] = {}
         self._running = 0
+        self._tasks: set[str] = set()
         self.stopped: StopCause | None = None
         self.stop_error: ApiError | None = None
         self.submits_sent = 0
@@ -140,7 +143,7 @@ class Fleet:
                 return outcome
             return None
         if life.state is State.RUNNING:
-            self._running += 1
+            self._begin_running(life)
             self.watch.take_up(life, now, unix_s)
             self.gate.budget.reserve(held(life))
         elif not may_be_sent_again(life, self.orders.policy):
@@ -239,6 +242,8 @@ class Fleet:
         """A reply (or its absence) came in. Returns the row's outcome where it has ended; the row is then gone."""
         life = self.lives[key]
         sent_at = self._sending.get(key)
+        if isinstance(event, Accepted) and event.task_id in self._tasks:
+            event = TAKEN
         around = self._around(life, event) if isinstance(event, (Doubted, Deferred)) else CALM
         move = advance(life, event, self.orders.policy, around, now)
         self.events[type(event).__name__] += 1
@@ -255,7 +260,7 @@ class Fleet:
         match move.state:
             case State.RUNNING:
                 if sent_at is not None:
-                    self._running += 1
+                    self._begin_running(life)
                 elif self.watch.is_overdue(life, now):
                     move = advance(life, Overdue(), self.orders.policy, CALM, now)
             case State.WAITING:
@@ -266,9 +271,17 @@ class Fleet:
             status = move.status or "failed"
             return self._settle(life, event, status, move.answer, unix_s, was_running=sent_at is None)
         if move.state is State.WAITING and sent_at is None:
-            self._running -= 1
+            self._end_running(life)
             self.gate.note_end(life, event, was_running=True, charged=None)
         return None
+
+    def _begin_running(self, life: Life) -> None:
+        self._running += 1
+        self._tasks.add(life.task_id or "")
+
+    def _end_running(self, life: Life) -> None:
+        self._running -= 1
+        self._tasks.discard(life.task_id or "")
 
     def _queue_again(self, life: Life, event: Event, now: float) -> None:
         """A 429 is everybody's and the shared cool-down has it; any other trouble is waited out by the row itself."""
@@ -289,7 +302,7 @@ class Fleet:
         self, life: Life, event: Event, status: Status, answer: Answer | None, unix_s: float, *, was_running: bool
     ) -> Outcome:
         if was_running:
-            self._running -= 1
+            self._end_running(life)
         outcome = outcome_of(life, self.orders, status, answer, unix_s)
         self.gate.note_end(life, event, was_running=was_running, charged=outcome.credits)
         self._forget(life)

@@ -14,6 +14,9 @@ from batchfox.core.timing import Timing, retry_delay_s
 
 # Every so many polls of a late task the router is asked to refresh from upstream.
 UPSTREAM_EVERY = 3
+# All polls wait when the API says so, but no longer than this, or than a task is watched: nothing else would tell that a
+# task is overdue.
+MOST_HOLD_S = 300.0
 
 
 class Watch:
@@ -81,7 +84,8 @@ class Watch:
             case Unheard(is_rate=True):
                 self.throttles += 1
                 wait_s = retry_delay_s(life.unheard, self._draw(), event.retry_after_s)
-                self._resumes_at = max(self._resumes_at, now + (event.retry_after_s or 1.0))
+                hold_s = min(event.retry_after_s or 1.0, self._task_timeout_s, MOST_HOLD_S)
+                self._resumes_at = max(self._resumes_at, now + hold_s)
             case Unheard() | Missing():
                 wait_s = retry_delay_s(max(life.unheard, life.odd_replies), self._draw())
             case Halted():

@@ -60,7 +60,7 @@ def begin(fleet: Fleet, row: Life, now: float = 0.0, reserved: float | None = No
     """Takes an offered row to RUNNING."""
     assert fleet.submits(now, UNIX_S + now, 1) == [row]
     fleet.sent(row.key, now)
-    assert fleet.receive(row.key, Accepted(task_id="task-1", reserved=reserved), now, UNIX_S + now) is None
+    assert fleet.receive(row.key, Accepted(task_id=f"task-{row.index + 1}", reserved=reserved), now, UNIX_S + now) is None
     return row
 
 
@@ -247,6 +247,20 @@ def test_a_throttled_poll_makes_all_polls_wait_and_no_submit() -> None:
     assert fleet.polls(21.9, 10) == []
     assert second in fleet.polls(22.0, 10)
     assert [row.index for row in fleet.submits(3.0, UNIX_S, 5)] == [2]
+
+
+def test_a_throttled_poll_holds_no_task_beyond_its_time_out() -> None:
+    fleet = make_fleet(task_timeout_s=10.0, first_s=1.0)
+    fleet.offer(row := life(0))
+    begin(fleet, row)
+    assert fleet.polls(1.0, 5) == [row]
+    year = Unheard(error=OOPS, http_status=429, is_rate=True, retry_after_s=31_536_000.0)
+    assert fleet.receive(row.key, year, 1.5, UNIX_S) is None
+    assert fleet.next_poll_at() == pytest.approx(11.5)
+    assert fleet.polls(11.5, 5) == [row]
+    outcome = fleet.receive(row.key, year, 11.6, UNIX_S + 11.6)
+    assert outcome is not None
+    assert outcome.status == "timed_out"
 
 
 def test_polls_go_on_through_a_cool_down_and_an_outage_of_submits() -> None:
@@ -617,6 +631,22 @@ def test_the_credits_of_a_task_that_was_given_up_stand() -> None:
     World(fleet, api, rows(3, listed=5.0)).run()
     budget = fleet.gate.budget
     assert (budget.reserved, budget.standing, budget.spent) == (0.0, 21.0, 0.0)
+
+
+def test_a_task_id_that_another_row_in_flight_has_is_a_submit_in_doubt() -> None:
+    fleet = make_fleet()
+    first, second = life(0), life(1)
+    fleet.offer(first)
+    begin(fleet, first)
+    fleet.offer(second)
+    assert fleet.submits(1.0, UNIX_S, 1) == [second]
+    fleet.sent(second.key, 1.0)
+    assert fleet.receive(second.key, Accepted(task_id="task-1", reserved=None), 1.1, UNIX_S) is None
+    assert (second.state, second.unresolved, second.task_id) == (State.WAITING, 1, None)
+    assert second.error is not None
+    assert second.error.code == "task_id_taken"
+    assert fleet.receive(first.key, answered(0), 2.0, UNIX_S) is not None
+    assert fleet.in_flight == 0
 
 
 # Stopping.

@@ -321,6 +321,16 @@ async def test_a_compressed_reply_is_read() -> None:
         assert await submit_to(server.url) == Accepted(task_id="task-1")
 
 
+async def test_a_reply_that_unpacks_to_too_much_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api_module, "MOST_BODY", 1_000_000)
+    bomb = gzip.compress(b"x" * 50_000_000)
+    assert len(bomb) < 100_000
+    async with raw_server(saying(http_reply(bomb, "200 OK", "Content-Encoding: gzip"))) as server:
+        event = await submit_to(server.url)
+    assert isinstance(event, Doubted)
+    assert "more than 1000000 bytes" in (event.error.message or "")
+
+
 # The key, and where it goes.
 
 
