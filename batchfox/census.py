@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchfox import parts
+from batchfox.arrow_types import stored_type
 from batchfox.core import blocks
 from batchfox.core.outcome import EXTRA, STATUSES
 from batchfox.core.prepare import key_of_outcome
@@ -153,7 +154,7 @@ def carried_types(schema: pa.Schema) -> dict[str, pa.DataType] | None:
         return None
     if any(not schema.field(at).equals(own.field(at)) for at in range(number)):
         return None
-    return {field.name: field.type for field in list(schema)[number:-1]}
+    return {field.name: stored_type(field.type) for field in list(schema)[number:-1]}
 
 
 def _known(row: dict[str, Any], has_ids: bool) -> Known:

@@ -15,6 +15,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from batchfox.arrow_types import carry_type, stored_type
 from batchfox.core.complaint import show
 
 _INT64 = 1 << 63
@@ -55,42 +56,6 @@ def _mend(value: Any) -> Any:
 def mend(text: str) -> str:
     """Text that UTF-8 can hold."""
     return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
-
-
-def carry_type(kind: pa.DataType) -> pa.DataType:
-    """The form in which values of a type travel: temporal and decimal leaves as text, dictionaries decoded."""
-    if pa.types.is_dictionary(kind):
-        return carry_type(kind.value_type)
-    if isinstance(kind, pa.BaseExtensionType):
-        return carry_type(kind.storage_type)
-    if pa.types.is_temporal(kind) or pa.types.is_decimal(kind) or pa.types.is_null(kind):
-        return pa.string()
-    if pa.types.is_map(kind):
-        entry = pa.struct([pa.field("key", carry_type(kind.key_type)), pa.field("value", carry_type(kind.item_type))])
-        return pa.list_(entry)
-    if pa.types.is_struct(kind):
-        return pa.struct([pa.field(field.name, carry_type(field.type)) for field in kind])
-    if pa.types.is_large_list(kind) or pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind):
-        return pa.list_(carry_type(kind.value_type))
-    if pa.types.is_float16(kind):
-        return pa.float32()
-    return kind
-
-
-def holds_binary(kind: pa.DataType) -> bool:
-    """Are there bytes in values of this type, at any depth? Such columns travel only where they are named."""
-    if isinstance(kind, pa.BaseExtensionType):
-        return holds_binary(kind.storage_type)
-    if pa.types.is_dictionary(kind):
-        return holds_binary(kind.value_type)
-    if pa.types.is_nested(kind):
-        return any(holds_binary(kind.field(at).type) for at in range(kind.num_fields))
-    return bool(
-        pa.types.is_binary(kind)
-        or pa.types.is_large_binary(kind)
-        or pa.types.is_fixed_size_binary(kind)
-        or pa.types.is_binary_view(kind)
-    )
 
 
 def infer(rows: Iterable[Mapping[str, Any]], known: Mapping[str, pa.DataType] | None) -> dict[str, pa.DataType]:
@@ -282,5 +247,5 @@ def encode_types(types: Mapping[str, pa.DataType]) -> bytes:
 
 
 def decode_types(data: bytes) -> dict[str, pa.DataType]:
-    """What `encode_types` wrote."""
-    return {field.name: field.type for field in pa.ipc.read_schema(pa.py_buffer(data))}
+    """What `encode_types` wrote; older ones may have kept views."""
+    return {field.name: stored_type(field.type) for field in pa.ipc.read_schema(pa.py_buffer(data))}

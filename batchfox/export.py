@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from batchfox.arrow_types import without_views
 from batchfox.core.job import nearest
 from batchfox.core.outcome import STATUSES
 from batchfox.durable import rename, sync_file
@@ -80,7 +81,7 @@ def part_paths(folder: Path) -> list[Path]:
 
 def _schema_of(paths: list[Path], columns: Sequence[str]) -> pa.Schema:
     try:
-        schema = pq.read_schema(paths[-1])
+        schema = without_views(pq.read_schema(paths[-1]).empty_table()).schema
     except (OSError, pa.ArrowException) as error:
         raise OutputError(f"{paths[-1]}: cannot be read as Parquet: {error}") from error
     for name in columns:
@@ -141,7 +142,7 @@ def _gather(groups: list[_Group], columns: list[str], low: int, high: int) -> pa
         with pq.ParquetFile(path, pre_buffer=False) as file:
             for group in groups:
                 if group.path == path:
-                    table = file.read_row_group(group.number, columns=columns)
+                    table = without_views(file.read_row_group(group.number, columns=columns))
                     index = table["row_index"]
                     tables.append(table.filter(pc.and_(pc.greater_equal(index, low), pc.less_equal(index, high))))
     return pa.concat_tables(tables)

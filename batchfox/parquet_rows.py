@@ -12,7 +12,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from batchfox.columns import carry_type
+from batchfox.arrow_types import carry_type, stored_type
 from batchfox.errors import InputError
 from batchfox.records import Record
 
@@ -55,7 +55,7 @@ def _rows_a_batch(file: pq.ParquetFile) -> int:
 
 
 def plain(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """The batch in the types that travel (`columns.carry_type`)."""
+    """The batch in the types that travel (`carry_type`)."""
     arrays = []
     for column in batch.columns:
         kind = column.type
@@ -97,5 +97,6 @@ def declared_types(files: list[str]) -> dict[str, pa.DataType]:
         for field in schema:
             kind = field.type
             kind = kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
-            types.setdefault(field.name, kind.value_type if pa.types.is_dictionary(kind) else kind)
+            kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+            types.setdefault(field.name, stored_type(kind))
     return types

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchfox import columns
+from batchfox.arrow_types import without_views
 from batchfox.core.outcome import COLUMNS, EXTRA
 from batchfox.durable import rename
 from batchfox.errors import DiskFullError, MachineError, OutputError
@@ -117,7 +118,7 @@ def read(path: Path, names: list[str] | None = None, rows: int = 2_000) -> Itera
     try:
         with pq.ParquetFile(path, pre_buffer=False, page_checksum_verification=True) as file:
             for batch in file.iter_batches(batch_size=rows, columns=names):
-                yield pa.Table.from_batches([batch])
+                yield without_views(pa.Table.from_batches([batch]))
     except (OSError, pa.ArrowException) as error:
         raise OutputError(
             f"{path}: cannot be read as Parquet: {error}; `batchfox doctor {path.parent.parent}` says what can be done"

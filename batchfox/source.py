@@ -155,7 +155,7 @@ class Source:
         """The columns whose declared type holds bytes, at whatever depth."""
         if not self.types:
             return frozenset()
-        from batchfox.columns import holds_binary
+        from batchfox.arrow_types import holds_binary
 
         return frozenset(name for name, kind in self.types.items() if holds_binary(kind))
 

@@ -21,6 +21,7 @@ from conftest import MODEL, Simulate, by_id, environment, job_of, log_events, pa
 from batchfox import run
 from batchfox.core.outcome import COLUMNS
 from batchfox.errors import InputError, JobError
+from batchfox.export import export
 from batchfox.simulator import answer
 
 ROWS = rows_with_ids(30)
@@ -303,3 +304,42 @@ def test_a_column_of_the_input_never_takes_the_place_of_another(tmp_path: Path, 
     assert (row["input_text"], row["input_input_text"]) == ("mine", "other")
     assert json.loads(row["input_extra"]) == {"input_Text": "third"}, "equal up to case"
     assert log_events(tmp_path / "out").count("column_misfit") == 1
+
+
+VIEWS = {
+    "note": pa.array(["x", "y", None], pa.string_view()),
+    "blob": pa.array([b"x", b"y", None], pa.binary_view()),
+    "tags": pa.array([["x"], [None], None], pa.list_(pa.string_view())),
+    "deep": pa.array([{"a": "x"}, {"a": None}, None], pa.struct([("a", pa.string_view())])),
+}
+
+
+def as_views(tmp_path: Path) -> Path:
+    """Parquet as DataFusion, arrow-rs and delta-rs write it."""
+    named = {"id": ["a", "b", "c"], "prompt": ["p", "q", "r"]}
+    pq.write_table(pa.table(named | VIEWS), tmp_path / "in.parquet")
+    return tmp_path / "in.parquet"
+
+
+@pytest.mark.parametrize("is_begun_with_views", [False, True])
+def test_views_are_stored_as_what_they_are_views_of(
+    tmp_path: Path, simulate: Simulate, monkeypatch: pytest.MonkeyPatch, is_begun_with_views: bool
+) -> None:
+    simulator = simulate(faults={"stuck": 0.4, "refuse_options": 0.4}, seed=3)
+    keep = {"keep": ["*", "blob"]}
+    watch = {"task_timeout": "0.2s", "first": 0.1}
+    job = job_of(as_views(tmp_path), tmp_path / "out", simulator.url, input=keep, poll=watch)
+    with monkeypatch.context() as patch:
+        if is_begun_with_views:  # as versions before this one did
+            patch.setattr("batchfox.parquet_rows.stored_type", lambda kind: kind)
+        ended = run(job).by_status
+    assert sum(ended.values()) == 3
+    simulator.control(faults={})
+    unfinished = tuple(status for status in ended if status != "completed")
+    assert unfinished
+    assert run(job, retry=unfinished).by_status == {"completed": 3}
+    assert export(tmp_path / "out", tmp_path / "all.parquet") == 3
+    table = pq.read_table(tmp_path / "all.parquet")
+    for name, array in VIEWS.items():
+        assert table[name].to_pylist() == array.to_pylist()
+        assert "view" not in str(table[name].type)
