@@ -45,7 +45,8 @@ class _Figures:
         self.total = self._total(view, fed)
         self.share = min(self.ended / self.total, 1.0) if self.total else None
         left = max(self.total - self.ended, 0) if self.total else None
-        self.left_s = left / self.per_s if left is not None and self.per_s > 0 and settled >= 5 else None
+        per_s = self.per_s if view.recent_per_s is None else view.recent_per_s
+        self.left_s = left / per_s if left is not None and per_s > 0 and settled >= 5 else None
 
     def _total(self, view: View, fed: dict[str, int]) -> int | None:
         if fed.get("is_over"):

@@ -137,7 +137,9 @@ class Execution:
             )
             stack.callback(self._log.close)
             self._shop = Workshop(stack, output.checkpoint_path)
-            fix_job(self._shop.checkpoint, self._folders, job, self._source.id_column)
+            for change in fix_job(self._shop.checkpoint, self._folders, job, self._source.id_column):
+                keep = "rows that are answered keep their answers; --fresh asks all anew"
+                self._log.warning("job_changed", key=change.key, was=change.was, now=change.now, note=keep)
             self._filing = make_filing(job, self._shop, self._folders, self._source, self._log)
             self._filing.recover()
             file_late(self._shop.checkpoint, self._filing, job.output.rows_per_part)
@@ -159,7 +161,7 @@ class Execution:
             pool = make_pool(job, shop, fleet, api, self._filing, monitor, book, self._clock, self._run.before)
             for life, old_part in shop.checkpoint.unfinished():
                 pool.adopt(life, old_part)
-            preparer = Preparer(carry_of(job, self._source), renderer, book, prices)
+            preparer = Preparer(carry_of(job, self._source), renderer, book, prices, monitor.warned)
             limit = self._options.limit
             look = FirstLook(renderer, job.input, id_column=self._source.id_column, off=book.off)
             feed = make_feed(shop, self._source, pool, preparer, look, self._log, limit=limit)

@@ -9,14 +9,17 @@ from typing import Any, Protocol
 
 import msgspec
 
+from batchfox.core.complaint import Complaint
 from batchfox.core.outcome import Outcome
+from batchfox.core.row import Row
 from batchfox.errors import DiskFullError, MachineError
 from batchfox.log import Log
 from batchfox.summary import Causes
 
 
 class View(msgspec.Struct, frozen=True, kw_only=True):
-    """What a display may show: the run's figures, and how far the input is read."""
+    """What a display may show: the run's figures, and how far the input is read. `recent_per_s`: rows ended a
+    second, in the last minute."""
 
     title: str
     figures: dict[str, Any]
@@ -27,6 +30,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     in_flight_limit: int
     credits_limit: float | None
     is_cooling_for_s: float
+    recent_per_s: float | None = None
 
 
 class Display(Protocol):
@@ -54,7 +58,14 @@ class Monitor:
         self._display = display
         self._outage: dict[str, Any] | None = None
         self.causes = Causes()
+        self._warned: set[str] = set()
         self.view: Callable[[], View] | None = None
+
+    def warned(self, row: Row, complaint: Complaint) -> None:
+        """A rule warns of a row that is sent all the same: told once a rule."""
+        if complaint.rule not in self._warned:
+            self._warned.add(complaint.rule)
+            self._log.warning("rule_warned", rule=complaint.rule, row=row.id, message=complaint.message)
 
     def settled(self, outcome: Outcome) -> None:
         if outcome.status == "completed":

@@ -10,7 +10,7 @@ import msgspec
 
 from batchfox import history
 from batchfox.checkpoint import Checkpoint
-from batchfox.core.change import refused_changes
+from batchfox.core.change import Change, changes_of_meaning, refused_changes
 from batchfox.core.job import Job
 from batchfox.durable import rename, write_text
 from batchfox.errors import JobError, OutputError
@@ -93,11 +93,13 @@ def _parts_of(output: Output) -> int:
     return sum(1 for _ in data.glob("part-*.parquet")) if data.is_dir() else 0
 
 
-def fix_job(checkpoint: Checkpoint, folders: Folders, job: Job, id_column: str | None) -> None:
-    """Puts the job on record, unless `refuse_change` raises."""
+def fix_job(checkpoint: Checkpoint, folders: Folders, job: Job, id_column: str | None) -> list[Change]:
+    """Puts the job on record, unless `refuse_change` raises. Returns the changes that hold for new rows only."""
     refuse_change(checkpoint, folders.root, job, id_column)
+    old = checkpoint.get("job") if _has_rows(checkpoint) else None
     checkpoint.put(job=msgspec.json.encode(job.to_dict()), id_column=id_column or "")
     write_text(job_toml(job), folders.tmp / "job.toml", folders.job)
+    return [] if old is None else changes_of_meaning(msgspec.json.decode(old), job.to_dict())
 
 
 def refuse_change(checkpoint: Checkpoint, root: Path, job: Job, id_column: str | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Protocol
@@ -11,6 +12,9 @@ from batchfox.core.job import Job
 from batchfox.errors import InputError
 from batchfox.monitor import View
 from batchfox.pool import Pool
+
+# The time left follows the pace of so long.
+RECENT_S = 60.0
 
 
 class Rows(Protocol):
@@ -30,10 +34,14 @@ class Viewer:
         self._limit = limit
         self._now = now
         self._total: int | None = None
+        self._ends: deque[tuple[float, int]] = deque()
         self._counting: asyncio.Future[None] | None = None
 
     def view(self) -> View:
         gate, limits = self._pool.fleet.gate, self._job.limits
+        self._ends.append((self._now(), self._pool.ledger.tally.by_status.total()))
+        while self._ends[-1][0] - self._ends[0][0] > RECENT_S:
+            self._ends.popleft()
         return View(
             title=self._job.name,
             figures=self._pool.progress(),
@@ -44,7 +52,12 @@ class Viewer:
             in_flight_limit=limits.in_flight,
             credits_limit=limits.credits,
             is_cooling_for_s=max(gate.pace.resumes_at - self._now(), 0.0),
+            recent_per_s=self._recent_per_s(),
         )
+
+    def _recent_per_s(self) -> float | None:
+        (began_at, before), (now, ended) = self._ends[0], self._ends[-1]
+        return (ended - before) / (now - began_at) if now - began_at > RECENT_S / 2 else None
 
     def count_rows(self, thread: Executor) -> None:
         """Begins to count the rows, as far as the files tell without being read."""

@@ -25,6 +25,11 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.key} was {self.was}, is now {self.now}"
 
 
+def changes_of_meaning(old: dict[str, Any], new: dict[str, Any]) -> list[Change]:
+    """All changes of what gives rows their meaning."""
+    return [change for key in MEANING for change in _compare(key, _find(old, key), _find(new, key))]
+
+
 def refused_changes(old: dict[str, Any], new: dict[str, Any], *, is_unfinished: bool, has_ids: bool) -> list[Change]:
     """The changes that may not be taken over by this output.
 
@@ -32,7 +37,7 @@ def refused_changes(old: dict[str, Any], new: dict[str, Any], *, is_unfinished: 
     (answered ones keep their answers); without ids an output belongs to one request. Simulated answers never mix with
     real ones.
     """
-    changes = [change for key in MEANING for change in _compare(key, _find(old, key), _find(new, key))]
+    changes = changes_of_meaning(old, new)
     if is_unfinished or not has_ids:
         return changes
     return [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -35,12 +36,19 @@ class Preparer:
     """Carries, renders and checks rows. One instance a run."""
 
     def __init__(
-        self, carry: Carry, renderer: Renderer, book: RuleBook, prices: dict[str, Price] | None = None
+        self,
+        carry: Carry,
+        renderer: Renderer,
+        book: RuleBook,
+        prices: dict[str, Price] | None = None,
+        warn: Callable[[Row, Complaint], None] | None = None,
     ) -> None:
+        """`warn`: told of what a rule warns of in a row that is sent all the same."""
         self._carry = carry
         self._renderer = renderer
         self._book = book
         self._prices = prices or {}
+        self._warn = warn
 
     def prepare(self, row: Row) -> Life | Invalid:
         """The row's life, WAITING and not yet offered to the fleet; or why there is none."""
@@ -51,11 +59,15 @@ class Preparer:
         if isinstance(request, Complaint):
             return Invalid(row=row, kept=kept, error=_error_of([request]))
         request = rewrite(request)
-        refusals = [found for found in check(request, self._book, final=False) if found.severity == "refusal"]
+        found = check(request, self._book, final=False)
+        refusals = [complaint for complaint in found if complaint.severity == "refusal"]
         model = request.get("model")
         if refusals:
             model = model if isinstance(model, str) else None
             return Invalid(row=row, kept=kept, error=_error_of(refusals), model=model)
+        if found and self._warn is not None:
+            for complaint in found:
+                self._warn(row, complaint)
         is_sync = bool(request.get("sync"))
         if is_sync and request.get("stream"):
             error = ApiError(code="sync_stream", type="invalid_row", message=STREAMED_SYNC)

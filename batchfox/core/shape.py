@@ -32,6 +32,7 @@ ROW_FIELDS: tuple[str, ...] = (
     "sync",
     "top_p",
     "stop",
+    "frequency_penalty",
 )
 
 # A request holds the content of one family. `system_prompt` belongs to the prompt but does not make the shape.

@@ -14,8 +14,8 @@ from batchfox.core.timing import Timing, retry_delay_s
 
 # Every so many polls of a late task the router is asked to refresh from upstream.
 UPSTREAM_EVERY = 3
-# All polls wait when the API says so, but no longer than this, or than a task is watched: nothing else would tell that a
-# task is overdue.
+# All polls wait when the API says so, but no longer than this, nor than a task is watched: only a poll can find a task
+# overdue.
 MOST_HOLD_S = 300.0
 
 

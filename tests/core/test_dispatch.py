@@ -60,7 +60,8 @@ def begin(fleet: Fleet, row: Life, now: float = 0.0, reserved: float | None = No
     """Takes an offered row to RUNNING."""
     assert fleet.submits(now, UNIX_S + now, 1) == [row]
     fleet.sent(row.key, now)
-    assert fleet.receive(row.key, Accepted(task_id=f"task-{row.index + 1}", reserved=reserved), now, UNIX_S + now) is None
+    accepted = Accepted(task_id=f"task-{row.index + 1}", reserved=reserved)
+    assert fleet.receive(row.key, accepted, now, UNIX_S + now) is None
     return row
 
 

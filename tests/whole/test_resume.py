@@ -189,14 +189,19 @@ def test_what_gives_rows_their_meaning_may_not_change_while_a_run_is_unfinished(
 
 
 def test_after_a_finished_run_rows_with_ids_may_be_asked_anew_and_keep_their_answers(
-    simulate: Simulate, tmp_path: Path
+    simulate: Simulate, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     simulator = simulate()
     source = write_rows(tmp_path / "in.jsonl", rows_with_ids(5))
     run(job_of(source, tmp_path / "out", simulator.url))
     old = by_id(tmp_path / "out")
     write_rows(source, rows_with_ids(8))
+    assert "job_changed" not in capfd.readouterr().err
     assert run(job_of(source, tmp_path / "out", simulator.url, request={"max_tokens": 9})).exit_status == 0
+    told = capfd.readouterr().err
+    assert "key=request.max_tokens" in told
+    assert "was='(not set)'" in told
+    assert "keep their answers" in told
     found = by_id(tmp_path / "out")
     assert {name: found[name] for name in old} == old
     assert len(found) == 8

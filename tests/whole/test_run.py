@@ -29,7 +29,7 @@ from conftest import (
 from batchfox import Job, arun, load_job, run
 from batchfox.errors import JobError
 from batchfox.show import describe
-from batchfox.simulator import answer
+from batchfox.simulator import answer, digest_of
 
 OWN_COLUMNS = {
     "row_index": pa.int64(),
@@ -430,3 +430,23 @@ async def test_the_key_is_in_no_file_and_no_message_though_the_api_echoes_it(
         assert KEY.encode() not in path.read_bytes(), path
     for row in found.values():
         assert KEY not in repr(row)
+
+
+def test_what_a_rule_warns_of_is_told_once_and_the_rows_are_sent(
+    simulate: Simulate, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    simulator = simulate()
+    messages = [{"role": "user", "content": "hello"}]
+    source = write_rows(tmp_path / "in.jsonl", [{"id": f"r{n}", "messages": messages, "sync": True} for n in range(3)])
+    summary = run(job_of(source, tmp_path / "out", simulator.url))
+    assert summary.by_status == {"completed": 3}
+    assert capfd.readouterr().err.count("rule_warned") == 1
+
+
+def test_a_rows_own_column_fills_every_field_that_the_api_names(simulate: Simulate, tmp_path: Path) -> None:
+    simulator = simulate()
+    messages = [{"role": "user", "content": "hello"}]
+    source = write_rows(tmp_path / "in.jsonl", [{"id": "a", "messages": messages, "frequency_penalty": 0.5}])
+    run(job_of(source, tmp_path / "out", simulator.url))
+    asked = {"model": MODEL, "messages": messages, "frequency_penalty": 0.5}
+    assert [entry["digest"] for entry in simulator.book()["entries"]] == [digest_of(asked)]
