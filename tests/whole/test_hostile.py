@@ -234,5 +234,4 @@ async def test_an_api_that_says_anything_ends_no_run_and_costs_no_row(
     assert summary.by_status["completed"] > 25
     for row in rows:
         out = found[row["id"]]
-        assert out["submits"] <= min(gibberish.posts[row["prompt"]], 3)
-        assert out["maybe_billed_twice"] or out["submits"] < 2 or out["status"] != "in_doubt"
+        assert out["submits"] <= min(gibberish.posts[row["prompt"]], 3), "attempts that nobody made"
