@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,11 +27,22 @@ def at_the_border(path: Path) -> Iterator[None]:
             raise damaged(path, text) from error
         if "full" in text or "disk I/O" in text:
             raise DiskFullError(f"{path}: {text}; make room, then run the same command again") from error
+        if "unable to open" in text and _are_descriptors_gone():
+            raise MachineError(f"{path}: too many open files; raise the limit (ulimit -n), then run again") from error
         if "readonly" in text or "unable to open" in text or "permission" in text.lower():
             raise OutputError(f"{path}: {text}; the output folder must be writable") from error
         raise MachineError(f"{path}: {text}") from error
     except (sqlite3.DatabaseError, msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise damaged(path, str(error)) from error
+
+
+def _are_descriptors_gone() -> bool:
+    """SQLite does not say why it could not open a file."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError:
+        return True
+    return False
 
 
 def damaged(path: Path, text: str) -> DamagedError:

@@ -1,0 +1,243 @@
+"""What the doctor says of a set-up and of outputs, and what it leaves alone. Its repairs under faults are in
+tests/crash/test_machine.py."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sqlite3
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from conftest import (
+    KEY,
+    MODEL,
+    Simulate,
+    Starter,
+    by_id,
+    environment,
+    eventually,
+    job_of,
+    parts_of,
+    rows_with_ids,
+    tables_of,
+    write_rows,
+)
+
+from batchfox import run
+from batchfox.core.job import Job
+from batchfox.doctor import examine_output, repair
+from batchfox.errors import OutputError
+from batchfox.remark import Remark
+from batchfox.status import look
+
+
+def problems(remarks: list[Remark]) -> list[str]:
+    return [f"{Path(remark.where).name}: {remark.what}" for remark in remarks if remark.is_problem]
+
+
+@pytest.fixture
+def job(tmp_path: Path, simulate: Simulate) -> Job:
+    source = write_rows(tmp_path / "in.jsonl", rows_with_ids(120))
+    return job_of(source, tmp_path / "out", simulate().url, rows_per_part=40)
+
+
+@pytest.fixture
+def out(tmp_path: Path, job: Job) -> Path:
+    """A finished output of 120 rows in 3 parts."""
+    assert run(job).exit_status == 0
+    return tmp_path / "out"
+
+
+def test_a_set_up_without_a_key_is_a_problem_and_the_key_is_never_shown(start: Starter, tmp_path: Path) -> None:
+    with_key = start("doctor")
+    assert with_key.wait() == 0, with_key.out
+    assert "this set-up: nothing wrong" in with_key.out
+    for name in ("Python 3.", "SQLite 3.", "uvloop", "pyarrow", "FOXAPI_API_KEY"):
+        assert name in with_key.out
+    without = start("doctor", env=environment(FOXAPI_API_KEY=""))
+    assert without.wait() == 3
+    assert "set the environment variable FOXAPI_API_KEY" in without.out
+    (tmp_path / ".env").write_text(f"FOXAPI_API_KEY={KEY}\n")
+    in_a_file = start("doctor", env=environment(FOXAPI_API_KEY=""))
+    assert in_a_file.wait() == 0
+    assert KEY not in with_key.out + with_key.err + in_a_file.out + in_a_file.err
+
+
+def test_a_repair_needs_a_folder_and_a_folder_must_be_an_output(start: Starter, tmp_path: Path) -> None:
+    child = start("doctor", "--repair")
+    assert (child.wait(), "doctor DIR --repair" in child.err) == (2, True)
+    for options in ((), ("--repair",)):
+        child = start("doctor", tmp_path, *options)
+        assert (child.wait(), "no output of batchfox" in child.err) == (2, True)
+    assert not (tmp_path / "data").exists(), "nothing was made"
+
+
+def test_a_healthy_output_stays_as_it_is(out: Path) -> None:
+    before = {path: path.read_bytes() for path in (*parts_of(out), out / "_batchfox" / "job.toml")}
+    assert examine_output(out) == []
+    assert repair(out) == ([], [])
+    assert {path: path.read_bytes() for path in before} == before
+    assert not list((out / "_batchfox").glob("*damaged*"))
+
+
+def test_an_output_without_rows_is_healthy_and_so_it_stays_without_its_checkpoint(
+    tmp_path: Path, simulate: Simulate
+) -> None:
+    job = job_of(write_rows(tmp_path / "in.jsonl", []), tmp_path / "out", simulate().url)
+    assert run(job).exit_status == 0
+    assert examine_output(tmp_path / "out") == []
+    for path in (tmp_path / "out" / "_batchfox").glob("checkpoint.db*"):
+        path.unlink()
+    assert repair(tmp_path / "out")[1] == []
+    write_rows(tmp_path / "in.jsonl", rows_with_ids(5))
+    assert run(job).exit_status == 0
+    assert len(by_id(tmp_path / "out")) == 5
+
+
+def test_files_that_are_no_parts_are_named_and_never_touched(out: Path, job: Job) -> None:
+    (out / "data" / "notes.txt").write_text("mine")
+    pq.write_table(pa.table({"a": [1]}), out / "data" / "part-00007.parquet")
+    found = problems(examine_output(out))
+    assert found == [
+        "notes.txt: does not belong here: its name is not that of a part",
+        "part-00007.parquet: does not belong here: its columns are not those of this output",
+    ]
+    done, remarks = repair(out)
+    assert (done, problems(remarks)) == ([], found)
+    assert (out / "data" / "notes.txt").read_text() == "mine"
+    with pytest.raises(OutputError, match="move it out"):
+        run(job)
+
+
+def test_a_copy_of_a_part_is_found_by_its_rows_and_nothing_is_repaired_while_it_is_there(out: Path) -> None:
+    shutil.copy(out / "data" / "part-00001.parquet", out / "data" / "part-00009.parquet")
+    parts_of(out)[0].unlink()
+    before = look(out)
+    found = problems(examine_output(out))
+    assert any("40 rows stand there more than once" in what and "part-00009.parquet" in what for what in found)
+    assert repair(out)[0] == []
+    assert look(out) == before
+    (out / "data" / "part-00009.parquet").unlink()
+    done, remarks = repair(out)
+    assert any("the 40 rows in it will be sent, and paid for, again" in line for line in done)
+    assert problems(remarks) == []
+
+
+def test_a_part_without_a_record_is_taken_up_again(out: Path, job: Job) -> None:
+    with contextlib.closing(sqlite3.connect(out / "_batchfox" / "checkpoint.db")) as db:
+        db.execute("DELETE FROM part WHERE number = 1")
+        db.commit()
+    assert any("no record names this part of 40 rows" in what for what in problems(examine_output(out)))
+    with pytest.raises(OutputError, match="takes it up again"):
+        run(job)
+    assert problems(repair(out)[1]) == []
+    assert run(job).here.submits == 0
+    assert len(by_id(out)) == 120
+
+
+def test_what_is_done_must_be_what_the_parts_hold_row_by_row(out: Path, job: Job) -> None:
+    """A flipped bit in the checkpoint that SQLite does not see would have a row sent again."""
+    with contextlib.closing(sqlite3.connect(out / "_batchfox" / "checkpoint.db")) as db:
+        db.execute("UPDATE finished SET key = randomblob(16) WHERE row_index IN (3, 77)")
+        db.execute("DELETE FROM finished WHERE row_index = 5")
+        db.commit()
+    assert any("5 entries of what is done differ" in what for what in problems(examine_output(out)))
+    assert problems(repair(out)[1]) == []
+    assert run(job).here.submits == 0
+
+
+def test_a_crash_is_no_problem_and_what_it_left_is_a_note(
+    tmp_path: Path, start: Starter, simulate: Simulate, job: Job
+) -> None:
+    simulator = simulate(latency="constant:30")
+    command = ["run", "--input", str(tmp_path / "in.jsonl"), "--id", "id", "--output", str(tmp_path / "late")]
+    child = start(*command, "--model", MODEL, "--base-url", simulator.url)
+    eventually(lambda: simulator.book()["totals"]["submits_received"] == 120 or child.is_over(), "all submits")
+    child.kill()
+    (tmp_path / "late" / "_batchfox" / "tmp" / "part-00000.parquet").write_bytes(b"half")
+    remarks = examine_output(tmp_path / "late")
+    assert problems(remarks) == []
+    notes = " / ".join(remark.what for remark in remarks)
+    assert "did not finish; " in notes
+    assert "in flight, to be asked about" in notes
+    assert "1 file that a crash left (part-00000.parquet)" in notes
+
+
+def test_retries_and_batch_lines_survive_a_lost_checkpoint(tmp_path: Path, simulate: Simulate) -> None:
+    """Lines in the OpenAI batch form have an id that no job names."""
+    said = [{"role": "user", "content": "q"}]
+    bodies = [{"model": "gone" if n % 10 == 3 else MODEL, "messages": said, "max_tokens": n + 1} for n in range(30)]
+    rows = [
+        {"custom_id": f"c{n}", "method": "POST", "url": "/v1/chat/completions", "body": body}
+        for n, body in enumerate(bodies)
+    ]
+    source = write_rows(tmp_path / "in.jsonl", rows)
+    simulator = simulate()
+    tables = tables_of(source, tmp_path / "out", simulator.url, rows_per_part=10, input={"id": None})
+    tables["request"] = {}
+    job = Job.from_dict(tables)
+    assert run(job).by_status == {"completed": 27, "failed": 3}
+    simulator.control(models=("gone",))
+    for path in (tmp_path / "out" / "_batchfox").glob("checkpoint.db*"):
+        path.unlink()
+    assert problems(repair(tmp_path / "out")[1]) == []
+    summary = run(job, retry="failed")
+    assert (summary.exit_status, summary.settled) == (0, {"completed": 3})
+    assert by_id(tmp_path / "out").keys() == {f"c{n}" for n in range(30)}
+    assert examine_output(tmp_path / "out") == []
+
+
+def test_a_credit_limit_goes_on_counting_what_the_parts_tell_of(tmp_path: Path, simulate: Simulate) -> None:
+    source = write_rows(tmp_path / "in.jsonl", rows_with_ids(40))
+    job = job_of(source, tmp_path / "out", simulate().url, rows_per_part=10, limits={"credits": 1000})
+    spent = run(job).whole_run.credits_spent
+    for path in (tmp_path / "out" / "_batchfox").glob("checkpoint.db*"):
+        path.unlink()
+    done, _ = repair(tmp_path / "out")
+    assert any("limits.credits counts without it" in line for line in done)
+    again = run(job)
+    assert again.is_resume
+    assert again.whole_run.credits_spent == pytest.approx(spent)
+
+
+def test_without_any_word_of_the_id_column_nothing_is_guessed(out: Path) -> None:
+    (out / "_batchfox" / "job.toml").write_text("not a job")
+    assert problems(examine_output(out)) == ["job.toml: cannot be read"]
+    for path in (out / "_batchfox").glob("checkpoint.db*"):
+        path.unlink()
+    done, remarks = repair(out)
+    assert done == []
+    assert any("put a job file there" in what for what in problems(remarks))
+    assert not (out / "_batchfox" / "checkpoint.db").exists()
+
+
+def test_a_damaged_or_lost_checkpoint_can_be_left_behind_with_fresh(out: Path, job: Job) -> None:
+    path = out / "_batchfox" / "checkpoint.db"
+    path.write_bytes(b"garbage " * 1000)
+    assert run(job, fresh=True).exit_status == 0
+    assert (out.parent / "out.old-unknown" / "_batchfox" / "checkpoint.db").read_bytes() == b"garbage " * 1000
+    for path in (out / "_batchfox").glob("checkpoint.db*"):
+        path.unlink()
+    assert run(job, fresh=True).exit_status == 0
+    assert len(list((out.parent / "out.old-unknown-2" / "data").iterdir())) == 3
+    assert examine_output(out) == []
+
+
+def test_a_checkpoint_that_lies_elsewhere_is_found_and_made_anew_there(tmp_path: Path, simulate: Simulate) -> None:
+    source = write_rows(tmp_path / "in.jsonl", rows_with_ids(30))
+    elsewhere = tmp_path / "local" / "c.db"
+    elsewhere.parent.mkdir()
+    out = tmp_path / "out"
+    tables = tables_of(source, out, simulate().url, rows_per_part=10)
+    tables["output"]["checkpoint"] = str(elsewhere)
+    job = Job.from_dict(tables)
+    assert run(job).exit_status == 0
+    assert examine_output(out) == []
+    elsewhere.write_bytes(b"x" * 5000)
+    assert problems(examine_output(out)) == ["c.db: file is not a database"]
+    assert problems(repair(out)[1]) == []
+    assert not (out / "_batchfox" / "checkpoint.db").exists()
+    assert run(job).here.submits == 0
