@@ -183,3 +183,13 @@ def test_the_readme_shows_a_job_that_is_one() -> None:
     assert found is not None
     job = Job.from_dict(tomllib.loads(found[1]))
     assert (ROOT / job.input.paths[0]).exists()
+
+
+def test_every_failure_names_a_test_that_exists() -> None:
+    rows = [line for line in read("docs/failures.md").splitlines() if re.match(r"\| (?!fault )[^-]", line)]
+    assert len(rows) > 50
+    for row in rows:
+        named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)` \|$", row)
+        assert len(named) == 1, row
+        path, name = named[0]
+        assert re.search(rf"^(async )?def {name}\(", read(path), re.M), (path, name)
