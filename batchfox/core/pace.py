@@ -12,8 +12,11 @@ from typing import NamedTuple
 START_PER_S = 20.0
 PROBE_EVERY_S = 1.0
 PROBE_FACTOR = 2.0
-# After the first 429: what is kept of the pace, and how it climbs back.
+# After a 429: what is kept of the pace, and how it climbs back. One that stands alone (so many submits got through
+# since the last) tells little, as some come whatever the pace is: it takes back about one step of the climb.
 CUT = 0.5
+LONE_AFTER = 3
+LONE_CUT = 0.95
 CLIMB_EVERY_S = 5.0
 CLIMB_FACTOR = 1.08
 USED_SHARE = 0.5
@@ -60,6 +63,7 @@ class Pace:
         self._cut_at = float("-inf")
         self._strikes = 0
         self._accepted = 0
+        self._through = 0
         self.resumes_at = 0.0
         self.throttles = 0
 
@@ -83,11 +87,13 @@ class Pace:
         """
         self.throttles += 1
         if sent_at > self._cut_at:
-            self._strikes += 1
-            self.per_s = max(self.per_s * CUT, min(LEAST_PER_S, self._ceiling))
+            is_lone = self._through >= LONE_AFTER and not self._is_probing
+            self._strikes = 1 if is_lone else self._strikes + 1
+            kept = self.per_s * (LONE_CUT if is_lone else CUT)
+            self.per_s = max(kept, min(LEAST_PER_S, self._ceiling))
             self._is_probing = False
             self._cut_at = self._changed_at = now
-            self._accepted = 0
+            self._accepted = self._through = 0
         own_wait_s = min(WAIT_S * 2.0 ** min(max(self._strikes - 1, 0), 16), MOST_WAIT_S)
         wait_s = own_wait_s if retry_after_s is None else retry_after_s
         self.resumes_at = max(self.resumes_at, now + wait_s)
@@ -98,6 +104,7 @@ class Pace:
         if self._changed_at is None:
             self._changed_at = now
         self._accepted += 1
+        self._through += 1
         since = now - max(self._changed_at, self.resumes_at)
         if since < (PROBE_EVERY_S if self._is_probing else CLIMB_EVERY_S):
             return

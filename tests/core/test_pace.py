@@ -13,10 +13,13 @@ from batchfox.core.pace import (
     CLIMB_FACTOR,
     CUT,
     LEAST_PER_S,
+    LONE_AFTER,
+    LONE_CUT,
     MOST_WAIT_S,
     PROBE_EVERY_S,
     PROBE_FACTOR,
     START_PER_S,
+    WAIT_S,
     Pace,
     bucket,
 )
@@ -132,6 +135,22 @@ def test_a_429_cuts_the_pace_and_makes_everybody_wait() -> None:
     assert pace.throttles == 1
 
 
+def test_a_429_that_stands_alone_takes_back_a_step_and_its_wait_does_not_double() -> None:
+    """Some come whatever the pace is: they must not wear it down to nothing."""
+    pace = Pace(600)
+    now = 0.0
+    for _ in range(20):
+        for _ in range(LONE_AFTER):
+            pace.accept(now)
+        pace.throttle(now, now, None)
+        assert pace.resumes_at == now + WAIT_S
+        now += 1.01 * WAIT_S
+    assert pace.per_s == pytest.approx(10.0 * LONE_CUT**20)
+    pace.throttle(now, now, None)
+    assert pace.per_s == pytest.approx(10.0 * LONE_CUT**20 * CUT), "two in a row do not stand alone"
+    assert pace.resumes_at == now + 2 * WAIT_S
+
+
 def test_the_longest_wait_asked_for_counts() -> None:
     pace = Pace(600)
     pace.throttle(10.0, 9.0, 30.0)
@@ -204,7 +223,7 @@ def test_a_pace_that_is_not_used_stays() -> None:
     use(pace, 0.0, 4.0)
     pace.throttle(4.1, 4.0, 0.0)
     pace.accept(4.1 + CLIMB_EVERY_S)
-    assert pace.per_s == 10.0 * CUT
+    assert pace.per_s == 10.0 * LONE_CUT
 
 
 @pytest.mark.parametrize(("per_minute", "least"), [(None, LEAST_PER_S), (600.0, LEAST_PER_S), (0.5, 0.5 / 60.0)])
