@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pyarrow as pa
 
 _LISTS = (
@@ -64,6 +66,30 @@ def carry_type(kind: pa.DataType) -> pa.DataType:
     if pa.types.is_float16(kind):
         return pa.float32()
     return stored_type(kind)
+
+
+def bytes_type(kind: pa.DataType) -> pa.DataType:
+    """A type that travels, with bytes where it has text."""
+    if pa.types.is_string(kind):
+        return pa.binary()
+    if pa.types.is_large_string(kind):
+        return pa.large_binary()
+    if pa.types.is_struct(kind):
+        return pa.struct([pa.field(field.name, bytes_type(field.type)) for field in kind])
+    return pa.list_(bytes_type(kind.value_type)) if pa.types.is_list(kind) else kind
+
+
+def name_twice(fields: Iterable[pa.Field]) -> str | None:
+    """A name that two of these fields have, or two fields within one of them; rows cannot be told with both."""
+    seen: set[str] = set()
+    for field in fields:
+        if field.name in seen:
+            return str(field.name)
+        seen.add(field.name)
+        kind = field.type.storage_type if isinstance(field.type, pa.BaseExtensionType) else field.type
+        if pa.types.is_nested(kind) and (name := name_twice(kind.field(at) for at in range(kind.num_fields))):
+            return f"{field.name}.{name}"
+    return None
 
 
 def holds_binary(kind: pa.DataType) -> bool:

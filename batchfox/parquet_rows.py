@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
 from hashlib import blake2b
 from pathlib import Path
@@ -12,9 +11,9 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from batchfox.arrow_types import carry_type, stored_type
+from batchfox.arrow_types import bytes_type, carry_type, name_twice, stored_type
 from batchfox.errors import InputError
-from batchfox.records import Record
+from batchfox.records import Record, csv_header
 
 BATCH_ROWS = 256
 BATCH_BYTES = 4 << 20
@@ -26,24 +25,55 @@ def read_parquet(path: str, *, with_digest: bool) -> Iterator[Record]:
     number = 0
     try:
         with pq.ParquetFile(path, pre_buffer=False, memory_map=False) as file:
+            _refuse_twice(path, file.schema_arrow)
             total = max(file.metadata.num_rows, 1)
             rows_a_batch = _rows_a_batch(file)
             for batch in file.iter_batches(batch_size=rows_a_batch):
-                for columns in plain(batch).to_pylist():
+                for columns, problem in _rows_of(plain(batch)):
                     number += 1
                     digest = b""
                     if with_digest:
                         raw = msgspec.msgpack.encode(columns, enc_hook=str)
                         digest = blake2b(raw, digest_size=16).digest()
                     yield Record(
-                        columns=columns,
+                        columns={} if problem else columns,
                         line=number,
                         size=batch.nbytes // max(batch.num_rows, 1),
                         position=size * number // total,
+                        problem=problem,
                         digest=digest,
                     )
     except (OSError, pa.ArrowException) as error:
         raise _unreadable(path, number, error) from error
+
+
+def _rows_of(batch: pa.RecordBatch) -> Iterator[tuple[dict[str, Any], str | None]]:
+    """The rows as Python values, each with its problem: Parquet does not see to it that text is UTF-8."""
+    try:
+        rows = batch.to_pylist()
+    except UnicodeDecodeError:
+        for at in range(batch.num_rows):
+            yield _row_of(batch.slice(at, 1))
+    else:
+        for columns in rows:
+            yield columns, None
+
+
+def _row_of(row: pa.RecordBatch) -> tuple[dict[str, Any], str | None]:
+    """One row; where text in it is no UTF-8, as bytes and with its problem."""
+    columns, problem = {}, None
+    for name, column in zip(row.schema.names, row.columns, strict=True):
+        try:
+            columns[name] = column[0].as_py()
+        except UnicodeDecodeError as error:
+            columns[name] = column.cast(bytes_type(column.type))[0].as_py()
+            problem = problem or f'not UTF-8: column "{name}" holds byte {error.object[error.start]:#04x}'
+    return columns, problem
+
+
+def _refuse_twice(path: str, schema: pa.Schema) -> None:
+    if name := name_twice(schema):
+        raise InputError(f'{path}: the name "{name}" stands there twice; rename one of these columns')
 
 
 def _rows_a_batch(file: pq.ParquetFile) -> int:
@@ -86,14 +116,13 @@ def declared_types(files: list[str]) -> dict[str, pa.DataType]:
     types: dict[str, Any] = {}
     for file in files:
         if file.lower().endswith(".csv"):
-            with Path(file).open(encoding="utf-8-sig", errors="replace", newline="") as text:
-                for name in next(csv.reader(text), []):
-                    types.setdefault(name, pa.string())
+            types |= {name: pa.string() for name in csv_header(file) if name not in types}
             continue
         try:
             schema = pq.read_schema(file)
         except (OSError, pa.ArrowException) as error:
             raise _unreadable(file, 0, error) from error
+        _refuse_twice(file, schema)
         for field in schema:
             kind = field.type
             kind = kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind

@@ -42,7 +42,11 @@ def list_files(paths: Sequence[str]) -> list[str]:
 
     Raises `InputError` that says which path is wrong, and what there is instead.
     """
-    return list(dict.fromkeys(itertools.chain.from_iterable(_expand(path) for path in paths)))
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise InputError("the working directory is gone (relative paths start there): cd to one that exists") from error
+    return list(dict.fromkeys(itertools.chain.from_iterable(_expand_safely(path) for path in paths)))
 
 
 def refuse_own_output(files: Iterable[str], outputs: Iterable[Path]) -> None:
@@ -56,6 +60,14 @@ def refuse_own_output(files: Iterable[str], outputs: Iterable[Path]) -> None:
             raise InputError(f"{file}: lies in this job's own output ({own}); choose another [input] or [output] path")
 
 
+def _expand_safely(path: str) -> list[str]:
+    """A name that the system does not take, and a folder that it does not show, are told as the input's fault."""
+    try:
+        return _expand(path)
+    except OSError as error:
+        raise InputError(f"{error.filename or path}: {error.strerror or error}") from error
+
+
 def _expand(path: str) -> list[str]:
     if path == STDIN:
         return [path]
@@ -65,6 +77,11 @@ def _expand(path: str) -> list[str]:
     if place.exists():
         if kind_of(path) is None:
             raise InputError(f"{path}: unknown type of file; supported are {', '.join(SUFFIXES)}")
+        if not place.is_file():
+            raise InputError(
+                f"{path}: no regular file, and the input is read more than once; "
+                f"JSONL from a pipe is taken on standard input: --input - < {path}"
+            )
         return [path]
     base = _fixed_part(path)
     found = sorted(

@@ -206,11 +206,9 @@ def _broken(path: str, line: int, error: Exception) -> InputError:
 
 def read_csv(path: str, *, with_digest: bool) -> Iterator[Record]:
     """One record a line, every value as text, by the header's names. A ragged line is a record with its problem."""
-    csv.field_size_limit(MOST_LINE_BYTES)
     file, position = _open(path)
     with file:
-        text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
-        reader = csv.reader(text, strict=True)
+        reader = _csv_reader(file)
         header = _header(path, reader)
         while True:
             line = reader.line_num + 1
@@ -226,10 +224,23 @@ def read_csv(path: str, *, with_digest: bool) -> Iterator[Record]:
             yield _csv_record(header, values, line, position(), with_digest)
 
 
+def csv_header(path: str) -> list[str]:
+    """The names of a CSV file's columns. Raises `InputError`."""
+    file, _ = _open(path)
+    with file:
+        reader = _csv_reader(file)  # lives until the file is closed, or Python warns
+        return _header(path, reader)
+
+
+def _csv_reader(file: IO[bytes]) -> Any:
+    csv.field_size_limit(MOST_LINE_BYTES)
+    return csv.reader(io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline=""), strict=True)
+
+
 def _header(path: str, reader: Iterator[list[str]]) -> list[str]:
     try:
         header = next(reader, None)
-    except (csv.Error, UnicodeDecodeError) as error:
+    except csv.Error as error:
         raise InputError(f"{path}: no CSV header: {error}") from error
     if not header:
         raise InputError(f"{path}: empty; the first line of a CSV file names its columns")
@@ -238,7 +249,14 @@ def _header(path: str, reader: Iterator[list[str]]) -> list[str]:
     twice = sorted({name for name in header if header.count(name) > 1})
     if twice:
         raise InputError(f'{path}: the header names "{twice[0]}" twice')
+    if not all(map(_is_text, header)):
+        raise InputError(f"{path}: its header is not UTF-8: convert the file to UTF-8")
     return header
+
+
+def _is_text(value: str) -> bool:
+    """Not so where `surrogateescape` stood in for bytes that are no UTF-8."""
+    return value.isascii() or not any("\udc80" <= letter <= "\udcff" for letter in value)
 
 
 def _csv_record(header: list[str], values: list[str], line: int, position: int, with_digest: bool) -> Record:
@@ -250,7 +268,7 @@ def _csv_record(header: list[str], values: list[str], line: int, position: int, 
     problem = None
     if len(values) != len(header):
         problem = f"{count(len(values), 'value')}, but the header names {count(len(header), 'column')}"
-    elif any(not value.isascii() and any("\udc80" <= letter <= "\udcff" for letter in value) for value in values):
+    elif not all(map(_is_text, values)):
         problem = "not UTF-8"
     columns = {} if problem else dict(zip(header, values, strict=True))
     return Record(columns=columns, line=line, size=size, position=position, problem=problem, digest=digest)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import io
 import json
 import math
+import os
 import sys
 from datetime import time
 from decimal import Decimal
@@ -186,6 +188,23 @@ def test_a_folder_or_pattern_never_leads_into_an_output(tmp_path: Path) -> None:
     assert [row.columns["from"] for row in read(output / "data" / "*.jsonl")] == ["output"]
 
 
+def test_a_pipe_is_refused_and_so_is_a_name_that_no_file_can_have(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "in.jsonl")
+    with pytest.raises(InputError, match=r"no regular file.*--input - < "):
+        read(tmp_path / "in.jsonl")
+    for name in ("a" * 300 + ".jsonl", "a" * 300 + "*.jsonl", "a" * 5000):
+        with pytest.raises(InputError, match="File name too long"):
+            read(tmp_path / name)
+
+
+def test_a_working_directory_that_is_gone_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(InputError, match="the working directory is gone"):
+        read(write(tmp_path / "in.jsonl", LINES))
+
+
 @pytest.mark.parametrize(
     ("path", "says"), [("inn.jsonl", "did you mean"), ("notes.txt", "unknown type"), ("*.parquet", "no input file")]
 )
@@ -334,6 +353,58 @@ def test_a_folder_of_parquet_with_different_columns_is_one_input(tmp_path: Path)
     pq.write_table(pa.table({"a": [1]}), tmp_path / "1.parquet")
     pq.write_table(pa.table({"a": [2], "b": ["x"]}), tmp_path / "2.parquet")
     assert [row.columns for row in read(tmp_path)] == [{"a": 1}, {"a": 2, "b": "x"}]
+
+
+def not_utf8(kind: pa.DataType) -> pa.Array:
+    """Text as Parquet holds it where nobody looked at it: the second of three values is no UTF-8."""
+    text = pa.array([b"a", b"\xff\xfe", "ä".encode()], pa.binary())
+    text = pa.Array.from_buffers(pa.string(), 3, text.buffers())
+    if pa.types.is_dictionary(kind):
+        return text.dictionary_encode()
+    if pa.types.is_struct(kind):
+        return pa.StructArray.from_arrays([text], ["t"])
+    return pa.ListArray.from_arrays([0, 1, 2, 3], text) if pa.types.is_list(kind) else text.cast(kind)
+
+
+@pytest.mark.parametrize("with_digest", [False, True])
+@pytest.mark.parametrize(
+    "kind", [pa.string(), pa.large_string(), pa.list_(pa.string()), pa.struct([("t", pa.string())]), STRINGS], ids=str
+)
+def test_text_of_parquet_that_is_no_utf8_is_a_problem_of_its_row_alone(
+    tmp_path: Path, kind: Any, with_digest: bool
+) -> None:
+    path = tmp_path / "in.parquet"
+    pq.write_table(pa.table({"id": ["x", "y", "z"], "t": not_utf8(kind)}), path)
+    first, second, third = read(path, id_column="id", with_digest=with_digest)
+    assert (first.id, second.id, third.id) == ("x", "line:2", "z")
+    assert second.problem == f'{path} line 2: not UTF-8: column "t" holds byte 0xff'
+    assert second.columns == {}
+    assert len({row.digest for row in (first, second, third)}) == (3 if with_digest else 1)
+
+
+@pytest.mark.parametrize(
+    ("table", "name"),
+    [
+        (pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["x", "x"]), "x"),
+        (pa.table({"s": pa.StructArray.from_arrays([pa.array([1]), pa.array([2])], names=["y", "y"])}), "s.y"),
+    ],
+)
+def test_parquet_with_a_name_twice_is_refused(tmp_path: Path, table: pa.Table, name: str) -> None:
+    pq.write_table(table, tmp_path / "in.parquet")
+    source = open_source([str(tmp_path / "in.parquet")], id_column=None, with_digest=False)
+    for look in (lambda: source.types, lambda: list(source.batches())):
+        with pytest.raises(InputError, match=f'the name "{name}" stands there twice'):
+            look()
+
+
+def test_the_header_of_a_csv_file_may_be_long_and_must_be_utf8(tmp_path: Path) -> None:
+    long = "h" * 200_000
+    csv.field_size_limit(131_072)  # as a new process finds it
+    path = write(tmp_path / "in.csv", f"id,{long}\n1,2\n".encode())
+    assert open_source([str(path)], id_column=None, with_digest=False).types == {"id": pa.string(), long: pa.string()}
+    assert [row.columns for row in read(path)] == [{"id": "1", long: "2"}]
+    with pytest.raises(InputError, match="its header is not UTF-8"):
+        read(write(tmp_path / "in.csv", b"id,\xff\n1,2\n"))
 
 
 def test_a_file_that_is_no_parquet_is_refused(tmp_path: Path) -> None:
