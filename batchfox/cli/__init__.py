@@ -114,6 +114,7 @@ def cli() -> None:
 
 def main(args: list[str] | None = None) -> NoReturn:
     """The console script. Exit statuses are the contract's; a user's mistake never shows a traceback."""
+    _hold_standard_streams()
     try:
         status = cli.main(args, prog_name="batchfox", standalone_mode=False)
     except click.UsageError as error:
@@ -128,6 +129,13 @@ def main(args: list[str] | None = None) -> NoReturn:
     except Exception as error:
         status = _report(error)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _hold_standard_streams() -> None:
+    """Opens those of the three that came closed: else a file, or the event loop's own, would take their numbers."""
+    while (handle := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(handle)
 
 
 def _report(error: Exception) -> int:

@@ -9,9 +9,11 @@ import difflib
 import re
 from collections.abc import Iterator
 from typing import Any, Literal, get_args
+from urllib.parse import urlsplit
 
 import msgspec
 
+from batchfox.core.complaint import mask
 from batchfox.errors import JobError
 
 SIMULATOR = "simulator"
@@ -276,18 +278,22 @@ def _check(job: Job) -> None:
         1 <= job.output.rows_per_part <= 1_000_000, "output.rows_per_part", job.output.rows_per_part, "1 to 1,000,000"
     )
     base = job.api.base_url
-    _demand(
-        base == SIMULATOR or base.startswith(("https://", "http://")),
-        "api.base_url",
-        base,
-        'an http(s) URL, or "simulator"',
-    )
+    _demand(base == SIMULATOR or _is_base_url(base), "api.base_url", mask(base), 'an http(s) URL, or "simulator"')
+    _demand("@" not in base, "api.base_url", mask(base), "no user name or password: the key is all the API takes")
     _demand(
         job.api.base_url == SIMULATOR or not job.api.simulate,
         "api.simulate",
         job.api.simulate,
         'nothing unless base_url = "simulator"',
     )
+
+
+def _is_base_url(text: str) -> bool:
+    try:
+        url = urlsplit(text)
+        return url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0 and not url.query
+    except ValueError:  # a port that is none, brackets that do not close
+        return False
 
 
 def _is_delay(poll: Poll) -> bool:

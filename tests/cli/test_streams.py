@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from conftest import MODEL, Simulate, Starter, environment, log_events, rows_with_ids, write_rows
+from conftest import MODEL, Simulate, Starter, by_id, environment, log_events, rows_with_ids, write_rows
 
 BATCHFOX = [sys.executable, "-m", "batchfox"]
 
@@ -136,3 +137,14 @@ def test_one_row_is_one_row(simulate: Simulate, start: Starter, tmp_path: Path) 
     assert status.wait() == 0
     assert (run.out.splitlines()[0].split(": ")[1], export.out) == ("1 row", "one.csv: 1 row\n")
     assert not re.search(r"(?<![.\d])1 (rows|submits|parts|tasks)\b", run.out + export.out + status.out)
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_streams_that_come_closed_end_no_run(simulate: Simulate, tmp_path: Path, closed: str) -> None:
+    """As daemons and some supervisors hand them on: their numbers must not go to files of ours."""
+    simulator = simulate()
+    source = write_rows(tmp_path / "in.jsonl", rows_with_ids(5))
+    words = [sys.executable, "-m", "batchfox", "run", "--input", source, "--id", "id", "--output", tmp_path / "out"]
+    command = shlex.join(map(str, [*words, "--model", MODEL, "--base-url", simulator.url]))
+    assert subprocess.run(["sh", "-c", f"{command} {closed}"], env=environment(), check=False).returncode == 0
+    assert len(by_id(tmp_path / "out")) == 5
