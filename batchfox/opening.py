@@ -41,6 +41,8 @@ def open_output(stack: contextlib.ExitStack, job: Job, root: Path, *, fresh: boo
 
     Raises `OutputError` where what it did cannot be known.
     """
+    if fresh:
+        root = root.resolve()  # what is moved is the folder itself: not a link to it, and not by the name "."
     elsewhere = job.output.checkpoint
     output = stack.enter_context(hold(root, checkpoint=elsewhere))
     if not fresh:

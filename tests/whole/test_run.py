@@ -360,6 +360,22 @@ def test_run_takes_the_path_of_a_job_file_and_its_name_fills_the_output_path(
     assert (kept.limits.in_flight, kept.retry.attempts) == (200, 4)
 
 
+@pytest.mark.parametrize("name", [".", "link"])
+def test_fresh_moves_the_folder_itself_by_whatever_name_it_goes(
+    simulate: Simulate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    folder = tmp_path / "real"
+    folder.mkdir()
+    (tmp_path / "link").symlink_to(folder)
+    monkeypatch.chdir(folder if name == "." else tmp_path)
+    source = write_rows(tmp_path / "in.jsonl", rows_with_ids(2))
+    job = job_of(source, Path(name), simulate().url)
+    first = run(job)
+    assert run(job, fresh=True).settled == {"completed": 2}
+    assert (tmp_path / "link").is_symlink()
+    assert len(by_id(folder)) == len(by_id(tmp_path / f"real.old-{first.run_id}")) == 2
+
+
 def test_fresh_moves_the_old_output_aside_and_starts_anew(simulate: Simulate, tmp_path: Path) -> None:
     simulator = simulate()
     source = write_rows(tmp_path / "in.jsonl", rows_with_ids(5))
