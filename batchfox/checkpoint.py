@@ -140,6 +140,10 @@ class Checkpoint:
                 raise
 
     def _prepare(self, read_only: bool) -> None:
+        if read_only and self.path.with_name(f"{self.path.name}-journal").exists():
+            self.is_blank = True  # a rollback journal is there only while a checkpoint is created
+            self._show_as_empty()
+            return
         db = self._db
         version = db.execute("PRAGMA user_version").fetchone()[0]
         if version > VERSION:

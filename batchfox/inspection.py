@@ -9,13 +9,11 @@ import tempfile
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from batchfox import parts
 from batchfox.agreement import compare, say_files
 from batchfox.census import Census
 from batchfox.checkpoint import Checkpoint
-from batchfox.columns import decode_types
 from batchfox.core.job import Job
 from batchfox.errors import DamagedError, JobError, OutputError
 from batchfox.filing import Folders
@@ -23,7 +21,7 @@ from batchfox.history import unfinished_run
 from batchfox.rebuild import id_column_of
 from batchfox.remark import Remark, note
 from batchfox.reserve import RESERVE_BYTES
-from batchfox.salvage import Remains, is_understood
+from batchfox.salvage import Remains, is_understood, sure_types
 from batchfox.swap import rebuilt_path
 from batchfox.words import count
 
@@ -43,14 +41,6 @@ def find_checkpoint(folders: Folders, job: Job | None) -> Path:
     path = folders.own / "checkpoint.db"
     elsewhere = job.output.checkpoint if job is not None else None
     return path if path.exists() or elsewhere is None else Path(elsewhere)
-
-
-def known_types(encoded: Any) -> dict[str, Any] | None:
-    """The carried columns' types as a checkpoint kept them; None where it does not tell."""
-    try:
-        return decode_types(encoded)
-    except Exception:  # no bytes, or damaged ones: the parts tell
-        return None
 
 
 class Inspector:
@@ -130,6 +120,8 @@ class Inspector:
         with contextlib.closing(Checkpoint(self.path, read_only=True)) as checkpoint:
             checkpoint.refuse_damage()
             checkpoint.counts()
+            if checkpoint.get("types") is not None and sure_types(checkpoint.get("types")) is None:
+                raise DamagedError("the types of the columns cannot be understood")
             for row in checkpoint.stream("SELECT * FROM row"):
                 if not is_understood(row):
                     raise DamagedError(f"the record of row {row[0]} cannot be understood")
@@ -149,13 +141,13 @@ class Inspector:
     def _look_at_parts(self, stack: contextlib.ExitStack, checkpoint: Checkpoint | None) -> Iterator[Remark]:
         try:
             if checkpoint is not None:
-                id_column, types = checkpoint.get("id_column") or "", checkpoint.get("types")
+                id_column, types = checkpoint.get("id_column") or "", sure_types(checkpoint.get("types"))
             else:
                 tmp = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="batchfox-doctor-")))
                 with contextlib.closing(Remains(self.path, tmp)) as remains:
-                    id_column, types = id_column_of(remains, self.job, self.folders.data), remains.get("types")
+                    id_column, types = id_column_of(remains, self.job, self.folders.data), remains.types()
             census = stack.enter_context(
-                contextlib.closing(Census(self.folders.data, has_ids=bool(id_column), types=known_types(types)))
+                contextlib.closing(Census(self.folders.data, has_ids=bool(id_column), types=types))
             )
         except OutputError as error:
             yield Remark(what=str(error), is_in_the_way=True)

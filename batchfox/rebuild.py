@@ -35,7 +35,7 @@ def id_column_of(remains: Remains, job: Job | None, data: Path) -> str:
     """The column that names a row in this output, "" where its position does. Raises `OutputError` where nobody
     knows."""
     saved = remains.get("id_column")
-    if isinstance(saved, str):
+    if isinstance(saved, str) and (remains.is_whole or job is None):
         return saved
     if job is None:
         raise OutputError(
@@ -54,11 +54,13 @@ def _is_named(remains: Remains, data: Path) -> bool:
 
     for path in sorted(data.glob("part-*.parquet")):
         try:
-            for table in parts.read(path, ["row_index", "row_id", "error_code"]):
-                for row in table.to_pylist():
-                    if row["error_code"] != UNREADABLE:
-                        return bool(row["row_id"] != str(row["row_index"]))
-        except OutputError:
+            for table in parts.read(path):
+                if {BATCH_FORM_ID, "body"} <= set(table.column_names):
+                    return True
+                for row in table.select(["row_index", "row_id", "error_code"]).to_pylist():
+                    if row["error_code"] != UNREADABLE and row["row_id"] != str(row["row_index"]):
+                        return True
+        except (OutputError, KeyError):  # no part, or none that can be read
             continue
     return any(len(key) > 8 for _, key, *_ in remains.rows())
 
@@ -83,9 +85,13 @@ def rebuild(path: Path, census: Census, remains: Remains, *, job: Job | None, id
 
 
 def _write_facts(db: Any, census: Census, remains: Remains, job: Job | None, id_column: str) -> None:
+    """Of a damaged checkpoint only what can be checked: the job is in `job.toml` too, the types are in the parts, and
+    latencies are learned again."""
     known = {name: remains.get(name) for name in ("job", "types", "latencies")}
-    if job is not None and not _is_json(known["job"]):
-        known["job"] = msgspec.json.encode(job.to_dict())
+    if not remains.is_whole:
+        known = {"job": known["job"] if _is_json(known["job"]) else None}
+        if job is not None:
+            known["job"] = msgspec.json.encode(job.to_dict())
     if census.types is not None:
         known["types"] = encode_types(census.types)
     known["id_column"] = id_column
@@ -95,7 +101,7 @@ def _write_facts(db: Any, census: Census, remains: Remains, job: Job | None, id_
 def _is_json(text: Any) -> bool:
     try:
         return isinstance(msgspec.json.decode(text), dict)
-    except (msgspec.MsgspecError, TypeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, TypeError):
         return False
 
 
@@ -120,10 +126,12 @@ def _write_rows(db: Any, census: Census, remains: Remains, account: Account) -> 
     """The rows on their way, without those whose outcome is in a part. A part that they were assigned to and that is
     not there is written by the next run, as after a crash."""
     assigned: Counter[int] = Counter()
+    seen: set[bytes] = set()
     for row in remains.rows():
         kept = _still_on_its_way(row, census)
-        if kept is None:
+        if kept is None or kept[1] in seen:
             continue
+        seen.add(kept[1])
         slot, key, state, record, columns, outcome, part, old_part = kept
         sql = (
             "INSERT INTO row (slot, key, state, record, kept, outcome, part, old_part) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
@@ -151,7 +159,7 @@ def _still_on_its_way(row: SavedRow, census: Census) -> SavedRow | None:
 
 def _write_retries(db: Any, census: Census, remains: Remains) -> None:
     marks = [mark for mark in remains.retries() if mark[1] in census.parts_with(mark[0])]
-    db.executemany("INSERT INTO retry VALUES (?, ?, ?, ?, ?)", marks)
+    db.executemany("INSERT OR IGNORE INTO retry VALUES (?, ?, ?, ?, ?)", marks)
 
 
 def _write_runs(db: Any, census: Census, remains: Remains, account: Account) -> None:
@@ -160,7 +168,7 @@ def _write_runs(db: Any, census: Census, remains: Remains, account: Account) -> 
         run_id, trace = max(census.runs.items(), key=lambda item: item[1].last)
         runs[run_id] = _run_of(run_id, trace)
         account.is_run_known = False
-    db.executemany("INSERT INTO run VALUES (?, ?, ?, ?, ?, ?, ?, ?)", runs.values())
+    db.executemany("INSERT OR IGNORE INTO run VALUES (?, ?, ?, ?, ?, ?, ?, ?)", runs.values())
 
 
 def _run_of(run_id: str, trace: RunTrace) -> tuple[Any, ...]:
@@ -172,6 +180,6 @@ def _run_of(run_id: str, trace: RunTrace) -> tuple[Any, ...]:
 
 def _write_blocks(db: Any, remains: Remains, account: Account) -> None:
     digests = remains.blocks()
-    db.executemany("INSERT INTO block VALUES (?, ?, ?)", digests)
+    db.executemany("INSERT OR IGNORE INTO block VALUES (?, ?, ?)", digests)
     done = {block for (block,) in db.execute("SELECT block FROM finished_block")}
     account.is_input_compared = done <= {block for block, *_ in digests}

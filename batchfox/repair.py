@@ -14,7 +14,7 @@ from batchfox import parts
 from batchfox.census import Census
 from batchfox.durable import make_folder, rename
 from batchfox.filing import Folders
-from batchfox.inspection import Inspector, known_types
+from batchfox.inspection import Inspector
 from batchfox.output import hold
 from batchfox.rebuild import Account, id_column_of, rebuild
 from batchfox.remark import Remark
@@ -43,8 +43,9 @@ def _mend(inspector: Inspector) -> Iterator[str]:
     with contextlib.ExitStack() as stack:
         remains = stack.enter_context(contextlib.closing(Remains(path, folders.tmp)))
         id_column = id_column_of(remains, job, folders.data)
-        types = known_types(remains.get("types"))
-        census = stack.enter_context(contextlib.closing(Census(folders.data, has_ids=bool(id_column), types=types)))
+        census = stack.enter_context(
+            contextlib.closing(Census(folders.data, has_ids=bool(id_column), types=remains.types()))
+        )
         recorded = remains.parts()
         yield from _move_unreadable(folders, census)
         building = building_path(path)

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from batchfox.checkpoint import Checkpoint, decode_outcome, decode_record
+from batchfox.columns import decode_types
 from batchfox.core.row import key_of_id, key_of_line, key_of_position
 from batchfox.kept import decode_columns
 
@@ -70,9 +71,13 @@ class Remains:
         found = self._query("SELECT value FROM meta WHERE name = ?", (name,))
         return found[0][0] if found else None
 
+    def types(self) -> dict[str, Any] | None:
+        """The carried columns' types, where they are sure; else the parts tell."""
+        return sure_types(self.get("types")) if self.is_whole else None
+
     def runs(self) -> list[tuple[Any, ...]]:
         columns = "run_id, run_date, started_at, beat_at, ended_at, exit_status, is_finished, progress"
-        return [row[1:] for row in self._walk("run", "rowid", columns)]
+        return [row[1:] for row in self._walk("run", "rowid", columns) if self._keep(_is_run(row[1:]))]
 
     def parts(self) -> dict[int, tuple[int, int]]:
         """Filed or not, and rows, by number."""
@@ -87,15 +92,12 @@ class Remains:
     def rows(self) -> Iterator[SavedRow]:
         """Every row on its way that can be understood."""
         for row in self._walk("row", "slot", "key, state, record, kept, outcome, part, old_part"):
-            if is_understood(row):
+            if self._keep(is_understood(row)):
                 yield row
-            else:
-                self.is_whole = False
 
-    def count_finished(self) -> int | None:
-        """Keys of finished rows; None where that cannot be told."""
-        found = self._query("SELECT count(*) FROM finished", ())
-        return int(found[0][0]) if found else None
+    def _keep(self, is_good: bool) -> bool:
+        self.is_whole = self.is_whole and is_good
+        return is_good
 
     def _query(self, sql: str, values: tuple[Any, ...]) -> list[Any]:
         if self._db is None:
@@ -122,13 +124,27 @@ class Remains:
                 continue
             if not rows:
                 return
-            yield from rows
-            at, misses = rows[-1][0], 0
+            before, misses = at, 0
+            for row in rows:
+                if row[0] > at:  # damaged pages may lead back to where the walk has been
+                    at = row[0]
+                    yield row
+            at += at == before
+
+
+def sure_types(encoded: Any) -> dict[str, Any] | None:
+    """The carried columns' types as a checkpoint keeps them; None where it has none that can be understood."""
+    try:
+        return decode_types(encoded)
+    except (OSError, TypeError, ValueError):  # Arrow's errors are of these kinds
+        return None
 
 
 def is_understood(row: SavedRow) -> bool:
     """Can this record be read, and does its key name the row that it says it is?"""
-    _, key, state, record, kept, outcome, _, _ = row
+    _, key, state, record, kept, outcome, part, old_part = row
+    if not all(number is None or isinstance(number, int) for number in (part, old_part)):
+        return False
     try:
         decode_columns(kept)
         if state == 3:
@@ -138,6 +154,16 @@ def is_understood(row: SavedRow) -> bool:
         return state in (0, 1, 2) and _is_key_of(key, known.id, known.index)
     except (msgspec.MsgspecError, UnicodeDecodeError, TypeError):
         return False
+
+
+def _is_run(run: tuple[Any, ...]) -> bool:
+    run_id, run_date, started_at, beat_at, *_, progress = run
+    try:
+        is_told = progress is None or isinstance(msgspec.json.decode(progress), dict)
+    except (msgspec.MsgspecError, UnicodeDecodeError, TypeError):
+        return False
+    words, times = (run_id, run_date), (started_at, beat_at)
+    return is_told and all(isinstance(word, str) for word in words) and all(isinstance(time, float) for time in times)
 
 
 def _is_key_of(key: bytes, row_id: str, index: int) -> bool:

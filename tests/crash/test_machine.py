@@ -35,11 +35,14 @@ from conftest import (
     eventually,
     log_events,
     parts_of,
+    rows_of,
     rows_with_ids,
     write_rows,
 )
 
-from batchfox.checkpoint import VERSION
+from batchfox.checkpoint import VERSION, Checkpoint
+from batchfox.core.row import key_of_id
+from batchfox.doctor import repair
 from batchfox.simulator import SimulatorThread
 from batchfox.status import look
 
@@ -359,6 +362,39 @@ def look_at_kept(tmp_path: Path) -> int:
         command = [sys.executable, *BATCHFOX, "doctor", str(tmp_path / "reference"), "--repair"]
         subprocess.run(command, check=True, capture_output=True)
     return look(tmp_path / "reference").in_flight
+
+
+def test_whatever_is_written_over_a_checkpoint_is_repaired_to_one_that_a_run_can_open(
+    tmp_path: Path, start: Starter, simulate: Simulate
+) -> None:
+    """Random bytes, copies of other pages, cuts, in the file and its log: no error, no row twice, no part forgotten."""
+    killed_midway(tmp_path, start, simulate(latency="constant:0.2"))
+    (tmp_path / "out" / "_batchfox" / "checkpoint.db-reserve").unlink()
+    for seed in range(25):
+        shutil.copytree(tmp_path / "out", folder := tmp_path / f"out-{seed}")
+        path, draw = folder / "_batchfox" / "checkpoint.db", random.Random(seed)
+        if seed % 3:
+            fold(path)
+        for file in (path, path.with_name("checkpoint.db-wal")):
+            if file.exists():
+                file.write_bytes(scribbled(file.read_bytes(), draw))
+        _, remarks = repair(folder)
+        assert not [remark for remark in remarks if remark.is_problem], seed
+        with contextlib.closing(Checkpoint(path)) as checkpoint:
+            keys = [life.key for life, _ in checkpoint.unfinished()] + list(checkpoint.unfiled())
+            assert len(set(keys)) == len(keys), seed
+            known = {key for (key,) in checkpoint.query("SELECT key FROM finished")} | checkpoint.unfiled().keys()
+        assert known >= {key_of_id(row["row_id"]) for row in rows_of(folder)}, seed
+
+
+def scribbled(content: bytes, draw: random.Random) -> bytes:
+    harmed = bytearray(content)
+    for _ in range(draw.choice([1, 3, 10, 60])):
+        size = draw.choice([1, 16, 200, 4096])
+        if len(harmed) > size:
+            at, source = draw.randrange(len(harmed) - size), draw.randrange(len(harmed) - size)
+            harmed[at : at + size] = draw.randbytes(size) if draw.random() < 0.7 else harmed[source : source + size]
+    return bytes(harmed[: draw.randrange(len(harmed) + 1)] if draw.random() < 0.2 else harmed)
 
 
 # Parts.

@@ -301,3 +301,24 @@ def test_a_record_that_cannot_be_understood_is_damage(tmp_path: Path) -> None:
     with pytest.raises(DamagedError, match="no such table"):
         checkpoint.unfiled()
     checkpoint.close()
+
+
+def test_a_file_whose_creation_left_a_journal_reads_as_empty_and_is_then_created(tmp_path: Path) -> None:
+    """SQLite's first write to a new file has a rollback journal, which a reader cannot roll back."""
+    path, journal = tmp_path / "c.db", tmp_path / "c.db-journal"
+    db = sqlite3.connect(path, isolation_level=None)
+    db.execute("PRAGMA journal_mode = PERSIST")
+    db.execute("CREATE TABLE half (x)")
+    db.execute("PRAGMA cache_size = 2")
+    db.execute("BEGIN")
+    db.executemany("INSERT INTO half VALUES (?)", [("x" * 4_000,) for _ in range(50)])
+    hot = {file: file.read_bytes() for file in (path, journal)}
+    db.execute("ROLLBACK")
+    db.close()
+    for file, content in hot.items():
+        file.write_bytes(content)
+    reader = Checkpoint(path, read_only=True)
+    assert (reader.is_blank, reader.query("SELECT * FROM run")) == (True, [])
+    reader.close()
+    assert journal.read_bytes() == hot[journal]
+    Checkpoint(path).close()
