@@ -8,6 +8,7 @@ from typing import Protocol
 from batchfox.core.dispatch import Fleet
 from batchfox.core.event import SubmitEvent, Unsendable
 from batchfox.core.lifecycle import Life
+from batchfox.core.pace import Pace
 from batchfox.crew import Clock, Crew, wait_for
 from batchfox.errors import MachineError
 from batchfox.ledger import Ledger
@@ -55,6 +56,7 @@ class Submits:
         self._ledger = ledger
         self._clock = clock
         self._limiter = Limiter(fleet.gate.pace.per_minute)
+        self._was_open = True
         self._large: set[bytes] = set()
         self.wake = asyncio.Event()
 
@@ -67,8 +69,7 @@ class Submits:
         fleet = self._fleet
         while True:
             self.wake.clear()
-            if fleet.gate.pace.per_minute != self._limiter.per_minute:
-                self._limiter = Limiter(fleet.gate.pace.per_minute)
+            self._follow(fleet.gate.pace)
             wait_s = await self._limiter.ready_in_s()
             now = self._clock.now()
             if wait_s > 0.0:
@@ -83,6 +84,15 @@ class Submits:
                 self._crew.check_limits()
                 due = fleet.next_submit_at(now)
                 await wait_for(self.wake, None if due is None else max(due - now, 0.001))
+
+    def _follow(self, pace: Pace) -> None:
+        """The limiter goes at the pace; after a time in which everybody waited, without a burst."""
+        is_open = pace.is_open(self._clock.now())
+        if is_open and not self._was_open:
+            self._limiter.calm()
+        self._was_open = is_open
+        if pace.per_minute != self._limiter.per_minute:
+            self._limiter.change(pace.per_minute)
 
     async def _send_all(self, chosen: list[Life]) -> None:
         bodies: list[tuple[Life, bytes]] = []

@@ -101,10 +101,10 @@ class Gate:
             self.idle_since = now
         match event:
             case Accepted():
-                self._got_through(now)
+                self._got_through(now, sent_at)
                 life.estimate = self.budget.learn(life.group, life.estimate, event.reserved)
             case Answered():
-                self._got_through(now)
+                self._got_through(now, sent_at)
             case Refused():
                 self.breaker.succeed()
                 self.give_back(life)
@@ -128,9 +128,9 @@ class Gate:
             case _:
                 raise AssertionError(event)
 
-    def _got_through(self, now: float) -> None:
+    def _got_through(self, now: float, sent_at: float) -> None:
         self.got_through_at = now
-        self.pace.accept(now)
+        self.pace.accept(now, sent_at)
         self.breaker.succeed()
 
     def note_end(self, life: Life, event: Event | None, *, was_running: bool, charged: float | None) -> None:

@@ -17,6 +17,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from batchfox.core.breaker import Breaker
+from batchfox.core.bucket import Drip
 from batchfox.core.budget import Budget
 from batchfox.core.dispatch import Fleet
 from batchfox.core.event import (
@@ -35,7 +36,7 @@ from batchfox.core.event import (
 from batchfox.core.gate import Doubts, Gate
 from batchfox.core.lifecycle import Life, Policy, State
 from batchfox.core.outcome import Outcome
-from batchfox.core.pace import Pace, bucket
+from batchfox.core.pace import Pace
 from batchfox.core.row import key_of_position
 from batchfox.core.settle import Orders
 from batchfox.core.timing import Timing
@@ -155,31 +156,6 @@ class Api:
         return now + self.reply_s, self.on_poll(row, now)
 
 
-class Drip:
-    """A leaky bucket that starts full, as `limiter.py` uses it."""
-
-    def __init__(self, per_minute: float, now: float) -> None:
-        self.per_minute = per_minute
-        self._capacity, self._per_s = bucket(per_minute)
-        self._level, self._at = self._capacity, now
-
-    def _leak(self, now: float) -> None:
-        self._level = max(self._level - (now - self._at) * self._per_s, 0.0)
-        self._at = now
-
-    def tokens(self, now: float) -> int:
-        self._leak(now)
-        return int(self._capacity - self._level + 1e-9)
-
-    def take(self, now: float) -> None:
-        self._leak(now)
-        self._level += 1.0
-
-    def ready_at(self, now: float) -> float:
-        self._leak(now)
-        return now + max(self._level + 1.0 - self._capacity, 0.0) / self._per_s
-
-
 class Deed(NamedTuple):
     """What was done when, for comparing two runs."""
 
@@ -223,7 +199,8 @@ class World:
         self._replies: list[tuple[float, int, Life, SubmitEvent | PollEvent, bool]] = []
         self._serial = 0
         self._live: dict[int, Literal["posted", "watched", "polled"]] = {}
-        self._drip = Drip(fleet.gate.pace.per_minute, 0.0)
+        self._drip = Drip()
+        self._drip_per_minute = 0.0
 
     @property
     def unix_s(self) -> float:
@@ -269,11 +246,15 @@ class World:
 
     def _submit(self) -> int:
         fleet = self.fleet
-        if fleet.gate.pace.per_minute != self._drip.per_minute:
-            self._drip = Drip(fleet.gate.pace.per_minute, self.now)
-        tokens = self._drip.tokens(self.now)
-        if not tokens:
+        pace = fleet.gate.pace
+        if pace.per_minute != self._drip_per_minute:
+            self._drip_per_minute = pace.per_minute
+            self._drip.resize(pace.per_minute, self.now)
+        if not pace.is_open(self.now):
+            self._drip.calm(self.now)
+        if self._drip.ready_at(self.now) > self.now:
             return 0
+        tokens = int(self._drip.room + 1e-9)
         if fleet.asks_freely(self.now):
             self.questions += 1
             fleet.gate.breaker.hear(self.now, is_there=self.api.is_there(self.now))

@@ -23,7 +23,7 @@ from conftest import (
 )
 
 from batchfox import api, run
-from batchfox.core.pace import bucket
+from batchfox.core.bucket import bucket
 from batchfox.errors import UserError
 from batchfox.simulator import SimulatorThread
 
