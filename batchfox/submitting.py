@@ -8,7 +8,7 @@ from typing import Protocol
 from batchfox.core.dispatch import Fleet
 from batchfox.core.event import SubmitEvent, Unsendable
 from batchfox.core.lifecycle import Life
-from batchfox.core.pace import Pace
+from batchfox.core.paces import Paces
 from batchfox.crew import Clock, Crew, wait_for
 from batchfox.errors import MachineError
 from batchfox.ledger import Ledger
@@ -85,7 +85,7 @@ class Submits:
                 due = fleet.next_submit_at(now)
                 await wait_for(self.wake, None if due is None else max(due - now, 0.001))
 
-    def _follow(self, pace: Pace) -> None:
+    def _follow(self, pace: Paces) -> None:
         """The limiter goes at the pace; after a time in which everybody waited, without a burst."""
         is_open = pace.is_open(self._clock.now())
         if is_open and not self._was_open:
@@ -95,13 +95,14 @@ class Submits:
             self._limiter.change(pace.per_minute)
 
     async def _send_all(self, chosen: list[Life]) -> None:
+        fleet = self._fleet
         bodies: list[tuple[Life, bytes]] = []
         for life in chosen:
             try:
                 body = await self._builder.build(life)
             except MachineError as error:
                 self._crew.stop_for_machine(error)
-                self._fleet.unsend(life, self._clock.now())
+                fleet.unsend(life, self._clock.now())
                 continue
             if isinstance(body, Unsendable):
                 self._crew.receive(life, body)
@@ -113,19 +114,16 @@ class Submits:
             self._ledger.record(life)
         await self._recorder.durable()
         for life, body in bodies:
-            if self._may_send():
+            if fleet.may_leave(life, self._clock.now()):
                 await self._limiter.take()
-            if self._may_send():
-                self._fleet.sent(life.key, self._clock.now())
+            if fleet.may_leave(life, self._clock.now()):
+                fleet.sent(life.key, self._clock.now())
                 self._crew.spawn(self._submit(life, body))
             else:
                 self._large.discard(life.key)
-                self._fleet.unsend(life, self._clock.now())
+                fleet.unsend(life, self._clock.now())
                 self._ledger.record(life)
         self._crew.check_done()
-
-    def _may_send(self) -> bool:
-        return self._fleet.stopped is None and self._fleet.gate.pace.is_open(self._clock.now())
 
     async def _submit(self, life: Life, body: bytes) -> None:
         event = await self._sender.submit(body, is_sync=life.is_sync)

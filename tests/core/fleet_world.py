@@ -36,7 +36,7 @@ from batchfox.core.event import (
 from batchfox.core.gate import Doubts, Gate
 from batchfox.core.lifecycle import Life, Policy, State
 from batchfox.core.outcome import Outcome
-from batchfox.core.pace import Pace
+from batchfox.core.paces import Paces
 from batchfox.core.row import key_of_position
 from batchfox.core.settle import Orders
 from batchfox.core.timing import Timing
@@ -56,7 +56,7 @@ def throttled(wait_s: float | None = None) -> Deferred:
     return Deferred(error=OOPS, scope="rate", http_status=429, retry_after_s=wait_s)
 
 
-def life(index: int, *, group: str = "g", listed: float = 0.0) -> Life:
+def life(index: int, *, group: str = "g", listed: float = 0.0, model: str | None = None) -> Life:
     """A row that is ready to be sent."""
     return Life(
         key=key_of_position(index),
@@ -66,6 +66,7 @@ def life(index: int, *, group: str = "g", listed: float = 0.0) -> Life:
         request={"n": index},
         group=group,
         listed=listed,
+        model=model,
     )
 
 
@@ -88,7 +89,7 @@ def make_fleet(
     return Fleet(
         Orders(policy=policy or Policy(), in_flight=in_flight, run_id="run", run_date="2026-01-01"),
         gate=Gate(
-            pace=Pace(per_minute), breaker=Breaker(), budget=Budget(credits_limit), doubts=Doubts(in_doubt_limit)
+            pace=Paces(per_minute), breaker=Breaker(), budget=Budget(credits_limit), doubts=Doubts(in_doubt_limit)
         ),
         watch=Watch(Timing(first_s, draw), task_timeout_s, draw),
         draw=draw,
@@ -262,7 +263,7 @@ class World:
         for row in chosen:
             self._drip.take(self.now)
             assert fleet.stopped is None, "a submit after the stop"
-            assert fleet.gate.pace.is_open(self.now), "a submit during a cool-down"
+            assert fleet.may_leave(row, self.now), "a submit during its model's cool-down"
             assert row.index not in self._live, "a second live attempt of one row"
             assert row.index not in self.outcomes, "a submit of a row that has ended"
             self._live[row.index] = "posted"
