@@ -29,6 +29,7 @@ HOLD_S = 15.0
 PAY_SUBMITS = 60.0
 MOST_PAY_S = 60.0
 PAY_WAITS = 9.0
+PAY_DEAR_WAITS = 15.0
 # A probe: so long, at least so many replies. Below a pace that was refused it halves the distance; where that distance
 # is small, and above it, strides double from the first to the last.
 PROBE_S = 3.0
@@ -40,8 +41,8 @@ LAST_STRIDE = 0.5
 # A refused probe that makes everybody wait for longer than this is dear: no stride is longer then.
 DEAR_WAIT_S = 5.0
 DEAR_STRIDE = 0.06
-DEAR_PROBE_S = 6.0
-DEAR_CUT = 0.9
+DEAR_PROBE_S = 3.0
+DEAR_CUT = 0.88
 
 # What is kept of a pace that had held and is refused: by many refusals, by a lone one at least and at most, and what of
 # the last minute's successes.
@@ -234,7 +235,9 @@ class Pace:
         self.resumes_at = until
         self._is_dear = until - now > DEAR_WAIT_S
         if self._pays:
-            self._holds_until = max(self._holds_until, until + (until - now) * PAY_WAITS)
+            self._holds_until = max(
+                self._holds_until, until + (until - now) * (PAY_DEAR_WAITS if self._is_dear else PAY_WAITS)
+            )
 
     # Down.
 

@@ -129,3 +129,32 @@ def test_a_token_that_is_announced_is_there() -> None:
 def test_rows_are_recorded_only_as_far_ahead_as_tokens_drip_during_a_sync() -> None:
     assert Limiter(60).ahead() == 1
     assert Limiter(60_000).ahead() == 10
+
+
+@pytest.mark.parametrize("per_minute", [600, 6_000])
+async def test_on_a_real_clock_no_second_holds_more_than_its_share_and_little_is_left_unused(per_minute: int) -> None:
+    """At the start, after a change of pace to and fro, after a pause, after a time without work."""
+    limiter, loop = Limiter(per_minute), asyncio.get_running_loop()
+    times: list[float] = []
+    began_at = loop.time()
+
+    async def send(for_s: float) -> None:
+        until = loop.time() + for_s
+        while loop.time() < until:
+            await limiter.take()
+            times.append(loop.time())
+
+    await send(1.5)
+    steady = len(times)
+    steady_s = times[-1] - began_at
+    limiter.change(per_minute / 3)
+    await send(0.3)
+    limiter.change(per_minute)
+    await send(0.3)
+    await asyncio.sleep(1.1)
+    limiter.calm()
+    await send(0.5)
+    await asyncio.sleep(0.7)
+    await send(0.5)
+    assert most_in_a_window(times, 1.0) <= 1.05 * per_minute / 60 + 1
+    assert steady >= 0.95 * steady_s * per_minute / 60
