@@ -10,7 +10,8 @@ import re
 
 from batchfox.core.bucket import Drip
 from batchfox.core.event import ApiError
-from batchfox.core.pace import MOST_WAIT_S, Pace
+from batchfox.core.pace import Pace
+from batchfox.core.pace_rules import MOST_WAIT_S
 
 # So many models have a pace of their own; any further ones share one.
 MOST_MODELS = 64

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from batchfox.core.bucket import Drip, bucket
 from batchfox.core.evidence import ALARM, MOST_NOISE
-from batchfox.core.pace import (
+from batchfox.core.pace import Pace
+from batchfox.core.pace_rules import (
     CUT,
     FEEL_PER_S,
     LEAST_PER_S,
@@ -23,7 +24,6 @@ from batchfox.core.pace import (
     SEEK_FACTOR,
     START_PER_S,
     WAIT_S,
-    Pace,
 )
 
 
