@@ -7,13 +7,24 @@ from math import sqrt
 
 WINDOW_S = 60.0
 # Refusals are many when they outnumber what got through: each raises the alarm by one, each success lowers it.
-CALMING = 0.25
+CALMING = 0.4
 ALARM = 3.0
+# Where some are refused by chance the alarm is slower: so much for each share of them.
+NOISY_CALMING = 2.0
+NOISY_ALARM = 20.0
+# Noise that was found so few replies ago was none, when many are refused after all.
+NOISE_TRUSTED = 200
 # Noise: refusals that come whatever the pace is. Its share is a moving mean over so many replies; below the least it
 # is none.
-NOISE_REPLIES = 400
-LEAST_NOISE = 0.003
+NOISE_REPLIES = 2000
+LEAST_NOISE = 0.0005
 MOST_NOISE = 0.15
+# So many refusals tell, at no more than so much of the best pace that held, within so many replies or so long.
+SUSPECTS = 3
+SUSPECT_SHARE = 0.8
+SUSPECT_REPLIES = 600
+SUSPECT_S = 60.0
+SUSPECT_REST_S = 20.0
 # How far above its mean the number of noisy refusals may lie by chance, in standard deviations.
 DEVIATIONS = 3.0
 
@@ -44,14 +55,17 @@ class Refusals:
     def __init__(self) -> None:
         self.noise = 0.0
         self._alarm = 0.0
+        self._age = 0
 
     @property
     def are_many(self) -> bool:
-        return self._alarm >= ALARM
+        return self._alarm >= ALARM + NOISY_ALARM * self.noise
 
     def note(self, *, is_refused: bool, learns: bool) -> None:
         """A reply came in. `learns`: the pace had held, so that what is refused is noise."""
-        self._alarm = self._alarm + 1.0 if is_refused else max(self._alarm - CALMING, 0.0)
+        self._age += 1
+        calming = CALMING + NOISY_CALMING * self.noise
+        self._alarm = self._alarm + 1.0 if is_refused else max(self._alarm - calming, 0.0)
         if learns and self.noise and not self.are_many:
             self.noise += (is_refused - self.noise) / NOISE_REPLIES
             self.noise = 0.0 if self.noise < LEAST_NOISE else min(self.noise, MOST_NOISE)
@@ -60,7 +74,55 @@ class Refusals:
         """A new beginning: the API takes submits again."""
         self._alarm = 0.0
 
+    def explain(self, noise: float) -> None:
+        """This share of refusals comes whatever the pace is."""
+        self.noise, self._age = noise, 0
+
+    def doubt(self) -> None:
+        """Many are refused: some of what was held to be noise was not."""
+        self.noise = self.noise / 2.0 if self._age > NOISE_TRUSTED else 0.0
+
     def by_chance(self, replies: int) -> float:
         """So many refusals among `replies` tell nothing of the pace."""
         expected = self.noise * replies
         return expected + DEVIATIONS * sqrt(expected) + 1.0 if self.noise else 0.0
+
+
+class Suspicion:
+    """Are lone refusals noise? They are, where they come at a pace well below one that had held."""
+
+    def __init__(self, per_s: float) -> None:
+        self.best_per_s = per_s
+        self.rests_until = 0.0
+        self._refused = 0
+        self._replies = 0
+        self._since = 0.0
+
+    def note_held(self, per_s: float, now: float) -> None:
+        """A pace held for a while."""
+        if per_s > self.best_per_s:
+            self._forget(per_s, now)
+
+    def forget(self, per_s: float, now: float) -> None:
+        """Many are refused: whatever held before, this is where it stands now. Lone ones soon after are no noise."""
+        self._forget(per_s, now)
+        self.rests_until = now + SUSPECT_REST_S
+
+    def _forget(self, per_s: float, now: float) -> None:
+        self.best_per_s, self._refused, self._replies, self._since = per_s, 0, 0, now
+
+    def note(self, per_s: float, now: float, *, is_refused: bool) -> float | None:
+        """A reply at a pace that is held. The share of noise, once it is known."""
+        if per_s > SUSPECT_SHARE * self.best_per_s or now < self.rests_until:
+            return None
+        self._replies += 1
+        self._refused += is_refused
+        if self._replies > SUSPECT_REPLIES and now - self._since > SUSPECT_S:
+            self._forget(per_s, now)
+        if self._refused < SUSPECTS:
+            return None
+        share = self._refused / self._replies
+        if share <= MOST_NOISE:
+            return share
+        self._forget(self.best_per_s, now)
+        return None

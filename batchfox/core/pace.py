@@ -11,7 +11,7 @@ limiter obeys. A rate limit in the job is a ceiling; without one the pace starts
 
 from __future__ import annotations
 
-from batchfox.core.evidence import MOST_NOISE, Refusals
+from batchfox.core.evidence import Refusals, Suspicion
 from batchfox.core.pace_rules import (
     CUT,
     DEAR_CUT,
@@ -21,6 +21,7 @@ from batchfox.core.pace_rules import (
     FAR,
     FEEL_PER_S,
     FIRST_STRIDE,
+    HELD_REPLIES,
     HOLD_S,
     LAST_STRIDE,
     LEAST_FEEL_PER_S,
@@ -32,7 +33,6 @@ from batchfox.core.pace_rules import (
     MOST_PER_S,
     MOST_WAIT_S,
     NEAR,
-    NOISE_REFUSALS,
     PAY_DEAR_WAITS,
     PAY_SUBMITS,
     PAY_WAITS,
@@ -72,6 +72,7 @@ class Pace:
         self._slide: Slide | None = None
         self._ration = Ration()
         self._refusals = Refusals()
+        self._suspicion = Suspicion(self.per_s)
         self._strikes = 0
         # What to go back to after a standstill.
         self._target = self.per_s
@@ -109,15 +110,18 @@ class Pace:
         self._ration.note(now, sent_at)
         self._refusals.note(is_refused=False, learns=self._is_at_base)
         self._owed = max(self._owed - 1.0, 0.0)
-        if self._slide is not None:
-            self._slide.replies += 1
         if sent_at < self._cut_at:
             return
         self._strikes = 0
         if self._stage is Stage.FEEL:
             self._go_on(now)
             return
-        self._count(sent_at, now).accepted += 1
+        step = self._count(sent_at, now)
+        step.accepted += 1
+        if step.accepted == HELD_REPLIES:
+            self._suspicion.note_held(step.per_s, now)
+        if self._is_at_base:
+            self._suspicion.note(self.per_s, now, is_refused=False)
         self._look_up(now)
 
     def throttle(self, now: float, sent_at: float, retry_after_s: float | None) -> None:
@@ -142,6 +146,8 @@ class Pace:
             self._cut(now, sent_at, retry_after_s)
         elif self._refusals.are_many and self._stage is not Stage.FEEL:
             target = self._slide.from_per_s * CUT if self._slide is not None else self.per_s
+            if self._slide is not None:
+                self._suspicion.forget(target, now)
             self._slide = None
             self._stand(now, min(target, self.per_s), retry_after_s)
         if self._stage is Stage.FEEL:
@@ -196,8 +202,9 @@ class Pace:
             step = self._steps[at]
             share = max(step.accepted / max(step.replies, 1), MOST_CUT)
             self._slide = None
-            self._refusals.noise = 0.0
             self._refused_at, target = refused, refused * min(share, CUT)
+            self._refusals.doubt()
+            self._suspicion.forget(target, now)
             self._owed = min(self._owed, HOLD_S * target)
         else:
             target = self._slide_down(now, refused)
@@ -212,23 +219,18 @@ class Pace:
 
     def _slide_down(self, now: float, per_s: float) -> float:
         """A lone refusal at the pace that had held: a little less, unless less has not helped."""
-        self._refusals.noise = 0.0
         slide = self._slide = self._slide or Slide(from_per_s=per_s)
         slide.refused += 1
-        slide.replies += 1
-        if self._ration.per_s is None and slide.refused == REPEATED:
-            return min(per_s, slide.from_per_s * CUT)
-        if self._ration.per_s is None and slide.refused > REPEATED:
-            slide.in_vain += 1
-            share = slide.refused / slide.replies
-            if slide.in_vain < NOISE_REFUSALS:
-                return per_s
-            if share <= MOST_NOISE:
-                self._refusals.noise = share
+        if self._ration.per_s is None:
+            if (noise := self._suspicion.note(per_s, now, is_refused=True)) is not None:
+                self._refusals.explain(noise)
+                best = self._suspicion.best_per_s
                 self._slide = self._refused_at = None
-                return slide.from_per_s
-            self._slide = None
-            return per_s * CUT
+                return best
+            if slide.refused >= REPEATED and per_s > slide.from_per_s * CUT:
+                return slide.from_per_s * CUT
+            if slide.refused >= REPEATED and now >= self._suspicion.rests_until:
+                return per_s
         step = self._steps[0]
         got = (step.accepted + 1.0) / (step.replies + 1.0)
         target = min(max(self._ration.minute_per_s(now), per_s * LONE_CUT_LEAST), per_s * LONE_CUT_MOST, per_s * got)

@@ -40,9 +40,10 @@ MOST_CUT = 0.25
 LONE_CUT_LEAST = 0.85
 LONE_CUT_MOST = 0.93
 MINUTE_SHARE = 0.98
-# Lone refusals that go on although the pace came down so far come whatever the pace is.
+# So many lone refusals one after the other count as many.
 REPEATED = 3
-NOISE_REFUSALS = 3
+# A pace held that so many got through at.
+HELD_REPLIES = 20
 
 # After many refusals: how fast submits go out until one gets through, at first and at last.
 FEEL_PER_S = 2.0
@@ -91,9 +92,7 @@ class Step(msgspec.Struct, gc=False):
 
 
 class Slide(msgspec.Struct, gc=False):
-    """Lone refusals that follow one another while the pace comes down: from where, and among how many replies."""
+    """Lone refusals that follow one another while the pace comes down: from where."""
 
     from_per_s: float
     refused: int = 0
-    replies: int = 0
-    in_vain: int = 0
