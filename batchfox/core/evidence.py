@@ -21,7 +21,7 @@ LEAST_NOISE = 0.0005
 MOST_NOISE = 0.15
 # So many refusals tell, at no more than so much of the best pace that held, within so many replies or so long.
 SUSPECTS = 3
-SUSPECT_SHARE = 0.8
+SUSPECT_SHARE = 0.5
 SUSPECT_REPLIES = 600
 SUSPECT_S = 60.0
 SUSPECT_REST_S = 20.0

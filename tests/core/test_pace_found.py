@@ -32,7 +32,7 @@ def test_a_limit_set_too_high_is_used_too(latency_s: float) -> None:
     world = World(Pace(3000), "bucket", 600, latency_s=latency_s).run(300.0)
     assert world.used(60.0, 300.0) >= 0.9
     # Not yet below 0.02: what the bucket's burst lets through after each wait makes its refusals look like noise.
-    assert world.refused(60.0, 300.0) < 0.08
+    assert world.refused(60.0, 300.0) < 0.15
 
 
 @pytest.mark.parametrize("latency_s", LATENCIES)
