@@ -13,7 +13,7 @@ from pathlib import Path
 
 from batchfox.core.job import Job
 from batchfox.durable import make_folder, rename, sync_folder
-from batchfox.errors import JobError, OutputBusyError, OutputError
+from batchfox.errors import JobError, OutputBusyError, OutputError, machine_error
 from batchfox.filing import Folders
 from batchfox.swap import finish_swap
 
@@ -150,7 +150,7 @@ def _at_the_border(root: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise OutputError(f"{root}: {error.strerror}; the output folder must be writable") from error
-        raise OutputError(f"{root}: {error.strerror}") from error
+        raise machine_error(error) or OutputError(f"{root}: {error.strerror}") from error
 
 
 def refuse_strangers(root: Path) -> None:

@@ -8,7 +8,7 @@ import errno
 import os
 from pathlib import Path
 
-from batchfox.errors import DiskFullError, OutputError
+from batchfox.errors import DiskFullError, OutputError, machine_error
 
 RESERVE_BYTES = 8 << 20
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -38,7 +38,9 @@ class Reserve:
                     f"{self._path.parent}: no room: a run keeps {RESERVE_BYTES >> 20} MB free to record what is in "
                     "flight when the disk gets full; make room, then run the same command again"
                 ) from error
-            raise OutputError(f"{self._path}: {error.strerror}; the output folder must be writable") from error
+            if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise OutputError(f"{self._path}: {error.strerror}; the output folder must be writable") from error
+            raise machine_error(error) or OutputError(f"{self._path}: {error.strerror}") from error
         self._is_held = True
 
     def release(self) -> bool:
