@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from batchfox.doctor.inspection import Inspector
+from batchfox.doctor.remark import Remark
+from batchfox.doctor.repair import repair
+from batchfox.doctor.surroundings import look_around
 from batchfox.errors import OutputBusyError
-from batchfox.inspection import Inspector
-from batchfox.remark import Remark
-from batchfox.repair import repair
 from batchfox.status import is_held
-from batchfox.surroundings import look_around
 
 __all__ = ["examine_output", "examine_setup", "repair"]
 
