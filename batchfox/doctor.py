@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from batchfox.errors import OutputBusyError
+from batchfox.errors import OutputBusyError, UserError
 from batchfox.inspection import Inspector
+from batchfox.paths import GONE
 from batchfox.remark import Remark
 from batchfox.repair import repair
 from batchfox.status import is_held
@@ -16,7 +17,11 @@ __all__ = ["examine_output", "examine_setup", "repair"]
 
 def examine_setup() -> list[Remark]:
     """This machine, as a run in the working directory would find it."""
-    return list(look_around(Path.cwd()))
+    try:
+        folder = Path.cwd()
+    except FileNotFoundError as error:
+        raise UserError(GONE) from error
+    return list(look_around(folder))
 
 
 def examine_output(root: Path) -> list[Remark]:
