@@ -254,7 +254,7 @@ class Execution:
             run,
             str(self._folders.root),
             checkpoint.counts(),
-            causes=monitor.causes.top(),
+            causes=monitor.causes,
             retry_gone=marked if is_read else 0,
             retry_left=0 if is_read else marked,
         )
