@@ -56,7 +56,7 @@ class Reserve:
             if error.errno in FULL:
                 raise DiskFullError(
                     f"{self._path.parent}: no room ({error.strerror}): a run keeps {RESERVE_BYTES >> 20} MB free to "
-                    f"record what is in flight when the disk gets full; {remedy(error)}, then run the same command again"
+                    f"record what is in flight when the disk is full; {remedy(error)}, then run the same command again"
                 ) from error
             raise OutputError(f"{self._path}: {error.strerror}; the output folder must be writable") from error
         self._is_held = True

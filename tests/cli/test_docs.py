@@ -16,6 +16,7 @@ from batchfox.cli import COMMANDS, cli
 from batchfox.core.job import Duration, Job, ModelRule
 from batchfox.core.outcome import COLUMNS, EXTRA
 from batchfox.core.rules import rule_names
+from batchfox.core.sandbox import Sandbox
 from batchfox.simulator import FAULTS, Settings
 
 ROOT = Path(__file__).parents[2]
@@ -142,6 +143,11 @@ def test_the_docs_say_every_error_code_that_the_code_can_give_and_no_other() -> 
     assert named_in_tables(rules) == set(rule_names())
     assert codes | set(rule_names()) == named_in_tables(rules) | named_in_tables(ours)
     assert not named_in_tables(rules) & named_in_tables(ours)
+
+
+def test_the_docs_name_every_filter_of_templates_and_no_other() -> None:
+    said = read("docs/job-file.md").split("\nFilters: ", 1)[1].split(". ", 1)[0]
+    assert set(re.findall(r"`(\w+)`", said)) == {name for name in Sandbox().filters if " " not in name}
 
 
 def test_the_docs_name_no_command_that_does_not_exist() -> None:
