@@ -313,3 +313,13 @@ def test_a_dry_run_prints_the_first_requests_and_sends_nothing(
     assert "fourth" not in out
     assert simulator.book()["totals"]["submits_received"] == 0
     assert not Path("out").exists()
+
+
+def test_a_state_of_the_embedded_api_that_is_none(batchfox: Run, job: Path) -> None:
+    own = Path("out") / "_batchfox"
+    own.mkdir(parents=True)
+    (own / "simulator.db").write_text("no database")
+    status, out, err = batchfox("run", "job.toml", "--base-url", "simulator", "--quiet")
+    assert (status, out) == (2, "")
+    assert "no state file of a simulator" in err.splitlines()[-1]
+    assert "Traceback" not in err
