@@ -84,6 +84,8 @@ def hold(root: Path, *, checkpoint: str | None = None) -> Iterator[Output]:
             f"{root}: on a network file system ({kind}), where SQLite's write-ahead log is not safe; "
             'set [output] checkpoint = "/a/local/path/checkpoint.db"'
         )
+    if checkpoint is not None and Path(checkpoint).exists() and not Path(checkpoint).is_file():
+        raise OutputError(f"{checkpoint}: no regular file; [output] checkpoint must be the path of a file")
     with _at_the_border(root):
         refuse_strangers(root)
         # `own` first: by it the folder is known as an output, should the run be killed here.

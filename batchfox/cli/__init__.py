@@ -79,17 +79,20 @@ class _Commands(click.Group):
 
     def invoke(self, context: click.Context) -> Any:
         """A user's mistake, or a machine that failed, is one line on stderr and an exit status."""
-        from batchfox.errors import BatchfoxError
+        from batchfox.errors import BatchfoxError, machine_error, path_error
 
         try:
             return super().invoke(context)
         except BatchfoxError as error:
-            _tell(error, error.exit_status, as_json=context.meta.get("batchfox.log_format") == "json")
-            return error.exit_status
+            told = error
         except OSError as error:  # here, for click makes exit 1 of a closed pipe
-            if not _is_output_lost():
+            if error.filename is None and _is_output_lost():
+                return _lose_output(error)
+            if (named := path_error(error) or machine_error(error)) is None:
                 raise
-            return _lose_output(error)
+            told = named
+        _tell(told, told.exit_status, as_json=context.meta.get("batchfox.log_format") == "json")
+        return told.exit_status
 
     def resolve_command(self, context: click.Context, args: list[str]) -> Any:
         try:

@@ -8,7 +8,8 @@ from batchfox.doctor.inspection import Inspector
 from batchfox.doctor.remark import Remark
 from batchfox.doctor.repair import repair
 from batchfox.doctor.surroundings import look_around
-from batchfox.errors import OutputBusyError
+from batchfox.errors import OutputBusyError, UserError
+from batchfox.paths import GONE
 from batchfox.status import is_held
 
 __all__ = ["examine_output", "examine_setup", "repair"]
@@ -16,7 +17,11 @@ __all__ = ["examine_output", "examine_setup", "repair"]
 
 def examine_setup() -> list[Remark]:
     """This machine, as a run in the working directory would find it."""
-    return list(look_around(Path.cwd()))
+    try:
+        folder = Path.cwd()
+    except FileNotFoundError as error:
+        raise UserError(GONE) from error
+    return list(look_around(folder))
 
 
 def examine_output(root: Path) -> list[Remark]:

@@ -45,6 +45,7 @@ from batchfox.checkpoint import VERSION, Checkpoint
 from batchfox.cli import cli
 from batchfox.core.row import key_of_id
 from batchfox.doctor import repair
+from batchfox.reserve import RESERVE_BYTES
 from batchfox.simulator import SimulatorThread
 from batchfox.status import look
 
@@ -548,6 +549,31 @@ def test_an_event_loop_that_is_blocked_for_seconds_loses_nothing(tmp_path: Path,
     assert ended.returncode == 0, ended.stderr
     check_end(tmp_path)
     check_posts(simulator)
+
+
+def test_a_limit_on_the_size_of_files_is_told_and_the_run_goes_on_without_it(
+    tmp_path: Path, simulate: Simulate, start: Starter
+) -> None:
+    """At the start, and in the middle, where the checkpoint cannot grow any more."""
+    simulator = simulate(latency="constant:0.1")
+    rows = [row | {"note": os.urandom(15_000).hex()} for row in ROWS]
+    write_rows(tmp_path / "in.jsonl", rows)
+    command = command_of(tmp_path, simulator.url, "output.rows_per_part=100000")
+    for most in (10 << 10, RESERVE_BYTES, RESERVE_BYTES + (1 << 16)):
+        code = f"import resource, sys\nresource.setrlimit(resource.RLIMIT_FSIZE, ({most}, {most}))\n"
+        ended = disturbed(code, command)
+        assert ended.returncode == 4, ended.stderr
+        assert "Traceback" not in ended.stderr
+        errors = [line for line in ended.stderr.splitlines() if line.startswith("batchfox: ")]
+        assert len(errors) == 1, ended.stderr
+        assert errors[0].endswith("raise the limit on the size of a file (ulimit -f), then run the same command again")
+        submits = simulator.book()["totals"]["submits_accepted"]
+        assert (submits > 0) == (most > 10 << 10)
+    child = start(*command)
+    assert child.wait() == 0, child.err
+    assert {row["status"] for row in by_id(tmp_path / "out").values()} == {"completed"}
+    totals = simulator.book()["totals"]
+    assert totals["submits_accepted"] == len(ROWS) + sum(row["maybe_billed_twice"] for row in rows_of(tmp_path / "out"))
 
 
 @pytest.mark.parametrize("limit", [64, 160])
