@@ -33,6 +33,7 @@ class Watch:
 
     def begin(self, life: Life, now: float) -> None:
         """A task was accepted."""
+        self.timing.begin(life.group, life.key)
         self._agenda.put(life.key, now + self.timing.first_poll_s(life.group))
 
     def take_up(self, life: Life, now: float, unix_s: float) -> None:
@@ -41,10 +42,13 @@ class Watch:
         life.born = life.found_running_at = now - age_s
         life.watched_since = now
         life.polls_here = 0
+        self.timing.begin(life.group, life.key)
         self._agenda.put(life.key, now)
 
-    def end(self, key: bytes) -> None:
-        self._agenda.drop(key)
+    def end(self, life: Life) -> None:
+        """A row is gone, however it ended."""
+        self._agenda.drop(life.key)
+        self.timing.give_up(life.group, life.key)
 
     def take_due(self, now: float, most: int) -> list[bytes]:
         """At most `most` tasks to ask about now; each comes back through `note`."""
@@ -77,10 +81,10 @@ class Watch:
         """What a poll's reply tells about latencies, and when to ask next; the row has moved already."""
         match event:
             case Answered() | TaskFailed():
-                self.timing.see(life.group, life.found_running_at - life.born, now - life.born, now)
+                self.timing.see(life.group, life.found_running_at - life.born, now - life.born, now, life.key)
                 return
             case Running():
-                wait_s = self.timing.next_poll_s(life.group, now - life.born)
+                wait_s = self.timing.next_poll_s(life.group, now - life.born, life.key)
             case Unheard(is_rate=True):
                 self.throttles += 1
                 wait_s = retry_delay_s(life.unheard, self._draw(), event.retry_after_s)
