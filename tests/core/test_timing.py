@@ -26,6 +26,7 @@ from batchfox.core.timing import (
     VERSION,
     Latency,
     Timing,
+    poll_price_s,
     retry_delay_s,
 )
 
@@ -306,6 +307,25 @@ def test_the_job_can_fix_the_first_poll_and_only_that() -> None:
     assert {timing.first_poll_s("g") for _ in range(100)} == {7.0}
     assert make(first_s=0.0).first_poll_s("g") == 0.0
     assert timing.next_poll_s("g", 0.0) < 2.0
+
+
+def test_a_poll_has_a_price_in_seconds_of_delay() -> None:
+    assert poll_price_s(20.0, 1.0) == pytest.approx(1.0)
+    assert poll_price_s(20.0, 4.0) == pytest.approx(0.25)
+    assert (poll_price_s(0.001, 1.0), poll_price_s(1000.0, 1.0), poll_price_s(1000.0, 0.1)) == (0.002, 5.0, 50.0)
+
+
+def test_four_times_the_eagerness_is_about_twice_the_polls_and_half_the_delay() -> None:
+    law = LAWS["sigma 0.5"]
+
+    def spent(eagerness: float) -> Watched:
+        latency, random = Latency(eagerness), Random(9)
+        watch(latency, lambda: law.draw(random), 600, random)
+        return watch(latency, lambda: law.draw(random), 1500, random, start=2000.0)
+
+    for less, more in pairwise([spent(eagerness) for eagerness in (0.25, 1.0, 4.0, 16.0)]):
+        assert 1.3 < more.polls / less.polls < 2.2
+        assert 1.6 < less.delay_s / more.delay_s < 2.6
 
 
 def test_a_few_first_polls_are_early() -> None:
