@@ -10,13 +10,13 @@ from collections.abc import Callable
 from batchfox.core.agenda import Agenda
 from batchfox.core.event import Answered, Event, Halted, Missing, Running, TaskFailed, Unheard
 from batchfox.core.lifecycle import Life, State
+from batchfox.core.poll_pace import PollPace, Strain
 from batchfox.core.timing import Timing, retry_delay_s
 
 # Every so many polls of a late task the router is asked to refresh from upstream.
 UPSTREAM_EVERY = 3
-# All polls wait when the API says so, but no longer than this, nor than a task is watched: only a poll can find a task
-# overdue.
-MOST_HOLD_S = 300.0
+# Tasks whose polls got 429 come back spread over so long.
+SPREAD_S = 1.0
 
 
 class Watch:
@@ -27,9 +27,14 @@ class Watch:
         self._task_timeout_s = task_timeout_s
         self._draw = draw
         self._agenda = Agenda()
-        self._resumes_at = 0.0
+        self._pace = PollPace()
+        self._strain = Strain()
         self.polls = 0
-        self.throttles = 0
+
+    @property
+    def throttles(self) -> int:
+        """Polls that got 429."""
+        return self._pace.throttles
 
     def begin(self, life: Life, now: float) -> None:
         """A task was accepted."""
@@ -52,16 +57,21 @@ class Watch:
 
     def take_due(self, now: float, most: int) -> list[bytes]:
         """At most `most` tasks to ask about now; each comes back through `note`."""
-        if now < self._resumes_at:
+        most = self._pace.room(now, most)
+        due = self._agenda.next_due() if most > 0 else None
+        if due is None or due > now:
             return []
         keys = self._agenda.take_due(now, most)
         self.polls += len(keys)
+        self._pace.sent(len(keys), now)
+        if self._strain.note(now - due, now):
+            self.timing.press(self._strain.factor)
         return keys
 
     def next_at(self) -> float | None:
         """When the next poll is due."""
         due = self._agenda.next_due()
-        return None if due is None else max(due, self._resumes_at)
+        return None if due is None else max(due, self._pace.ready_at())
 
     def asks_upstream(self, life: Life) -> bool:
         """Should this poll have the router refresh? Now and then, once a task is late. After `completed` without
@@ -79,6 +89,8 @@ class Watch:
 
     def note(self, life: Life, event: Event, now: float) -> None:
         """What a poll's reply tells about latencies, and when to ask next; the row has moved already."""
+        if not isinstance(event, Unheard):
+            self._pace.answered(now)
         match event:
             case Answered() | TaskFailed():
                 self.timing.see(life.group, life.found_running_at - life.born, now - life.born, now, life.key)
@@ -86,10 +98,9 @@ class Watch:
             case Running():
                 wait_s = self.timing.next_poll_s(life.group, now - life.born, life.key)
             case Unheard(is_rate=True):
-                self.throttles += 1
-                wait_s = retry_delay_s(life.unheard, self._draw(), event.retry_after_s)
-                hold_s = min(event.retry_after_s or 1.0, self._task_timeout_s, MOST_HOLD_S)
-                self._resumes_at = max(self._resumes_at, now + hold_s)
+                # Only a poll can find a task overdue: none is held longer than a task is watched.
+                self._pace.throttle(now, event.retry_after_s, self._task_timeout_s)
+                wait_s = SPREAD_S * self._draw()
             case Unheard() | Missing():
                 wait_s = retry_delay_s(max(life.unheard, life.odd_replies), self._draw())
             case Halted():
