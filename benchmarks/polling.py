@@ -78,6 +78,7 @@ LAWS = (
     Law("bimodal 1:15", ((0.7, 0.2, 0.25), (0.3, 3.0, 0.25))),
     Law("bimodal 1:5", ((0.5, 0.5, 0.3), (0.5, 2.5, 0.3))),
 )
+LONG_TAIL = Law("long tail", ((0.998, 1.0, 0.5), (0.002, 100.0, 0.3)))
 SCALES_S = (2.0, 20.0, 60.0, 300.0)
 
 
@@ -190,12 +191,12 @@ class Run(NamedTuple):
         return Spent(last - first, sum(self.polls[first:last]), sum(self.delays_s[first:last]))
 
 
-def run(latencies: list[float], seed: int, in_flight: int = IN_FLIGHT) -> Run:
+def run(latencies: list[float], seed: int, *, eagerness: float = 1.0, polls_per_s: float = math.inf) -> Run:
     """Every row's task takes as long as `latencies` says; rows are submitted in order, as tasks end."""
     draw = Random(f"watch {seed}").random
-    timing = TimedTiming(None, draw)
+    timing = TimedTiming(None, draw, eagerness)
     fleet = Fleet(
-        Orders(policy=Policy(), in_flight=in_flight, run_id="run", run_date="2026-01-01"),
+        Orders(policy=Policy(), in_flight=IN_FLIGHT, run_id="run", run_date="2026-01-01"),
         gate=Gate(pace=Pace(1e6), breaker=Breaker(), budget=Budget(None), doubts=Doubts(None)),
         watch=Watch(timing, 1e6, draw),
         draw=draw,
@@ -203,20 +204,21 @@ def run(latencies: list[float], seed: int, in_flight: int = IN_FLIGHT) -> Run:
     rows = enumerate(latencies)
     ends_at = [0.0] * len(latencies)
     polls, delays_s = [0] * len(latencies), [0.0] * len(latencies)
-    now = 0.0
+    now = free_at = 0.0
     while True:
         for index, _ in islice(rows, fleet.room()):
             key = key_of_position(index)
             fleet.offer(Life(key=key, index=index, id=str(index), kept={}, request={}, group=GROUP))
-        for life in fleet.submits(now, now, in_flight):
+        for life in fleet.submits(now, now, IN_FLIGHT):
             fleet.sent(life.key, now)
             fleet.receive(life.key, Accepted(task_id=life.id), now, now)
             ends_at[life.index] = now + latencies[life.index]
         due = fleet.next_poll_at()
         if due is None:
             return Run(polls, delays_s, timing)
-        now = max(now, due)
-        for life in fleet.polls(now, 1_000_000):
+        now = max(now, due, free_at)
+        for life in fleet.polls(now, 1 if polls_per_s < math.inf else 1_000_000):
+            free_at = now + 1 / polls_per_s
             is_done = now >= ends_at[life.index]
             event = Answered(answer=Answer(completion="{}")) if is_done else Running()
             if (outcome := fleet.receive(life.key, event, now, now)) is not None:
@@ -327,6 +329,35 @@ def measure_step(report: Report, seeds: int) -> None:
             )
 
 
+def measure_balance(report: Report, seeds: int) -> None:
+    """Other eagerness, tasks a hundred times slower now and then, and a limit of polls."""
+    law = LAWS[1].times(20.0)
+    print(f"\n{HEAD}cost to optimum")
+    for eagerness in (0.1, 10.0):
+        show_learned(report, f"eagerness {eagerness:g}", law, seeds, eagerness, math.inf)
+    show_learned(report, "1 of 500 100 x slower", LONG_TAIL.times(20.0), seeds, 1.0, math.inf)
+    for polls_per_s in (5.0, 2.5):
+        show_learned(report, f"{polls_per_s:g} polls/s", law, seeds, 1.0, polls_per_s)
+
+
+def show_learned(report: Report, name: str, law: Law, seeds: int, eagerness: float, polls_per_s: float) -> None:
+    """Under a limit of polls the optimum is that of the price at which no more polls than were had are made."""
+    price_s = law.poll_price_s() / eagerness
+    learned, latencies = [], []
+    for seed in range(seeds):
+        drawn = draws(law, seed, LEARNED_AFTER + 3 * MEASURED + IN_FLIGHT)
+        done = run(drawn, seed, eagerness=eagerness, polls_per_s=polls_per_s)
+        learned.append(done.part(LEARNED_AFTER, LEARNED_AFTER + 3 * MEASURED))
+        latencies += drawn[LEARNED_AFTER : LEARNED_AFTER + 3 * MEASURED]
+    spent = total(learned)
+    least = spend(latencies, going_on(optimum(law, price_s)))
+    while polls_per_s < math.inf and least.polls > spent.polls:
+        price_s *= 1.05
+        least = spend(latencies, going_on(optimum(law, price_s, points=300)))
+    ratio = spent.cost(price_s) / least.cost(price_s)
+    print(show(name, price_s, spent, least) + report.judge("to the optimum", name, ratio, NEAR), flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="The learned polling schedule against the known optimum.")
     parser.add_argument("--seeds", type=int, default=8, help="runs per distribution, averaged")
@@ -335,6 +366,7 @@ def main() -> None:
     began = time.perf_counter()
     measure_steady(report, arguments.seeds)
     measure_step(report, arguments.seeds)
+    measure_balance(report, arguments.seeds)
     fit_ms = 1000 * report.fits_s / max(report.fits, 1)
     print(f"\n{report.fits} fits, {fit_ms:.1f} ms each on average, {1000 * report.longest_s:.1f} ms the longest")
     if fit_ms > REFIT_MS:

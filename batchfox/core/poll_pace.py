@@ -13,39 +13,33 @@ HOLD_S = 1.0
 MOST_HOLD_S = 300.0
 # A hold is all there is to a 429 that stands alone, as some come whatever the rate is. But where hardly any poll got
 # through since the last one, or where soon after it a long wait is asked for again (a limit by the minute), the rate
-# that polls really had is cut to these shares. It climbs back, step by step, until nothing holds polls back any more.
+# that polls really had is cut to these shares, again and again down to the least. It climbs back, step by step, until
+# nothing holds polls back any more.
 LONE_AFTER = 20
 CUT = 0.7
 AGAIN_WITHIN_S = 60.0
 LONG_S = 5.0
 LONG_CUT = 0.95
+LEAST_SHARE = 0.5
 CLIMB_EVERY_S = 2.0
 CLIMB = 1.15
 LEAST_PER_S = 1.0 / 60.0
 MOST_PER_S = 2000.0
-# The rate polls had is counted over so long: many limits are by the minute.
+# The rate at which polls were answered is counted over so long: many limits are by the minute.
 COUNTED_S = 60.0
 COUNTED_IN_S = 0.25
 BURST_S = 0.1
-
-# Polls that have to wait for their turn cost more than the schedule reckons with. Looked at every so often: where even
-# the least late of them since came so late, they are taken for so much dearer, else for cheaper.
-LOOK_EVERY_S = 5.0
-LATE_S = 0.5
-DEARER = 1.5
-CHEAPER = 0.85
-DEAREST = 1000.0
 
 
 class PollPace:
     """The rate of polls as the API allows it."""
 
     __slots__ = (
+        "_answered",
         "_changed_at",
         "_held_at",
         "_level",
         "_level_at",
-        "_sent",
         "_since",
         "_through",
         "per_s",
@@ -58,7 +52,7 @@ class PollPace:
         self.resumes_at = 0.0
         self.throttles = 0
         self._held_at = float("-inf")
-        self._sent: deque[tuple[float, int]] = deque()
+        self._answered: deque[tuple[float, int]] = deque()
         self._since: float | None = None
         self._changed_at = 0.0
         self._through = 0
@@ -87,18 +81,7 @@ class PollPace:
 
     def sent(self, polls: int, now: float) -> None:
         """So many left."""
-        if not polls:
-            return
-        if self._since is None:
-            self._since = now
-        if self._sent and now < self._sent[-1][0] + COUNTED_IN_S:
-            polls_at, before = self._sent.pop()
-            self._sent.append((polls_at, before + polls))
-        else:
-            self._sent.append((now, polls))
-        while self._sent[0][0] <= now - COUNTED_S:
-            self._sent.popleft()
-        if self.per_s is not None:
+        if self.per_s is not None and polls:
             self._tokens(now)
             self._level -= polls
 
@@ -118,38 +101,27 @@ class PollPace:
 
     def _cut(self, share: float, now: float) -> None:
         had = self._had_per_s(now)
-        self.per_s = max(share * (had if self.per_s is None else min(had, self.per_s)), LEAST_PER_S)
+        asked = had if self.per_s is None else min(had, self.per_s)
+        self.per_s = max(share * asked, LEAST_SHARE * had, LEAST_PER_S)
         self._level, self._level_at = 1.0, now
 
     def _had_per_s(self, now: float) -> float:
         counted_s = min(now - (now if self._since is None else self._since), COUNTED_S)
-        return sum(polls for at, polls in self._sent if at > now - COUNTED_S) / max(counted_s, 1.0)
+        return sum(polls for at, polls in self._answered if at > now - COUNTED_S) / max(counted_s, 1.0)
 
     def answered(self, now: float) -> None:
-        """A poll was answered: after a while of those the pace climbs."""
+        """A poll got its answer: after a while of those the pace climbs."""
         self._through += 1
+        if self._since is None:
+            self._since = now
+        if self._answered and now < self._answered[-1][0] + COUNTED_IN_S:
+            since, before = self._answered.pop()
+            self._answered.append((since, before + 1))
+        else:
+            self._answered.append((now, 1))
+        while self._answered[0][0] <= now - COUNTED_S:
+            self._answered.popleft()
         if self.per_s is None or now - max(self._changed_at, self.resumes_at) < CLIMB_EVERY_S:
             return
         self._changed_at = now
         self.per_s = self.per_s * CLIMB if self.per_s * CLIMB < MOST_PER_S else None
-
-
-class Strain:
-    """How many times dearer polls are because they come late: a limit lets fewer through than the schedule wants."""
-
-    __slots__ = ("_least_s", "_until", "factor")
-
-    def __init__(self) -> None:
-        self.factor = 1.0
-        self._least_s = float("inf")
-        self._until = 0.0
-
-    def note(self, late_s: float, now: float) -> bool:
-        """A poll left so late. True where the factor changed."""
-        self._least_s = min(self._least_s, late_s)
-        if now < self._until:
-            return False
-        before = self.factor
-        self.factor = min(before * DEARER, DEAREST) if self._least_s > LATE_S else max(before * CHEAPER, 1.0)
-        self._least_s, self._until = float("inf"), now + LOOK_EVERY_S
-        return self.factor != before

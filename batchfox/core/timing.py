@@ -35,8 +35,6 @@ CHECK_EVERY_S = 0.5
 CHECK_PER_SEEN = 8
 EARLY_SHARE = 0.04
 EARLY_AT = 0.4
-# A plan is made anew where polls got dearer or cheaper by more than this.
-PRESSED = (0.9, 1.1)
 VERSION = 2
 
 RETRY_FIRST_S = 1.0
@@ -67,8 +65,6 @@ class Latency:
         "_eagerness",
         "_following",
         "_new",
-        "_planned",
-        "_strain",
         "_unchecked",
         "_weights",
         "sample",
@@ -82,7 +78,6 @@ class Latency:
         self._new = 0
         self._unchecked = 0
         self._due_refit = self._due_check = 0.0
-        self._strain = self._planned = 1.0
 
     def see(self, low_s: float, high_s: float, now: float, key: bytes | None = None) -> None:
         """One observation: a task ran at age `low_s` and was found done at age `high_s`."""
@@ -107,19 +102,9 @@ class Latency:
 
     def _refit(self, now: float) -> None:
         self._weights = fit(self.sample.counts(), self._weights)
-        self._plan(self._weights)
+        self._following = plan(self._weights, poll_price_s(median_s(self._weights), self._eagerness))
         self._new = 0
         self._due_refit = now + min(REFIT_EVERY_S, REFIT_PER_SEEN_S * self.sample.count)
-
-    def press(self, strain: float) -> None:
-        """Polls are so many times dearer from now on."""
-        self._strain = strain
-        if self._weights is not None and not PRESSED[0] < strain / self._planned < PRESSED[1]:
-            self._plan(self._weights)
-
-    def _plan(self, weights: list[float]) -> None:
-        self._planned = self._strain
-        self._following = plan(weights, poll_price_s(median_s(weights), self._eagerness) * self._strain)
 
     def next_age_s(self, age_s: float, *, is_early: bool = False) -> float:
         """The age at which to poll a task next that ran at age `age_s` (0: just submitted). Always later."""
@@ -201,11 +186,6 @@ class Timing:
     def give_up(self, group: str, key: bytes) -> None:
         """A task is watched no longer; nothing happens where it was seen to end."""
         self._of(group).sample.give_up(key)
-
-    def press(self, strain: float) -> None:
-        """Polls have to wait for their turn: they are so many times dearer from now on."""
-        for latency in self._groups.values():
-            latency.press(strain)
 
     def export(self) -> bytes:
         """What was learned, for the checkpoint."""

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from batchfox.core.agenda import Agenda
 from batchfox.core.event import Answered, Event, Halted, Missing, Running, TaskFailed, Unheard
 from batchfox.core.lifecycle import Life, State
-from batchfox.core.poll_pace import PollPace, Strain
+from batchfox.core.poll_pace import PollPace
 from batchfox.core.timing import Timing, retry_delay_s
 
 # Every so many polls of a late task the router is asked to refresh from upstream.
@@ -28,7 +28,6 @@ class Watch:
         self._draw = draw
         self._agenda = Agenda()
         self._pace = PollPace()
-        self._strain = Strain()
         self.polls = 0
 
     @property
@@ -58,14 +57,9 @@ class Watch:
     def take_due(self, now: float, most: int) -> list[bytes]:
         """At most `most` tasks to ask about now; each comes back through `note`."""
         most = self._pace.room(now, most)
-        due = self._agenda.next_due() if most > 0 else None
-        if due is None or due > now:
-            return []
         keys = self._agenda.take_due(now, most)
         self.polls += len(keys)
         self._pace.sent(len(keys), now)
-        if self._strain.note(now - due, now):
-            self.timing.press(self._strain.factor)
         return keys
 
     def next_at(self) -> float | None:
