@@ -95,7 +95,7 @@ class PollPace:
                 elif (retry_after_s or 0.0) >= LONG_S:
                     self._cut(LONG_CUT, now)
             self._changed_at, self._through = now, 0
-        hold_s = min(HOLD_S if retry_after_s is None else retry_after_s, most_s, MOST_HOLD_S)
+        hold_s = min(retry_after_s or HOLD_S, most_s, MOST_HOLD_S)
         self.resumes_at = max(self.resumes_at, now + hold_s)
         self._held_at = self.resumes_at
 

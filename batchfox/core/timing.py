@@ -106,6 +106,11 @@ class Latency:
         self._new = 0
         self._due_refit = now + min(REFIT_EVERY_S, REFIT_PER_SEEN_S * self.sample.count)
 
+    @property
+    def is_planned(self) -> bool:
+        """False while too little was seen."""
+        return self._following is not None
+
     def next_age_s(self, age_s: float, *, is_early: bool = False) -> float:
         """The age at which to poll a task next that ran at age `age_s` (0: just submitted). Always later."""
         following = self._following
@@ -161,6 +166,10 @@ class Timing:
         if latency is None:
             latency = self._groups[group] = Latency(self._eagerness)
         return latency
+
+    def has_learned(self, group: str) -> bool:
+        """Are the polls of this group planned by what was seen?"""
+        return self._of(group).is_planned
 
     def begin(self, group: str, key: bytes) -> None:
         """A task is watched from now on; it comes back through `see` or `give_up`."""

@@ -31,7 +31,7 @@ def test_nothing_holds_polls_back_until_the_api_does() -> None:
     assert pace.ready_at() == 0.0
 
 
-@pytest.mark.parametrize(("asked_s", "hold_s"), [(None, HOLD_S), (20.0, 20.0), (1e9, MOST_HOLD_S)])
+@pytest.mark.parametrize(("asked_s", "hold_s"), [(None, HOLD_S), (0.0, HOLD_S), (20.0, 20.0), (1e9, MOST_HOLD_S)])
 def test_after_a_429_all_polls_wait(asked_s: float | None, hold_s: float) -> None:
     pace = PollPace()
     pace.sent(10, 5.0)
