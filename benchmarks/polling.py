@@ -79,7 +79,7 @@ LAWS = (
     Law("bimodal 1:5", ((0.5, 0.5, 0.3), (0.5, 2.5, 0.3))),
 )
 LONG_TAIL = Law("long tail", ((0.998, 1.0, 0.5), (0.002, 100.0, 0.3)))
-SCALES_S = (2.0, 20.0, 60.0, 300.0)
+SCALES_S = (2.0, 10.0, 20.0, 60.0, 300.0)
 
 
 class Spent(NamedTuple):
@@ -176,7 +176,7 @@ class TimedTiming(Timing):
         super().see(*arguments, **named)  # type: ignore[arg-type]
         took = time.thread_time() - began
         self.longest_s = max(self.longest_s, took)
-        if took > 2e-4:
+        if took > 1e-3:
             self.fits, self.fits_s = self.fits + 1, self.fits_s + took
 
 
