@@ -36,7 +36,7 @@ LEARNED_AFTER = 200
 MEASURED = 400
 NEAR = 1.15  # times the optimum
 COLD = 1.5  # times every 5 s
-REFIT_MS = 5.0
+LEARN_MS = 5.0
 GROUP = "model|text"
 
 
@@ -165,19 +165,16 @@ def going_on(ages: list[float]) -> Callable[[], Iterator[float]]:
 
 
 class TimedTiming(Timing):
-    """Measures what an observation takes, fits included."""
+    """Measures what each observation takes, the steps of learning included, in the thread's CPU time."""
 
-    longest_s = 0.0
-    fits = 0
-    fits_s = 0.0
+    def __init__(self, draw: Callable[[], float], eagerness: float) -> None:
+        super().__init__(None, draw, eagerness)
+        self.took_s: list[float] = []
 
-    def see(self, *arguments: object, **named: object) -> None:
+    def see(self, group: str, low_s: float, high_s: float, now: float, key: bytes | None = None) -> None:
         began = time.thread_time()
-        super().see(*arguments, **named)  # type: ignore[arg-type]
-        took = time.thread_time() - began
-        self.longest_s = max(self.longest_s, took)
-        if took > 1e-3:
-            self.fits, self.fits_s = self.fits + 1, self.fits_s + took
+        super().see(group, low_s, high_s, now, key)
+        self.took_s.append(time.thread_time() - began)
 
 
 class Run(NamedTuple):
@@ -194,7 +191,7 @@ class Run(NamedTuple):
 def run(latencies: list[float], seed: int, *, eagerness: float = 1.0, polls_per_s: float = math.inf) -> Run:
     """Every row's task takes as long as `latencies` says; rows are submitted in order, as tasks end."""
     draw = Random(f"watch {seed}").random
-    timing = TimedTiming(None, draw, eagerness)
+    timing = TimedTiming(draw, eagerness)
     fleet = Fleet(
         Orders(policy=Policy(), in_flight=IN_FLIGHT, run_id="run", run_date="2026-01-01"),
         gate=Gate(pace=Pace(1e6), breaker=Breaker(), budget=Budget(None), doubts=Doubts(None)),
@@ -243,9 +240,7 @@ class Report:
 
     def __init__(self) -> None:
         self.beyond: list[str] = []
-        self.longest_s = 0.0
-        self.fits = 0
-        self.fits_s = 0.0
+        self.took_s: list[float] = []
         self.worst: dict[str, float] = {}
 
     def judge(self, what: str, name: str, ratio: float, most: float) -> str:
@@ -255,9 +250,15 @@ class Report:
         return f"{ratio:5.2f}{'!' if ratio > most else ' '}"
 
     def note(self, timing: TimedTiming) -> None:
-        self.longest_s = max(self.longest_s, timing.longest_s)
-        self.fits += timing.fits
-        self.fits_s += timing.fits_s
+        self.took_s += timing.took_s
+
+    def judge_learning(self) -> str:
+        """An observation in a thousand may be disturbed by the machine."""
+        took_ms = sorted(1000 * took for took in self.took_s)
+        longest_ms, mean_ms = took_ms[int(len(took_ms) * 0.999)], sum(took_ms) / len(took_ms)
+        if longest_ms > LEARN_MS:
+            self.beyond.append(f"learning from an observation: {longest_ms:.1f} ms (at most {LEARN_MS:.0f})")
+        return f"learning {mean_ms:.2f} ms an observation, {longest_ms:.1f} ms the 999th of 1,000"
 
 
 HEAD = f"{'latency':>22} {'price':>6} | {'polls':>5} {'delay':>7} | optimum {'polls':>5} {'delay':>7} | "
@@ -347,6 +348,7 @@ def show_learned(report: Report, name: str, law: Law, seeds: int, eagerness: flo
     for seed in range(seeds):
         drawn = draws(law, seed, LEARNED_AFTER + 3 * MEASURED + IN_FLIGHT)
         done = run(drawn, seed, eagerness=eagerness, polls_per_s=polls_per_s)
+        report.note(done.timing)
         learned.append(done.part(LEARNED_AFTER, LEARNED_AFTER + 3 * MEASURED))
         latencies += drawn[LEARNED_AFTER : LEARNED_AFTER + 3 * MEASURED]
     spent = total(learned)
@@ -360,21 +362,20 @@ def show_learned(report: Report, name: str, law: Law, seeds: int, eagerness: flo
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="The learned polling schedule against the known optimum.")
-    parser.add_argument("--seeds", type=int, default=8, help="runs per distribution, averaged")
+    parser.add_argument("--seeds", type=int, default=6, help="runs per distribution, averaged")
     arguments = parser.parse_args()
     report = Report()
     began = time.perf_counter()
     measure_steady(report, arguments.seeds)
     measure_step(report, arguments.seeds)
     measure_balance(report, arguments.seeds)
-    fit_ms = 1000 * report.fits_s / max(report.fits, 1)
-    print(f"\n{report.fits} fits, {fit_ms:.1f} ms each on average, {1000 * report.longest_s:.1f} ms the longest")
-    if fit_ms > REFIT_MS:
-        report.beyond.append(f"a fit: {fit_ms:.1f} ms (at most {REFIT_MS:.0f})")
+    learning = report.judge_learning()
+    print()
     for line in report.beyond:
         print(f"beyond its limit: {line}")
     figures = ", ".join(f"{what} {ratio:.2f}" for what, ratio in report.worst.items())
-    print(f"cost, worst of all latencies: {figures}; fit {fit_ms:.1f} ms ({time.perf_counter() - began:.0f} s)")
+    print(f"{learning} ({time.perf_counter() - began:.0f} s)")
+    print(f"cost, worst of all latencies: {figures}")
     sys.exit(bool(report.beyond))
 
 

@@ -29,8 +29,9 @@ TAIL_S = 60.0
 
 LEARN_FROM = 12
 # A fit is due after so many seconds times what is known, up to so many; and once an eighth of it is new.
-REFIT_EVERY_S = 2.0
-REFIT_PER_SEEN_S = 0.01
+FIT_EVERY_S = 2.0
+FIT_PER_SEEN_S = 0.01
+# A change of the latency is looked for after so long, once so many tasks ended.
 CHECK_EVERY_S = 0.5
 CHECK_PER_SEEN = 8
 EARLY_SHARE = 0.04
@@ -61,9 +62,11 @@ class Latency:
 
     __slots__ = (
         "_due_check",
-        "_due_refit",
+        "_due_fit",
         "_eagerness",
         "_following",
+        "_has_changed",
+        "_is_plan_due",
         "_new",
         "_unchecked",
         "_weights",
@@ -77,34 +80,44 @@ class Latency:
         self._following: list[int] | None = None
         self._new = 0
         self._unchecked = 0
-        self._due_refit = self._due_check = 0.0
+        self._due_fit = self._due_check = 0.0
+        self._has_changed = self._is_plan_due = False
 
     def see(self, low_s: float, high_s: float, now: float, key: bytes | None = None) -> None:
-        """One observation: a task ran at age `low_s` and was found done at age `high_s`."""
+        """One observation: a task ran at age `low_s` and was found done at age `high_s`. It brings about one step of
+        learning at most: each takes milliseconds, in which the caller's loop stands still."""
         self.sample.end(key, interval(low_s, high_s))
         self._new += 1
         self._unchecked += 1
-        if self._unchecked >= CHECK_PER_SEEN and now >= self._due_check:
+        if self._is_plan_due:
+            self._plan()
+        elif self._is_fit_due(now):
+            self._fit(now)
+        elif self._unchecked >= CHECK_PER_SEEN and now >= self._due_check:
             self._look_for_a_step(now)
+
+    def _is_fit_due(self, now: float) -> bool:
         known = self.sample.count
-        if known >= LEARN_FROM and now >= self._due_refit and self._new * 8 >= min(known, OBSERVATIONS):
-            self._refit(now)
+        if self._has_changed:
+            return True
+        return known >= LEARN_FROM and now >= self._due_fit and self._new * 8 >= min(known, OBSERVATIONS)
 
     def _look_for_a_step(self, now: float) -> None:
         self._unchecked, self._due_check = 0, now + CHECK_EVERY_S
-        if self._weights is None:
-            return
-        since = onset(self.sample.latest(WINDOW), self._weights)
+        since = None if self._weights is None else onset(self.sample.latest(WINDOW), self._weights)
         if since is not None:
             self.sample.forget_before(since)
-            self._weights = None
-            self._refit(now)
+            self._weights, self._has_changed = None, True
 
-    def _refit(self, now: float) -> None:
+    def _fit(self, now: float) -> None:
         self._weights = fit(self.sample.counts(), self._weights)
+        self._has_changed, self._is_plan_due, self._new = False, True, 0
+        self._due_fit = now + min(FIT_EVERY_S, FIT_PER_SEEN_S * self.sample.count)
+
+    def _plan(self) -> None:
+        assert self._weights is not None
         self._following = plan(self._weights, poll_price_s(median_s(self._weights), self._eagerness))
-        self._new = 0
-        self._due_refit = now + min(REFIT_EVERY_S, REFIT_PER_SEEN_S * self.sample.count)
+        self._is_plan_due = False
 
     @property
     def is_planned(self) -> bool:
@@ -131,7 +144,8 @@ class Latency:
         for pair in seen:
             self.sample.end(None, pair)
         if len(seen) >= LEARN_FROM:
-            self._refit(0.0)
+            self._fit(0.0)
+            self._plan()
 
 
 class Kept(msgspec.Struct, frozen=True):
