@@ -81,9 +81,11 @@ class Retry(_Section, frozen=True, kw_only=True):
 
 
 class Poll(_Section, frozen=True, kw_only=True):
-    """When tasks are asked about. `first`: seconds, or "auto" (learned). `task_timeout`: of watching."""
+    """When tasks are asked about. `first`: seconds, or "auto" (learned). `task_timeout`: of watching. `eagerness`: how
+    much a second of delay weighs against a poll, 1 being a poll for 5 % of the median latency."""
 
     first: float | str = "auto"
+    eagerness: float = 1.0
     task_timeout: Duration = Duration("1h")
 
     @property
@@ -310,6 +312,7 @@ def _check(job: Job) -> None:
     _demand(
         1 <= job.output.rows_per_part <= 1_000_000, "output.rows_per_part", job.output.rows_per_part, "1 to 1,000,000"
     )
+    _demand(0.01 <= poll.eagerness <= 100, "poll.eagerness", poll.eagerness, "0.01 to 100")
     base = job.api.base_url
     _demand(base == SIMULATOR or _is_base_url(base), "api.base_url", mask(base), 'an http(s) URL, or "simulator"')
     _demand("@" not in base, "api.base_url", mask(base), "no user name or password: the key is all the API takes")
