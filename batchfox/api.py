@@ -16,6 +16,7 @@ from yarl import URL
 
 from batchfox.core import wire
 from batchfox.core.event import ApiError, Doubted, PollEvent, SubmitEvent, Unheard, Unreached
+from batchfox.core.secret import Secret
 from batchfox.deadlines import Deadlines
 from batchfox.errors import ApiGoneError
 from batchfox.version import __version__
@@ -30,7 +31,6 @@ PER_BYTE_S = 1e-5
 # closed would be in doubt for nothing.
 KEEPALIVE_S = 12.0
 MOST_BODY = 256 << 20
-_HIDDEN = b"[key]"
 # How long a request may take as a whole is `Deadlines`' business: aiohttp would set and cancel a timer for each.
 CONNECTING = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S)
 
@@ -41,7 +41,8 @@ class Api:
 
     def __init__(self, base_url: str, key: str, *, connections: int, sync_s: float = 3600.0) -> None:
         self._base = URL(base_url.rstrip("/") + "/")
-        self._key = key.encode()
+        self._key = key
+        self._secret = Secret(key)
         self._connections = connections
         self._submit_url = self._at(wire.SUBMIT_PATH)
         self._deadlines = Deadlines()
@@ -59,7 +60,7 @@ class Api:
         connector = aiohttp.TCPConnector(
             limit=self._connections, keepalive_timeout=KEEPALIVE_S, ttl_dns_cache=60, enable_cleanup_closed=False
         )
-        authorization = {"Authorization": f"Bearer {self._key.decode()}"} if self._key else {}
+        authorization = {"Authorization": f"Bearer {self._key}"} if self._key else {}
         self._session = aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -109,7 +110,7 @@ class Api:
             raise ApiGoneError(f"HTTP {reply.status}")
         try:
             return msgspec.json.decode(reply.body) if reply.status == 200 else None
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
 
     async def is_there(self) -> bool:
@@ -131,9 +132,7 @@ class Api:
         async with self._session.request(
             method, url, data=body, headers=headers, timeout=CONNECTING, allow_redirects=False
         ) as response:
-            content = await _read(response)
-            if self._key and self._key in content:  # an API that echoes the key must not carry it into the output
-                content = content.replace(self._key, _HIDDEN)
+            content = self._secret.hide_bytes(await _read(response))  # an echo must not carry it into the output
             headers_in = response.headers
             return wire.Reply(
                 status=response.status,
@@ -146,9 +145,7 @@ class Api:
         text = str(error) or type(error).__name__
         if isinstance(error, TimeoutError):
             text = f"no answer in time ({type(error).__name__})"
-        if self._key:
-            text = text.replace(self._key.decode(), _HIDDEN.decode())
-        return ApiError(code=code, type="connection", message=text)
+        return ApiError(code=code, type="connection", message=self._secret.hide(text))
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:

@@ -80,7 +80,7 @@ def make_fleet(job: Job, run: Run, learned: bytes | None) -> Fleet:
     )
     orders = Orders(policy=policy, in_flight=job.limits.in_flight, run_id=run.run_id, run_date=run.run_date)
     draw = random.random
-    timing = Timing(job.poll.first_s, draw)
+    timing = Timing(job.poll.first_s, draw, job.poll.eagerness)
     if learned is not None:
         timing.restore(learned)
     before = run.before

@@ -12,7 +12,7 @@ from batchfox.core.gate import Gate
 from batchfox.feed import Fed
 from batchfox.history import Run
 from batchfox.pool import Pool
-from batchfox.summary import Cause, Summary, Used
+from batchfox.summary import Causes, Summary, Used
 from batchfox.words import credit, outage_words
 
 AGAIN = "run the same command again to go on"
@@ -109,11 +109,12 @@ def summarize(
     output: str,
     by_status: dict[str, int],
     *,
-    causes: list[Cause],
+    causes: Causes,
     retry_gone: int,
     retry_left: int,
 ) -> Summary:
     """The record of an execution. `by_status`: rows of the whole output."""
+    top = causes.top()
     tally, progress, gate = ending.pool.ledger.tally, ending.progress, ending.fleet.gate
     return Summary(
         run_id=run.run_id,
@@ -135,7 +136,8 @@ def summarize(
         whole_run=used(progress),
         credits_in_doubt=gate.budget.standing,
         estimates_low={} if gate.budget.limit is None else dict(gate.budget.low),
-        causes=causes,
+        causes=top,
+        more_causes=causes.kinds - len(top),
         retry_gone=retry_gone,
         retry_left=retry_left,
     )

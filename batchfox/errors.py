@@ -61,7 +61,17 @@ class DiskFullError(MachineError):
 
 # What the system says where a machine has come to its end, and no program is wrong.
 _MACHINE = frozenset(
-    {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ESTALE}
+    {
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ENOMEM,
+        errno.EIO,
+        errno.EROFS,
+        errno.ENOSPC,
+        errno.EFBIG,
+        errno.EDQUOT,
+        errno.ESTALE,
+    }
 )
 
 
@@ -75,3 +85,16 @@ def machine_error(error: BaseException) -> MachineError | None:
     return MachineError(
         f"{where}{error.strerror}; mend it (`batchfox doctor` may help), then run the same command again"
     )
+
+
+# What the system says of a path that it does not take.
+_PATH = frozenset({errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR})
+
+
+def path_error(error: OSError) -> UserError | None:
+    """A foreign error as one of the path that the user gave; None where it is not that."""
+    if error.filename is None or error.errno not in _PATH:
+        return None
+    name = str(error.filename)
+    shown = name if len(name) <= 300 else f"{name[:200]}… ({len(name):,} characters)"
+    return UserError(f"{shown}: {error.strerror}; give another path, or mend its permissions")

@@ -26,7 +26,7 @@ from batchfox.core.render import Renderer
 from batchfox.core.rulebook import RuleBook
 from batchfox.core.wire import PRICES_PATH
 from batchfox.crew import read_in
-from batchfox.errors import ApiGoneError, BatchfoxError, JobError, MachineError, UserError, machine_error
+from batchfox.errors import ApiGoneError, BatchfoxError, JobError, MachineError, UserError, machine_error, path_error
 from batchfox.feed import Feed
 from batchfox.jobfile import find_key, load_job
 from batchfox.late import file_late, late_rows
@@ -102,6 +102,8 @@ async def arun(
     try:
         return await Execution(job, chosen, display or Silence()).run()
     except (OSError, ExceptionGroup) as error:
+        if isinstance(error, OSError) and (mistake := path_error(error)) is not None:
+            raise mistake from error
         if (trouble := machine_error(error)) is None:
             raise
         raise trouble from error
@@ -252,7 +254,7 @@ class Execution:
             run,
             str(self._folders.root),
             checkpoint.counts(),
-            causes=monitor.causes.top(),
+            causes=monitor.causes,
             retry_gone=marked if is_read else 0,
             retry_left=0 if is_read else marked,
         )

@@ -24,6 +24,7 @@ from batchfox.core.outcome import STATUSES
 from batchfox.durable import rename, sync_file
 from batchfox.errors import OutputError, UserError
 from batchfox.parts import number_of
+from batchfox.paths import OWN_FOLDER
 
 BYTES_A_RANGE = 32 << 20
 MOST_ROWS_A_RANGE = 50_000
@@ -51,6 +52,7 @@ def export(folder: Path, target: Path, *, columns: Sequence[str] = (), statuses:
         if status not in STATUSES:
             raise UserError(f"--status {status}: no such status{nearest(status, STATUSES)}")
     paths = part_paths(folder)
+    _refuse_output(target)
     schema = _schema_of(paths, columns)
     temporary = target.with_name(f".{target.name}.part")
     rows = 0
@@ -66,6 +68,15 @@ def export(folder: Path, target: Path, *, columns: Sequence[str] = (), statuses:
     finally:
         temporary.unlink(missing_ok=True)
     return rows
+
+
+def _refuse_output(target: Path) -> None:
+    """Raises `UserError` for a file among the parts or the records of an output: it would be in the way of the next
+    run."""
+    folder = target.absolute().parent.resolve()
+    for place in (folder, *folder.parents):
+        if place.name in ("data", OWN_FOLDER) and (place.parent / OWN_FOLDER).is_dir():
+            raise UserError(f"{target}: lies in an output ({place}), where nothing but its own files may be")
 
 
 def part_paths(folder: Path) -> list[Path]:

@@ -11,7 +11,7 @@ import msgspec
 
 from batchfox.checkpoint import Checkpoint
 from batchfox.core.job import Job
-from batchfox.errors import JobError
+from batchfox.errors import JobError, UserError
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,15 +25,23 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def run_date_of(job: Job, unix_s: float) -> str:
-    """The day on which a run begins, in the job's time zone, else the machine's. Raises `JobError`."""
-    if job.schedule.timezone is None:
-        return datetime.fromtimestamp(unix_s).astimezone().date().isoformat()
+    """The day on which a run begins, in the job's time zone, else the machine's. Raises `JobError`, and `UserError`
+    for a clock that is off by thousands of years."""
+    zone = None if job.schedule.timezone is None else _zone(job.schedule.timezone)
     try:
-        zone = ZoneInfo(job.schedule.timezone)
-    except (ZoneInfoNotFoundError, ValueError) as error:
-        found = job.schedule.timezone
-        raise JobError(f'schedule.timezone: expected an IANA name such as "Europe/Berlin", got "{found}"') from error
-    return datetime.fromtimestamp(unix_s, zone).date().isoformat()
+        return datetime.fromtimestamp(unix_s, UTC).astimezone(zone).date().isoformat()
+    except (ValueError, OverflowError, OSError) as error:
+        raise UserError(
+            f"the machine's clock says {unix_s:.0f} s since 1970, which is no day of the calendar: set the clock; "
+            "times in the output and run_date come from it"
+        ) from error
+
+
+def _zone(name: str) -> ZoneInfo:
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise JobError(f'schedule.timezone: expected an IANA name such as "Europe/Berlin", got "{name}"') from error
 
 
 def unfinished_run(checkpoint: Checkpoint) -> Run | None:

@@ -11,6 +11,8 @@ from typing import Any
 
 from batchfox.core.job import SIMULATOR, Job
 from batchfox.errors import JobError, UserError
+from batchfox.paths import GONE
+from batchfox.words import shorten
 
 
 def load_job(
@@ -22,7 +24,8 @@ def load_job(
     """
     data = _read(Path(path)) if path is not None else {}
     for section, values in (tables or {}).items():
-        data.setdefault(section, {}).update(values)
+        if isinstance(table := data.setdefault(section, {}), dict):  # what is no table, `from_dict` refuses
+            table.update(values)
     for text in sets:
         _set(data, text)
     if path is not None:
@@ -35,7 +38,7 @@ def load_job(
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
         near = _jobs_near(path)
         hint = f"; there {'is' if len(near) == 1 else 'are'} {', '.join(near)}" if near else ""
@@ -46,8 +49,30 @@ def _read(path: Path) -> dict[str, Any]:
         raise JobError(f"{path}: not UTF-8 text; a job is a TOML file") from error
     except OSError as error:
         raise JobError(f"{path}: {error.strerror}") from error
+    except ValueError as error:  # a name with a NUL in it
+        raise JobError(f"{str(path)!r}: {error}") from error
+    try:
+        return _parse(text)
     except tomllib.TOMLDecodeError as error:
         raise JobError(f"{path}: no valid TOML: {error}") from error
+    except _TooMuchError as error:
+        raise JobError(f"{path}: {error}") from error
+
+
+class _TooMuchError(ValueError):
+    """TOML that no job needs, and that the parser cannot hold."""
+
+
+def _parse(text: str) -> dict[str, Any]:
+    """The tables. Raises `TOMLDecodeError`, `_TooMuchError`."""
+    try:
+        return tomllib.loads(text)
+    except RecursionError as error:
+        raise _TooMuchError("lists or tables are nested too deep") from error
+    except tomllib.TOMLDecodeError:
+        raise
+    except ValueError as error:  # Python reads no integer of more digits than this
+        raise _TooMuchError("a number has too many digits; an integer has 64 bits at most") from error
 
 
 def _jobs_near(path: Path, most: int = 5) -> list[str]:
@@ -61,7 +86,7 @@ def _jobs_near(path: Path, most: int = 5) -> list[str]:
 def _is_job(path: Path) -> bool:
     """Other TOML files (pyproject.toml) are no jobs."""
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        data = _parse(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError):
         return False
     return "input" in data and "output" in data
@@ -71,18 +96,38 @@ def _set(data: dict[str, Any], text: str) -> None:
     """Applies one `--set SECTION.KEY=VALUE`; the value is TOML, else text."""
     name, separator, value = text.partition("=")
     steps = [step.strip() for step in name.strip().split(".")]
+    said = f"--set {shorten(text)}"
     if not separator or not all(steps):
-        raise JobError(f"--set {text}: expected SECTION.KEY=VALUE, as in --set limits.in_flight=50")
-    try:
-        parsed: Any = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        parsed = value
+        raise JobError(f"{said}: expected SECTION.KEY=VALUE, as in --set limits.in_flight=50")
     table = data
     for step in steps[:-1]:
-        table = table.setdefault(step, {})
-        if not isinstance(table, dict):
-            raise JobError(f"--set {text}: {step} is no table")
-    table[steps[-1]] = parsed
+        table = _table(table, step, said)
+    table[steps[-1]] = _value(value, said)
+
+
+def _value(text: str, said: str) -> Any:
+    """What stands after the `=` of a `--set`, which `said` shows."""
+    try:
+        parsed = _parse(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return text
+    except _TooMuchError as error:
+        raise JobError(f"{said}: {error}; a text that looks like it goes into quotes") from error
+    value = parsed.pop("value")
+    if parsed:
+        raise JobError(
+            f"{said}: further lines of TOML follow the value ({', '.join(map(shorten, parsed))}): one key each, "
+            "--set A=1 --set B=2; a text of several lines goes into quotes"
+        )
+    return value
+
+
+def _table(data: dict[str, Any], name: str, said: str) -> dict[str, Any]:
+    """The table of this name in a table, made where it is missing. Raises `JobError` where it is something else."""
+    table = data.setdefault(name, {})
+    if not isinstance(table, dict):
+        raise JobError(f"{said}: {name} is no table")
+    return table
 
 
 def job_toml(job: Job) -> str:
@@ -104,9 +149,7 @@ def find_key(job: Job) -> str:
 
 def find_key_named(name: str) -> str:
     """The key under this name. Raises `UserError`."""
-    from dotenv import dotenv_values, find_dotenv
-
-    key = os.environ.get(name) or dotenv_values(find_dotenv(usecwd=True)).get(name) or ""
+    key = os.environ.get(name) or _key_in_file(name)
     key = key.strip()
     if not key:
         raise UserError(
@@ -116,3 +159,22 @@ def find_key_named(name: str) -> str:
     if not key.isascii() or not key.isprintable() or " " in key:
         raise UserError(f"the API key in {name} has characters that no key has (spaces, line breaks, non-ASCII)")
     return key
+
+
+def _key_in_file(name: str) -> str:
+    """The key under this name in the nearest `.env` file; "" where there is none. Raises `UserError`."""
+    from dotenv import dotenv_values, find_dotenv
+
+    try:
+        path = find_dotenv(usecwd=True)
+    except FileNotFoundError as error:
+        raise UserError(f"no API key: {name} is not set, and {GONE}") from error
+    try:
+        return dotenv_values(path, encoding="utf-8-sig").get(name) or ""
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path}: not UTF-8 text, so the key cannot be read: save the file as UTF-8, not as UTF-16 (which "
+            f"Windows calls Unicode), or set the environment variable {name}"
+        ) from error
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; mend that, or set the environment variable {name}") from error

@@ -15,6 +15,7 @@ import msgspec
 import structlog
 
 from batchfox.core.complaint import mask
+from batchfox.core.secret import Secret
 from batchfox.reserve import FULL
 
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
@@ -39,7 +40,7 @@ class Log:
         self, path: Path | None, *, key: str = "", level: str | None = None, form: str = "console", quiet: bool = False
     ) -> None:
         self._file: TextIO | None = path.open("a", encoding="utf-8") if path is not None else None
-        self._key = key
+        self._secret = Secret(key)
         self.lost_lines = 0
         self.full: OSError | None = None
         self._level = _LEVELS[level or "info"]
@@ -65,13 +66,13 @@ class Log:
     def _hide_secrets(self, _: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         for name, value in event.items():
             if isinstance(value, str):
-                text = value.replace(self._key, "[key]") if self._key and self._key in value else value
+                text = self._secret.hide(value)
                 event[name] = mask(text) if "://" in text else text
         return event
 
     def _hide_key(self, _: Any, __: str, line: Any) -> Any:
         """The whole line again: what stood inside a list or an exception is text only now."""
-        return line.replace(self._key, "[key]") if self._key else line
+        return self._secret.hide(line)
 
     def debugs(self) -> bool:
         """Does anybody read debug lines? Ask before building one."""

@@ -14,6 +14,7 @@ from batchfox.core.outcome import Outcome
 from batchfox.core.row import Row
 from batchfox.errors import DiskFullError, MachineError
 from batchfox.log import Log
+from batchfox.reserve import remedy
 from batchfox.summary import Causes
 
 
@@ -110,4 +111,4 @@ class Monitor:
         if self._log.full is None:
             return None
         what = f"the log cannot be written: {self._log.full.strerror}"
-        return DiskFullError(f"{what}; make room, then run the same command again")
+        return DiskFullError(f"{what}; {remedy(self._log.full)}, then run the same command again")

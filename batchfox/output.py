@@ -13,7 +13,7 @@ from pathlib import Path
 
 from batchfox.core.job import Job
 from batchfox.durable import make_folder, rename, sync_folder
-from batchfox.errors import JobError, OutputBusyError, OutputError
+from batchfox.errors import JobError, OutputBusyError, OutputError, machine_error
 from batchfox.filing import Folders
 from batchfox.swap import finish_swap
 
@@ -79,13 +79,8 @@ def hold(root: Path, *, checkpoint: str | None = None) -> Iterator[Output]:
     """
     output = Output(root, checkpoint)
     folders = output.folders
-    if checkpoint is None and (kind := _file_system(root)) in _NETWORK:
-        raise OutputError(
-            f"{root}: on a network file system ({kind}), where SQLite's write-ahead log is not safe; "
-            'set [output] checkpoint = "/a/local/path/checkpoint.db"'
-        )
+    refuse_unusable(root, checkpoint)
     with _at_the_border(root):
-        refuse_strangers(root)
         # `own` first: by it the folder is known as an output, should the run be killed here.
         for folder in (root, folders.own, folders.data, folders.tmp, folders.superseded):
             make_folder(folder)
@@ -150,15 +145,29 @@ def _at_the_border(root: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise OutputError(f"{root}: {error.strerror}; the output folder must be writable") from error
-        raise OutputError(f"{root}: {error.strerror}") from error
+        raise machine_error(error) or OutputError(f"{root}: {error.strerror}") from error
 
 
-def refuse_strangers(root: Path) -> None:
-    """Raises `OutputError` for a folder with somebody's files in it, and none of ours: that is no output."""
-    if root.is_dir() and not (root / "_batchfox").exists() and any(root.iterdir()):
+def refuse_unusable(root: Path, checkpoint: str | None) -> None:
+    """Raises `OutputError` where a run could not use this output, as far as looking tells; nothing is touched."""
+    if checkpoint is None and (kind := _file_system(root)) in _NETWORK:
         raise OutputError(
-            f"{root}: not empty, and not an output of batchfox; choose an empty or new folder for [output] path"
+            f"{root}: on a network file system ({kind}), where SQLite's write-ahead log is not safe; "
+            'set [output] checkpoint = "/a/local/path/checkpoint.db"'
         )
+    if checkpoint is not None and Path(checkpoint).exists() and not Path(checkpoint).is_file():
+        raise OutputError(f"{checkpoint}: no regular file; [output] checkpoint must be the path of a file")
+    with _at_the_border(root):
+        there = next(place for place in (root, *root.absolute().parents) if os.path.lexists(place))
+        if not there.is_dir():
+            raise OutputError(f"{there}: a file is in the way; [output] path must be a folder")
+        if there != root:
+            if not os.access(there, os.W_OK | os.X_OK):
+                raise OutputError(f"{there}: not writable; choose another [output] path or mend its permissions")
+        elif not (root / "_batchfox").exists() and any(root.iterdir()):
+            raise OutputError(
+                f"{root}: not empty, and not an output of batchfox; choose an empty or new folder for [output] path"
+            )
 
 
 def _file_system(path: Path) -> str:

@@ -22,7 +22,7 @@ from batchfox.arrow_types import without_views
 from batchfox.core.outcome import COLUMNS, EXTRA
 from batchfox.durable import rename
 from batchfox.errors import DiskFullError, MachineError, OutputError
-from batchfox.reserve import FULL
+from batchfox.reserve import FULL, remedy
 
 _NAME = re.compile(r"part-(\d{5,})\.parquet")
 _ARROW = {
@@ -80,7 +80,7 @@ def _at_the_border(path: Path) -> Iterator[None]:
             raise OutputError(f"{path}: {error.strerror}; the output folder must be writable") from error
         reason = error.strerror or str(error)
         if error.errno in FULL:
-            raise DiskFullError(f"{path}: {reason}; make room, then run the same command again") from error
+            raise DiskFullError(f"{path}: {reason}; {remedy(error)}, then run the same command again") from error
         raise MachineError(f"{path}: {reason}; mend it, then run the same command again") from error
 
 

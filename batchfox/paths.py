@@ -17,6 +17,7 @@ from batchfox.core.job import nearest
 from batchfox.errors import InputError
 
 STDIN = "-"
+GONE = "the working directory is gone (relative paths start there): cd to one that exists"
 OWN_FOLDER = "_batchfox"
 SUFFIXES = {
     ".jsonl": "jsonl",
@@ -45,7 +46,7 @@ def list_files(paths: Sequence[str]) -> list[str]:
     try:
         Path.cwd()
     except OSError as error:
-        raise InputError("the working directory is gone (relative paths start there): cd to one that exists") from error
+        raise InputError(GONE) from error
     return list(dict.fromkeys(itertools.chain.from_iterable(_expand_safely(path) for path in paths)))
 
 

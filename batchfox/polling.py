@@ -51,11 +51,16 @@ class Polls:
         while True:
             self.wake.clear()
             now = self._clock.now()
-            for life in fleet.polls(now, POLLS_ON_THE_WIRE - self._on_the_wire):
+            for life in fleet.polls(now, self._room()):
                 await self._take_turn()
                 self._crew.spawn(self._poll(life))
             due = fleet.next_poll_at() if self._on_the_wire < POLLS_ON_THE_WIRE else None
             await wait_for(self.wake, None if due is None else max(due - now, 0.001))
+
+    def _room(self) -> int:
+        """How many may be begun now. Under a limit few: what is due is chosen when its turn comes, not long before."""
+        room = POLLS_ON_THE_WIRE - self._on_the_wire
+        return room if self._limiter is None else min(room, self._limiter.ahead())
 
     async def _take_turn(self) -> None:
         if self._limiter is not None:

@@ -9,20 +9,25 @@ from pathlib import Path
 import msgspec
 
 from batchfox.core.job import SIMULATOR, Job
-from batchfox.errors import JobError
+from batchfox.errors import JobError, OutputError
 
 
 @contextlib.contextmanager
 def api_of(job: Job, *, state: Path | None) -> Iterator[str]:
-    """Its address. The embedded API keeps its tasks in `state`. Raises `JobError` for settings it does not take."""
+    """Its address. The embedded API keeps its tasks in `state`. Raises `JobError` for settings it does not take,
+    `OutputError` for a state that is none."""
     if job.api.base_url != SIMULATOR:
         yield job.api.base_url
         return
-    from batchfox.simulator import Settings, SettingsError, SimulatorThread
+    from batchfox.simulator import Settings, SettingsError, SimulatorThread, StateError
 
     try:
         settings = msgspec.convert(job.api.simulate, Settings)
     except (msgspec.ValidationError, SettingsError) as error:
         raise JobError(f"api.simulate: {error}") from error
-    with SimulatorThread(settings, state=state) as simulator:
+    with contextlib.ExitStack() as stack:
+        try:
+            simulator = stack.enter_context(SimulatorThread(settings, state=state))
+        except StateError as error:
+            raise OutputError(f"{error}; move it out of the way: the embedded API then begins without tasks") from error
         yield simulator.url

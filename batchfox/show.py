@@ -24,6 +24,8 @@ def _lines(summary: Summary, command: list[str]) -> Iterator[str]:
     if summary.causes:
         yield "why rows did not complete:"
         yield from map(_cause, summary.causes)
+        if summary.more_causes:
+            yield f"  and {count(summary.more_causes, 'more kind')} of causes"
     if summary.reason:
         yield summary.reason
     if total:
@@ -32,6 +34,8 @@ def _lines(summary: Summary, command: list[str]) -> Iterator[str]:
         yield f"results: {summary.data} (Parquet); as one file: {export}"
     means = exit_means(summary.exit_status, is_limited=summary.is_limited)
     yield f"exit {summary.exit_status}: {means}".rstrip(": ")
+    if summary.needs_mending:
+        yield "first: mend the input or the job; a row that is invalid ends as invalid again as it is"
     if (line := summary.next_step(command)) is not None:
         yield f"next: {line}"
 

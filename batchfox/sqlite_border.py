@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from batchfox.errors import BatchfoxError, DamagedError, DiskFullError, MachineError, OutputError
+from batchfox.reserve import remedy_for
 
 
 @contextlib.contextmanager
@@ -26,7 +27,7 @@ def at_the_border(path: Path) -> Iterator[None]:
         if "no such table" in text or "no such column" in text:
             raise damaged(path, text) from error
         if "full" in text or "disk I/O" in text:
-            raise DiskFullError(f"{path}: {text}; make room, then run the same command again") from error
+            raise DiskFullError(f"{path}: {text}; {remedy_for(path)}, then run the same command again") from error
         if "unable to open" in text and _are_descriptors_gone():
             raise MachineError(f"{path}: too many open files; raise the limit (ulimit -n), then run again") from error
         if "readonly" in text or "unable to open" in text or "permission" in text.lower():

@@ -14,7 +14,7 @@ import msgspec
 
 from batchfox.checkpoint import Checkpoint
 from batchfox.core.outcome import STATUSES
-from batchfox.errors import OutputError
+from batchfox.errors import JobError, OutputError
 from batchfox.words import count, credit, duration, exit_means, outage_words
 
 _COLUMNS = ("run_id", "run_date", "started_at", "beat_at", "ended_at", "exit_status", "is_finished")
@@ -99,17 +99,25 @@ def checkpoint_path(folder: Path) -> Path:
     if not own.is_dir():
         raise OutputError(f"{folder}: no output of batchfox (there is no folder {own})")
     path = own / "checkpoint.db"
-    if not path.exists() and (job := own / "job.toml").exists():
-        import tomllib
-
-        elsewhere = tomllib.loads(job.read_text(encoding="utf-8")).get("output", {}).get("checkpoint")
-        path = Path(elsewhere) if elsewhere else path
+    if not path.exists() and (elsewhere := _checkpoint_elsewhere(own / "job.toml")) is not None:
+        path = elsewhere
     if not path.exists():
         raise OutputError(
             f"{path}: the checkpoint is missing; the parts in {folder / 'data'} are still whole, and "
             f"`batchfox doctor {folder} --repair` makes it anew from them"
         )
     return path
+
+
+def _checkpoint_elsewhere(path: Path) -> Path | None:
+    """`output.checkpoint`, as the job on record says; None where it does not say, or cannot be read."""
+    from batchfox.jobfile import load_job
+
+    try:
+        elsewhere = load_job(path).output.checkpoint
+    except JobError:
+        return None
+    return Path(elsewhere) if elsewhere else None
 
 
 def is_held(folder: Path) -> bool:

@@ -43,6 +43,10 @@ class Causes:
             self._examples.setdefault(cause, (outcome.row_id, message))
         self._rows[cause] += 1
 
+    @property
+    def kinds(self) -> int:
+        return len(self._rows)
+
     def top(self, most: int = 10) -> list[Cause]:
         found = []
         for (status, code), rows in self._rows.most_common(most):
@@ -67,7 +71,8 @@ class Summary(msgspec.Struct, kw_only=True):
     """One execution of a job.
 
     Of the whole output: `by_status`, in rows. Of the run, all executions of it: `whole_run`, `credits_in_doubt`.
-    Everything else is of this execution: `settled` and the other counts of rows, `here`, `causes`.
+    Everything else is of this execution: `settled` and the other counts of rows, `here`, `causes` (the commonest, and
+    `more_causes`: how many kinds there are besides).
 
     `exit_status` is the contract's table. `reason`: why the run stopped early, in plain words. `is_limited`: rows
     beyond `limit` were not taken. `left_in_flight`: tasks that the next run picks up; `left_in_doubt`: POSTs without a
@@ -95,6 +100,7 @@ class Summary(msgspec.Struct, kw_only=True):
     credits_in_doubt: float = 0.0
     estimates_low: dict[str, tuple[float, float]] = msgspec.field(default_factory=dict)
     causes: list[Cause] = msgspec.field(default_factory=list)
+    more_causes: int = 0
     retry_gone: int = 0
     retry_left: int = 0
 
@@ -116,6 +122,11 @@ class Summary(msgspec.Struct, kw_only=True):
         if self.exit_status == 3 and again:
             return shlex.join([*plain, "--retry", ",".join(again)])
         return None
+
+    @property
+    def needs_mending(self) -> bool:
+        """Does `next_step` take rows that end the same way again unless the input or the job is mended?"""
+        return self.exit_status == 3 and not self.is_limited and bool(self.by_status.get("invalid"))
 
     def to_dict(self) -> dict[str, Any]:
         found: dict[str, Any] = msgspec.to_builtins(self)

@@ -19,7 +19,7 @@ def command(folder: Path | None, is_repair: bool) -> int:
     sent. Ends with 0 where nothing is wrong (any more), with 3 where something is.
     """
     from batchfox.doctor import examine_output, examine_setup, repair
-    from batchfox.remark import describe
+    from batchfox.doctor.remark import describe
 
     done: list[str] = []
     if folder is None:

@@ -98,10 +98,10 @@ def _preview(context: click.Context, read: Any, values: dict[str, Any]) -> int:
 
 
 def _run(context: click.Context, job: str | None, read: Any, values: dict[str, Any]) -> int:
+    from batchfox.descriptors import raise_descriptor_limit
     from batchfox.display import make_display
     from batchfox.execution import run
     from batchfox.show import describe
-    from batchfox.surroundings import raise_descriptor_limit
 
     raise_descriptor_limit()
     options = _options(context, values)

@@ -317,7 +317,7 @@ class Fleet:
         return outcome
 
     def _forget(self, life: Life) -> None:
-        self.watch.end(life.key)
+        self.watch.end(life)
         self._queue.drop(life.key)
         del self.lives[life.key]
 

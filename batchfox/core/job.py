@@ -18,6 +18,7 @@ from batchfox.errors import JobError
 
 SIMULATOR = "simulator"
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_MOST_DEPTH = 200
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|[smhd]))+")
 _DURATION_ITEM = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhd])")
 
@@ -80,9 +81,11 @@ class Retry(_Section, frozen=True, kw_only=True):
 
 
 class Poll(_Section, frozen=True, kw_only=True):
-    """When tasks are asked about. `first`: seconds, or "auto" (learned). `task_timeout`: of watching."""
+    """When tasks are asked about. `first`: seconds, or "auto" (learned). `task_timeout`: of watching. `eagerness`: how
+    much a second of delay weighs against a poll, 1 being a poll for 5 % of the median latency."""
 
     first: float | str = "auto"
+    eagerness: float = 1.0
     task_timeout: Duration = Duration("1h")
 
     @property
@@ -161,6 +164,7 @@ class Job(_Section, frozen=True, kw_only=True):
         """A job from the TOML's tables. Raises `JobError` naming the key's path, what was found, what is allowed."""
         if not isinstance(data, dict):
             raise JobError(f"expected a dict of tables, got {type(data).__name__}; load_job reads a job file")
+        _refuse_unprintable(data)
         _refuse_unknown(data, cls, "")
         try:
             job = msgspec.convert(data, cls, dec_hook=_decode)
@@ -212,6 +216,29 @@ def _refuse_unknown(data: dict[str, Any], struct: type[msgspec.Struct], path: st
             _refuse_unknown(value, section, f"{where}.")
 
 
+def _refuse_unprintable(data: dict[str, Any]) -> None:
+    """Raises `JobError` for a name or a setting that no file and no log can hold, and for tables without a bottom.
+    (Text in [request] is the rules' business.)"""
+    left: list[tuple[str, int, Any]] = [("", 0, data)]
+    while left:
+        where, depth, value = left.pop()
+        if depth > _MOST_DEPTH:
+            raise JobError(f"{where[:40]}…: lists or tables are nested too deep; at most {_MOST_DEPTH} levels")
+        if isinstance(value, dict):
+            for name, inner in value.items():
+                _demand(_is_unicode(str(name)), where or "the job", name, "names in Unicode (UTF-8)")
+                left.append((f"{where}.{name}" if where else str(name), depth + 1, inner))
+        elif isinstance(value, list):
+            left += ((where, depth + 1, inner) for inner in value)
+        elif isinstance(value, str) and not where.startswith("request."):
+            _demand(_is_unicode(value), where, value, "text in Unicode (UTF-8)")
+
+
+def _is_unicode(text: str) -> bool:
+    """Bytes that are no UTF-8 come from the command line as halves of surrogate pairs."""
+    return text.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
 def nearest(name: str, known: Any) -> str:
     """A suggestion to append to an error: ` (did you mean "x"?)`, or nothing."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
@@ -256,7 +283,15 @@ def _unfold(kinds: Any) -> Iterator[Any]:
 
 def _check(job: Job) -> None:
     """Impossible values, each with its path."""
-    limits, retry, poll = job.limits, job.retry, job.poll
+    limits, retry, poll, output = job.limits, job.retry, job.poll, job.output
+    for where, path in (
+        *(("input.path", path) for path in job.input.paths),
+        ("output.path", output.path),
+        ("output.checkpoint", output.checkpoint or ""),
+        ("media.root", job.media.root),
+        ("name", job.name),  # it may stand in the output's path
+    ):
+        _demand("\0" not in path, where, path, "text without a NUL")
     _demand(all(job.input.paths) and bool(job.input.paths), "input.path", job.input.path, "at least one path")
     _demand(bool(job.output.path.strip()), "output.path", job.output.path, "a folder's path")
     _demand(limits.in_flight >= 1, "limits.in_flight", limits.in_flight, "1 or more")
@@ -277,6 +312,7 @@ def _check(job: Job) -> None:
     _demand(
         1 <= job.output.rows_per_part <= 1_000_000, "output.rows_per_part", job.output.rows_per_part, "1 to 1,000,000"
     )
+    _demand(0.01 <= poll.eagerness <= 100, "poll.eagerness", poll.eagerness, "0.01 to 100")
     base = job.api.base_url
     _demand(base == SIMULATOR or _is_base_url(base), "api.base_url", mask(base), 'an http(s) URL, or "simulator"')
     _demand("@" not in base, "api.base_url", mask(base), "no user name or password: the key is all the API takes")

@@ -1,8 +1,8 @@
 """`Template`: one string of `[request]`, compiled once, rendered over a row's columns.
 
 Contract, "Templates": a value that is one whole `{{ expression }}` keeps its type; an undefined or null variable is an
-error unless the template gives a default; text that comes from rows is never rendered as a template. Only this module
-and `sandbox.py` import Jinja2.
+error unless the template gives a default; text that comes from rows is never rendered as a template. Only this module,
+`guard.py` and `sandbox.py` import Jinja2.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from jinja2 import meta, nodes
 from jinja2.exceptions import SecurityError, TemplateError, TemplateSyntaxError, UndefinedError
 from markupsafe import Markup
 
+from batchfox.core.guard import Guard, spell_expression
 from batchfox.core.job import nearest
-from batchfox.core.sandbox import BUDGET, Guard, Sandbox, spell_expression
+from batchfox.core.sandbox import BUDGET, Sandbox
 from batchfox.errors import JobError
 
 ROW = "row"
@@ -57,7 +58,7 @@ class Template:
             code = sandbox.compile(Guard().visit(tree), place)
         except TemplateSyntaxError as error:
             raise JobError(f"{place}: line {error.lineno}: no valid template: {error.message}") from error
-        except RecursionError as error:
+        except (RecursionError, SyntaxError) as error:  # Python's own bounds, for what a template is compiled to
             raise JobError(f"{place}: line 1: no valid template: nested too deep") from error
         self.place = place
         self._sandbox = sandbox

@@ -177,7 +177,7 @@ def _open(body: bytes) -> _Task | None:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass
     try:  # lone surrogates and NaN are refused by the fast decoder, taken by the standard one
-        value = json.loads(body)
+        value = json.loads(body.decode("utf-8-sig", "surrogatepass"))
         if not isinstance(value, dict):
             return None
         results = msgspec.Raw(json.dumps(value.get("results")).encode())

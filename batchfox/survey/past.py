@@ -13,7 +13,7 @@ from batchfox.core.job import Job
 from batchfox.core.row import Row
 from batchfox.filing import Folders
 from batchfox.opening import refuse_change, refuse_lost
-from batchfox.output import Output, refuse_strangers
+from batchfox.output import Output, refuse_unusable
 
 RUNNING = "running"
 
@@ -22,10 +22,10 @@ RUNNING = "running"
 def open_past(job: Job, root: Path, id_column: str | None) -> Iterator[Past]:
     """The past of this output; an empty one where nothing was begun.
 
-    Raises `OutputError` and `JobError` where a run would: a folder of somebody else's, a damaged, lost or newer
+    Raises `OutputError` and `JobError` where a run would: a folder that it cannot use, a damaged, lost or newer
     checkpoint, a job that changed.
     """
-    refuse_strangers(root)
+    refuse_unusable(root, job.output.checkpoint)
     output = Output(root, job.output.checkpoint)
     with contextlib.ExitStack() as stack:
         checkpoint = None

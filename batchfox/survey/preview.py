@@ -16,7 +16,7 @@ from batchfox.core.prepare import Invalid
 from batchfox.core.prices import refuse_unpriced
 from batchfox.core.row import Row
 from batchfox.opening import output_root
-from batchfox.output import refuse_strangers
+from batchfox.output import refuse_unusable
 from batchfox.retry import check_statuses
 from batchfox.survey.forecast import ask_prices
 from batchfox.survey.past import Past, open_past
@@ -42,7 +42,7 @@ def preview(job: Job, options: Options) -> list[str]:
     id_column = surveyor.source.id_column
     with contextlib.ExitStack() as stack:
         if options.fresh:
-            refuse_strangers(root)
+            refuse_unusable(root, job.output.checkpoint)
             past = Past(None, None, has_ids=id_column is not None)
         else:
             past = stack.enter_context(open_past(job, root, id_column))

@@ -45,8 +45,8 @@ class Surveyor:
         self._book = RuleBook.build(job.rules)
         refuse_constants(self.renderer, self._book)
         self._preparer = Preparer(Carry(job.input.keep, {*COLUMNS, EXTRA}), self.renderer, self._book)
-        self._door = MediaDoor(job.media)
         self.source = open_with_ids(job, with_digest=True)
+        self._door = MediaDoor(job.media)
         self._look = FirstLook(self.renderer, job.input, id_column=self.source.id_column, off=self._book.off)
 
     def batches(self) -> Iterator[list[Row]]:

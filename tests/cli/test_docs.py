@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import tomllib
 from collections.abc import Iterator
@@ -15,12 +16,38 @@ from batchfox.cli import COMMANDS, cli
 from batchfox.core.job import Duration, Job, ModelRule
 from batchfox.core.outcome import COLUMNS, EXTRA
 from batchfox.core.rules import rule_names
+from batchfox.core.sandbox import Sandbox
 from batchfox.simulator import FAULTS, Settings
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in DOCS.rglob("*.md")), "sample_inputs/README.md"]
+CODES = {"ApiError": ("code",), "_error_of": ("default_code",), "Complaint": ("rule",)}
 COMMON = {"--log-level", "--log-format", "--quiet"}
+
+
+def our_codes() -> set[str]:
+    """Every `error_code` that the code itself can give, read from its source."""
+    found: set[str] = set()
+    paths = [path for path in (ROOT / "batchfox").rglob("*.py") if "simulator" not in path.parts]
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in paths]
+    constants = {
+        target.id: node.value
+        for tree in trees
+        for node in tree.body
+        if isinstance(node, ast.Assign) and isinstance(target := node.targets[0], ast.Name)
+    }
+    for tree in trees:
+        for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+            name = getattr(call.func, "id", getattr(call.func, "attr", ""))
+            place = {"complain": 0, "_find_odd": 1, "_describe": 1}.get(name)
+            values = [word.value for word in call.keywords if word.arg in CODES.get(name, ())]
+            values += call.args[place : place + 1] if place is not None else []
+            for value in values:
+                value = constants.get(value.id, value) if isinstance(value, ast.Name) else value
+                if isinstance(value, ast.Constant) and isinstance(value.value, str):
+                    found.add(value.value)
+    return found
 
 
 def read(name: str) -> str:
@@ -109,6 +136,20 @@ def test_the_exit_statuses_agree() -> None:
     assert {number for item in said.split(" · ") for number in re.findall(r"\d+", item)} == statuses
 
 
+def test_the_docs_say_every_error_code_that_the_code_can_give_and_no_other() -> None:
+    rules, ours = read("docs/job-file.md").split("## Rules", 1)[1].split("An `error_code`", 1)
+    codes = our_codes()
+    assert {"unreadable_row", "template", "media", "no_results", "lost_reply", "row_gone"} <= codes
+    assert named_in_tables(rules) == set(rule_names())
+    assert codes | set(rule_names()) == named_in_tables(rules) | named_in_tables(ours)
+    assert not named_in_tables(rules) & named_in_tables(ours)
+
+
+def test_the_docs_name_every_filter_of_templates_and_no_other() -> None:
+    said = read("docs/job-file.md").split("\nFilters: ", 1)[1].split(". ", 1)[0]
+    assert set(re.findall(r"`(\w+)`", said)) == {name for name in Sandbox().filters if " " not in name}
+
+
 def test_the_docs_name_no_command_that_does_not_exist() -> None:
     for page in PAGES:
         for name in re.findall(r"(?<!from )\bbatchfox ([a-z]+)\b", "\n".join(re.findall(r"`[^`]+`", read(page)))):
@@ -124,7 +165,8 @@ def test_the_docs_name_no_option_that_does_not_exist() -> None:
 
 
 def test_the_reference_names_every_key_of_a_job_and_no_other() -> None:
-    documented = {name for name in named_in_tables(read("docs/job-file.md")) if name not in rule_names()}
+    keys = read("docs/job-file.md").split("## Rules", 1)[0]
+    documented = named_in_tables(keys)
     assert documented == {name for name, _ in fields_of(Job)}
     models = rows_of_tables(read("docs/job-file.md"))["`rules.models`"][-1]
     assert set(re.findall(r"`(\w+)`", models)) == {field.name for field in msgspec.structs.fields(ModelRule)}

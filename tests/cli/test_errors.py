@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +11,8 @@ import pytest
 from conftest import KEY, MODEL, Simulate, rows_with_ids, write_rows
 
 from batchfox.cli import main
+from batchfox.jobfile import find_key_named
+from batchfox.paths import GONE
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -102,12 +106,109 @@ def test_a_job_that_is_no_toml(batchfox: Run, job: Path) -> None:
         ("nonsense", "expected SECTION.KEY=VALUE"),
         ("request.prompt={{ prompt", "request.prompt"),
         ('rules.off=["no_such_rule"]', "no_such_rule"),
+        ("request.x=" + "[" * 3000, "nested too deep"),
+        ("request.x=" + "[" * 250 + "]" * 250, "nested too deep"),
+        ("request." + "a." * 2000 + "a=1", "nested too deep"),
+        ("request.max_tokens=" + "9" * 5000, "too many digits"),
+        ("request.x=1\n[y]\nz=1", "further lines of TOML follow the value (y)"),
+        ("request.x=1\ny=2", "a text of several lines goes into quotes"),
+        ('output.path="o\\u0000p"', "output.path: expected text without a NUL"),
+        ('input.path=["in.jsonl", "a\\u0000"]', "input.path: expected text without a NUL"),
+        ('media.root="a\\u0000"', "media.root: expected text without a NUL"),
+        ('output.checkpoint="a\\u0000"', "output.checkpoint: expected text without a NUL"),
+        ("output.path=o\udcff", "output.path: expected text in Unicode"),
+        ("input.id=\udcff", "input.id: expected text in Unicode"),
+        ("request.\udcff=1", "request: expected names in Unicode"),
+        ("schedule.timezone=Europe", "expected an IANA name"),
+        ("schedule.timezone=" + "a" * 300, "expected an IANA name"),
+        ("api.base_url=http://[::1", "api.base_url"),
+        ("api.base_url=http://127.0.0.1:99999", "api.base_url"),
+        ("output.path=" + "a" * 300, "File name too long"),
+        ("output.path=" + "a" * 300 + "/{{ run_date }}", "File name too long"),
+        ("output.checkpoint=" + "a" * 300, "File name too long"),
+        ("input.path=" + "a" * 300 + ".jsonl", "File name too long"),
     ],
 )
 def test_a_wrong_setting_is_told_with_its_path(
     batchfox: Run, job: Path, command: str, setting: str, wanted: str
 ) -> None:
     assert wanted in told(batchfox, command, "job.toml", "--set", setting)
+
+
+@pytest.mark.parametrize(
+    ("line", "wanted"),
+    [
+        ("x = " + "[" * 3000, "job.toml: lists or tables are nested too deep"),
+        ("max_tokens = " + "9" * 5000, "job.toml: a number has too many digits"),
+    ],
+)
+def test_a_job_file_beyond_measure_is_refused(batchfox: Run, job: Path, line: str, wanted: str) -> None:
+    job.write_text(JOB.replace("[request]", f"[request]\n{line}"))
+    assert wanted in told(batchfox, "run", "job.toml")
+    assert "jop.toml: no such job file\n" in told(batchfox, "run", "jop.toml")
+
+
+def test_a_section_that_is_no_table_is_refused_with_flags_too(batchfox: Run, job: Path) -> None:
+    job.write_text('input = "in.jsonl"\n')
+    assert "input: expected a table" in told(batchfox, "run", "job.toml", "--input", "in.jsonl", "--output", "out")
+
+
+@pytest.mark.parametrize("command", [("status",), ("doctor",), ("doctor", "--repair"), ("export", "results.jsonl")])
+def test_a_path_that_is_too_long_is_told(batchfox: Run, command: tuple[str, ...]) -> None:
+    name, *more = command
+    assert "File name too long" in told(batchfox, name, "a" * 300, *more)
+
+
+@pytest.mark.parametrize("content", [b"FOXAPI_API_KEY=sk-\xff\n", "FOXAPI_API_KEY=sk-x\n".encode("utf-16")])
+def test_a_key_file_that_is_no_text_is_told(
+    batchfox: Run, job: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
+    monkeypatch.delenv("FOXAPI_API_KEY")
+    Path(".env").write_bytes(content)
+    assert ".env: not UTF-8 text" in told(batchfox, "run", "job.toml")
+    assert ".env: not UTF-8 text" in batchfox("doctor")[1]
+
+
+def test_a_key_file_may_begin_with_a_byte_order_mark(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(job.parent)
+    monkeypatch.delenv("FOXAPI_API_KEY", raising=False)
+    Path(".env").write_text("FOXAPI_API_KEY=sk-x\n", encoding="utf-8-sig")
+    assert find_key_named("FOXAPI_API_KEY") == "sk-x"
+
+
+@pytest.mark.parametrize("command", ["run", "validate", "doctor"])
+def test_a_working_directory_that_is_gone(
+    batchfox: Run, job: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    try:
+        status, out, err = batchfox(command, *([] if command == "doctor" else [job]))
+    finally:
+        monkeypatch.chdir(tmp_path)
+    assert (status, out) == (2, "")
+    assert err == f"batchfox: {GONE}\n"
+
+
+@pytest.mark.parametrize("command", ["run", "validate"])
+def test_a_clock_that_is_off_by_thousands_of_years(
+    batchfox: Run, job: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setattr(time, "time", lambda: 301_797_878_400.0)  # in the year 11533
+    assert "set the clock" in told(batchfox, command, "job.toml")
+
+
+def test_a_checkpoint_that_is_a_folder(batchfox: Run, job: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    assert "no regular file" in told(batchfox, "run", "job.toml", "--set", f"output.checkpoint={folder}")
+
+
+def test_an_input_that_is_a_pipe(batchfox: Run, job: Path) -> None:
+    os.mkfifo("in.ndjson")
+    assert "taken on standard input" in told(batchfox, "run", "job.toml", "--input", "in.ndjson")
 
 
 def test_a_variable_that_no_row_has_is_told_and_the_mended_job_runs_in_the_same_output(
@@ -212,3 +313,13 @@ def test_a_dry_run_prints_the_first_requests_and_sends_nothing(
     assert "fourth" not in out
     assert simulator.book()["totals"]["submits_received"] == 0
     assert not Path("out").exists()
+
+
+def test_a_state_of_the_embedded_api_that_is_none(batchfox: Run, job: Path) -> None:
+    own = Path("out") / "_batchfox"
+    own.mkdir(parents=True)
+    (own / "simulator.db").write_text("no database")
+    status, out, err = batchfox("run", "job.toml", "--base-url", "simulator", "--quiet")
+    assert (status, out) == (2, "")
+    assert "no state file of a simulator" in err.splitlines()[-1]
+    assert "Traceback" not in err

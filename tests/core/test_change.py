@@ -46,6 +46,7 @@ def refused(new: dict[str, Any], *, is_unfinished: bool = True, has_ids: bool = 
         ("retry.attempts", 9),
         ("retry.in_doubt", "hold"),
         ("poll.first", 5.0),
+        ("poll.eagerness", 4.0),
         ("media.mode", "inline"),
         ("output.rows_per_part", 5),
         ("api.key_env", "OTHER_KEY"),

@@ -43,11 +43,12 @@ from batchfox.core.event import (
 )
 from batchfox.core.gate import Doubts, Gate
 from batchfox.core.late import second_look
+from batchfox.core.latency import SHORTEST_S
 from batchfox.core.lifecycle import Life, Policy, State
 from batchfox.core.outcome import Outcome
 from batchfox.core.paces import Paces
 from batchfox.core.settle import Orders
-from batchfox.core.timing import RETRY_FIRST_S, SHORTEST_S, Timing
+from batchfox.core.timing import RETRY_FIRST_S, Timing
 from batchfox.core.watch import Watch
 
 LISTED = 3.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from itertools import accumulate, pairwise
 from random import Random
@@ -14,20 +15,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from batchfox.core.latency import BINS, GRID, OBSERVATIONS, RATIO, SHORTEST_S, Interval, fit, median_s
+from batchfox.core.plan import POINTS, plan
 from batchfox.core.timing import (
     COLD_S,
     EARLY_SHARE,
-    GRID,
     LEARN_FROM,
-    OBSERVATIONS,
     POLL_SHARE,
     RETRY_MOST_S,
-    SHORTEST_S,
+    VERSION,
     Latency,
     Timing,
-    fit,
-    median_s,
-    plan,
+    poll_price_s,
     retry_delay_s,
 )
 
@@ -65,9 +64,10 @@ LAWS = {
     "sigma 0.9": Law(((1.0, 20.0, 0.9),)),
     "bimodal": Law(((0.7, 4.0, 0.25), (0.3, 60.0, 0.25))),
 }
-# How far from the optimum a schedule may be. The grid's steps grow with age (12 %), which costs most where a late mode
-# is narrow and a poll is cheap against it.
-WITHIN = {"sigma 0.3": 1.08, "sigma 0.5": 1.08, "sigma 0.9": 1.10, "bimodal": 1.32}
+# How far from the optimum a schedule may be. The grid's steps grow with age, which costs most where a late mode is
+# narrow and a poll is cheap against it. (How near it gets on average: benchmarks/polling.py.)
+PLANNED = 1.04
+LEARNED = 1.12
 
 
 def optimum(law: Law, poll_cost_s: float) -> float:
@@ -125,12 +125,13 @@ def test_the_plan_for_a_known_distribution_is_near_the_optimum(name: str) -> Non
     random = Random(1)
     draws = [law.draw(random) for _ in range(20_000)]
     while following[at] > at:
-        alive = [ends for ends in draws if ends > GRID[at]]
+        alive = [ends for ends in draws if ends > POINTS[at]]
         polls += len(alive) / len(draws)
         at = following[at]
-        delay_s += sum(GRID[at] - ends for ends in alive if ends <= GRID[at]) / len(draws)
-    assert max(draws) < GRID[at] * 1.5, "the plan goes on to where the tasks end"
-    assert Watched(polls, delay_s).cost(poll_cost_s) < WITHIN[name] * optimum(law, poll_cost_s)
+        delay_s += sum(POINTS[at] - ends for ends in alive if ends <= POINTS[at]) / len(draws)
+    left = sum(ends > POINTS[at] for ends in draws)
+    assert left < 0.002 * len(draws), "the plan goes on to where the tasks end"
+    assert Watched(polls, delay_s).cost(poll_cost_s) < PLANNED * optimum(law, poll_cost_s)
 
 
 @pytest.mark.parametrize("name", LAWS)
@@ -144,7 +145,7 @@ def test_the_learned_schedule_is_near_the_optimum_and_stays_there(name: str) -> 
         watch(latency, lambda: law.draw(random), 1500, random, start=1000.0 + 2000.0 * turn).cost(poll_cost_s)
         for turn in range(4)
     ]
-    assert max(costs) < (WITHIN[name] + 0.05) * best
+    assert max(costs) < LEARNED * best
     assert costs[-1] < 1.1 * costs[0], "it does not ratchet upward"
 
 
@@ -164,15 +165,15 @@ def test_it_beats_a_fixed_interval(seconds_apart: float) -> None:
 
 def test_the_fit_finds_the_distribution_from_intervals_alone() -> None:
     law, random = LAWS["sigma 0.5"], Random(4)
-    seen: list[tuple[int, int]] = []
+    seen: Counter[Interval] = Counter()
     for _ in range(400):
         ends, low = law.draw(random), 0
         while True:  # polls at random grid points, so that no interval is like another
-            high = low + random.randint(2, 12)
+            high = low + random.randint(4, 24)
             if GRID[high] >= ends:
                 break
             low = high
-        seen.append((low, high))
+        seen[low, high] += 1
     weights = fit(seen)
     assert sum(weights) == pytest.approx(1.0)
     assert min(weights) >= 0.0
@@ -183,23 +184,27 @@ def test_the_fit_finds_the_distribution_from_intervals_alone() -> None:
 
 def test_what_an_interval_leaves_open_is_not_taken_for_its_upper_end() -> None:
     # The ratchet: taking the time of the poll for the latency puts the next poll later, and the next later still.
-    wide = [(0, 80)] * 400
-    assert median_s(fit(wide)) < 0.7 * GRID[80]
+    assert median_s(fit({(0, 160): 400})) < 0.8 * GRID[160]
 
 
 def test_an_earlier_fit_does_not_rule_out_what_is_seen_now() -> None:
-    far = fit([(60, 62)] * 400)
-    near = fit([(30, 32)] * 400, far)
-    assert sum(near[28:35]) > 0.9
+    far = fit({(120, 122): 400})
+    near = fit({(60, 62): 400}, far)
+    assert sum(near[54:68]) > 0.9
 
 
 @settings(max_examples=50, deadline=None)
 @given(
-    seen=st.lists(st.tuples(st.integers(0, 100), st.integers(1, 40)).map(lambda p: (p[0], p[0] + p[1])), min_size=1),
+    seen=st.dictionaries(
+        st.tuples(st.integers(0, BINS - 1), st.integers(1, BINS)).map(lambda p: (p[0], min(p[0] + p[1], BINS))),
+        st.integers(1, 50),
+        min_size=1,
+        max_size=20,
+    ),
     poll_cost_s=st.floats(0.002, 5.0),
 )
 def test_any_observations_give_weights_and_a_plan_that_always_goes_on(
-    seen: list[tuple[int, int]], poll_cost_s: float
+    seen: dict[Interval, int], poll_cost_s: float
 ) -> None:
     weights = fit(seen)
     assert sum(weights) == pytest.approx(1.0)
@@ -304,6 +309,25 @@ def test_the_job_can_fix_the_first_poll_and_only_that() -> None:
     assert timing.next_poll_s("g", 0.0) < 2.0
 
 
+def test_a_poll_has_a_price_in_seconds_of_delay() -> None:
+    assert poll_price_s(20.0, 1.0) == pytest.approx(1.0)
+    assert poll_price_s(20.0, 4.0) == pytest.approx(0.25)
+    assert (poll_price_s(0.001, 1.0), poll_price_s(1000.0, 1.0), poll_price_s(1000.0, 0.1)) == (0.002, 5.0, 50.0)
+
+
+def test_four_times_the_eagerness_is_about_twice_the_polls_and_half_the_delay() -> None:
+    law = LAWS["sigma 0.5"]
+
+    def spent(eagerness: float) -> Watched:
+        latency, random = Latency(eagerness), Random(9)
+        watch(latency, lambda: law.draw(random), 600, random)
+        return watch(latency, lambda: law.draw(random), 1500, random, start=2000.0)
+
+    for less, more in pairwise([spent(eagerness) for eagerness in (0.25, 1.0, 4.0, 16.0)]):
+        assert 1.3 < more.polls / less.polls < 2.2
+        assert 1.6 < less.delay_s / more.delay_s < 2.6
+
+
 def test_a_few_first_polls_are_early() -> None:
     timing = make()
     for nth in range(100):
@@ -326,6 +350,13 @@ def test_what_was_learned_is_taken_up_by_the_next_run() -> None:
         assert restored.next_poll_s("m|video", age) == pytest.approx(timing.next_poll_s("m|video", age), rel=0.15)
 
 
+def kept_as(groups: str, version: int = VERSION, ratio: float = RATIO) -> bytes:
+    return f'{{"version":{version},"ratio":{ratio},"groups":{groups}}}'.encode()
+
+
+SOUND = "[" + ",".join(["100,110"] * LEARN_FROM) + "]"
+
+
 @pytest.mark.parametrize(
     "kept",
     [
@@ -334,15 +365,21 @@ def test_what_was_learned_is_taken_up_by_the_next_run() -> None:
         b"[]",
         b"{",
         b"\xff",
-        b'{"\xff":[]}',
-        b'{"g":3}',
-        b'{"g":[3]}',
-        b'{"g":[["a","b"]]}',
         b"[" * 100000,
-        b'{"g":[[1,2.5]]}',
-        b'{"g":[null]}',
+        b'{"g":[[1,2],[1,2]]}',  # what version 1 kept
+        b'{"version":2}',
+        kept_as(f'{{"g":{SOUND}}}', version=VERSION + 1),
+        kept_as(f'{{"g":{SOUND}}}', ratio=1.1),
+        kept_as("[]"),
+        kept_as('{"g":3}'),
+        kept_as('{"g":[[1,2]]}'),
+        kept_as('{"g":["a","b"]}'),
+        kept_as('{"g":[1,2.5]}'),
+        kept_as('{"g":[null]}'),
+        kept_as('{"g":[]}'),
+        kept_as('{"g":[1]}'),
     ],
-    ids=lambda kept: repr(kept)[:20],
+    ids=lambda kept: repr(kept)[:60],
 )
 def test_what_cannot_be_read_is_as_if_nothing_had_been_learned(kept: bytes) -> None:
     timing = make()
@@ -351,12 +388,20 @@ def test_what_cannot_be_read_is_as_if_nothing_had_been_learned(kept: bytes) -> N
 
 
 def test_malformed_observations_are_passed_over_and_the_sound_ones_kept() -> None:
-    sound = [[10, 20]] * LEARN_FROM
-    wrong = [[], [1], [1, 2, 3], [5, 5], [6, 5], [-1, 5], [0, len(GRID)], [0, 10**30]]
+    wrong = f"5,5,6,5,-1,5,0,{BINS + 1},0,{10**17}"
     timing = make()
-    timing.restore(msgspec.json.encode({"g": [*wrong, *sound], "h": wrong}))
-    assert msgspec.json.decode(timing.export()).get("g") == sound
-    assert timing.first_poll_s("h") == COLD_S[0]
+    timing.restore(kept_as(f'{{"g":[{wrong},{SOUND[1:]},"h":[{wrong}],"i":"soon","j":{SOUND}}}'))
+    kept = msgspec.json.decode(timing.export())["groups"]
+    assert kept["g"] == kept["j"] == [100, 110] * LEARN_FROM
+    assert not kept["h"]
+    assert timing.next_poll_s("g", 0.0) > COLD_S[0]
+    assert timing.next_poll_s("h", 0.0) == COLD_S[0]
+
+
+def test_no_more_is_taken_up_than_is_remembered() -> None:
+    timing = make()
+    timing.restore(kept_as('{"g":[' + "50,60," * 5000 + ",".join(["100,110"] * OBSERVATIONS) + "]}"))
+    assert msgspec.json.decode(timing.export())["groups"]["g"] == [100, 110] * OBSERVATIONS
 
 
 # Retries.

@@ -24,6 +24,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from aftermath import check_output, digest_of_row
+from click.testing import CliRunner
 from conftest import (
     KEY,
     MODEL,
@@ -41,8 +42,10 @@ from conftest import (
 )
 
 from batchfox.checkpoint import VERSION, Checkpoint
+from batchfox.cli import cli
 from batchfox.core.row import key_of_id
 from batchfox.doctor import repair
+from batchfox.reserve import RESERVE_BYTES
 from batchfox.simulator import SimulatorThread
 from batchfox.status import look
 
@@ -87,6 +90,13 @@ def refused(start: Starter, simulator: SimulatorThread, command: list[str | Path
     assert about in child.err
     assert simulator.book()["totals"]["submits_received"] == before
     return child.err
+
+
+def doctor(folder: Path, *options: str) -> tuple[int, str]:
+    """`batchfox doctor` in this process, which is many times quicker: its exit status and what it printed."""
+    done = CliRunner().invoke(cli, ["doctor", str(folder), *options], standalone_mode=False)
+    assert done.exception is None, done.exception
+    return done.return_value, done.output
 
 
 def files_below(folder: Path) -> dict[Path, bytes]:
@@ -251,7 +261,7 @@ def test_a_lost_or_damaged_checkpoint_is_made_anew_and_the_run_goes_on(
     simulator = simulate(latency="constant:0.2")
     killed_midway(tmp_path, start, simulator, has_ids=has_ids)
     out, path = tmp_path / "out", tmp_path / "out" / "_batchfox" / "checkpoint.db"
-    status = look(out)
+    known = look(out)
     harm, is_all_saved = DAMAGES[damage]
     harm(path)
     done = {row["row_index"] for part in parts_of(out) for row in pq.read_table(part).to_pylist()}
@@ -259,12 +269,11 @@ def test_a_lost_or_damaged_checkpoint_is_made_anew_and_the_run_goes_on(
     command = command_of(tmp_path, simulator.url, has_ids=has_ids)
     assert "doctor" in refused(start, simulator, command, "--repair")
 
-    looked = start("doctor", out)
-    assert looked.wait() == 3, looked.out + looked.err
+    status, told = doctor(out)
+    assert status == 3, told
     damaged = path.read_bytes() if path.exists() else None
-    repaired = start("doctor", out, "--repair")
-    assert repaired.wait() == 0, repaired.out + repaired.err
-    said = repaired.out
+    status, said = doctor(out, "--repair")
+    assert status == 0, said
     assert f"recovered: {len(done)} rows in {len(parts_before)} parts are done" in said
     assert ("not recovered" in said) != is_all_saved, said
     assert {part.name: part.read_bytes() for part in parts_of(out)} == parts_before
@@ -276,7 +285,7 @@ def test_a_lost_or_damaged_checkpoint_is_made_anew_and_the_run_goes_on(
     if is_all_saved:
         again = look(out)
         for name in ("run_id", "in_flight", "in_doubt_now", "waiting", "by_status", "figures"):
-            assert getattr(again, name) == getattr(status, name), name
+            assert getattr(again, name) == getattr(known, name), name
 
     resumed = start(*command)
     assert resumed.wait() == 0, resumed.err
@@ -285,9 +294,8 @@ def test_a_lost_or_damaged_checkpoint_is_made_anew_and_the_run_goes_on(
     for number, row in enumerate(ROWS):
         assert found[digest_of_row(row)] <= 1 + (number not in done), f"row {number} was paid for again"
     if is_all_saved:
-        assert found.total() <= len(ROWS) + status.in_doubt_now
-    healthy = start("doctor", out)
-    assert healthy.wait() == 0, healthy.out
+        assert found.total() <= len(ROWS) + known.in_doubt_now
+    assert doctor(out)[0] == 0
 
 
 def test_a_write_ahead_log_that_is_gone_is_noticed_where_parts_tell_of_it(
@@ -301,9 +309,9 @@ def test_a_write_ahead_log_that_is_gone_is_noticed_where_parts_tell_of_it(
         path.with_name(path.name + suffix).unlink()
     command = command_of(tmp_path, simulator.url)
     refused(start, simulator, command, "--repair")
-    repaired = start("doctor", out, "--repair")
-    assert repaired.wait() == 0, repaired.out
-    assert f"recovered: {len(done)} rows" in repaired.out
+    status, said = doctor(out, "--repair")
+    assert status == 0, said
+    assert f"recovered: {len(done)} rows" in said
     assert start(*command).wait() == 0
     check_end(tmp_path)
     found = posts(simulator)
@@ -330,8 +338,8 @@ def test_a_repair_that_is_killed_leaves_the_old_state_or_the_new_one(
             check=False,
         )
         seen.add(child.returncode)
-        repaired = start("doctor", tmp_path / "out", "--repair")
-        assert repaired.wait() == 0, repaired.out + repaired.err
+        status, said = doctor(tmp_path / "out", "--repair")
+        assert status == 0, said
         assert look(tmp_path / "out").in_flight == look_at_kept(tmp_path), f"killed at rename {nth}"
     assert seen == {-signal.SIGKILL, 0}, "every rename was tried"
     assert simulator.book()["totals"]["submits_received"] == sent
@@ -426,21 +434,21 @@ def test_a_part_that_is_gone_or_unreadable_has_its_rows_sent_again_and_no_other(
     others = {path.name: path.read_bytes() for path in parts_of(out) if path != part}
     if fault == "deleted":
         assert "put it back, or `batchfox doctor" in refused(start, simulator, command, part.name)
-    looked = start("doctor", out)
-    assert (looked.wait(), part.name in looked.out) == (3, True), looked.out
-    repaired = start("doctor", out, "--repair")
-    assert repaired.wait() == 0, repaired.out
+    status, told = doctor(out)
+    assert (status, part.name in told) == (3, True), told
+    status, said = doctor(out, "--repair")
+    assert status == 0, said
     if fault in ("cut short", "a flipped byte"):
         assert (out / "_batchfox" / "damaged" / part.name).read_bytes() != content
     if fault != "replaced by an older copy":
-        assert f"{part.name}: the {len(lost)} rows in it will be sent, and paid for, again" in repaired.out
+        assert f"{part.name}: the {len(lost)} rows in it will be sent, and paid for, again" in said
     assert start(*command).wait() == 0
     check_end(tmp_path, has_ids=has_ids)
     assert {name: (out / "data" / name).read_bytes() for name in others} == others
     found = posts(simulator)
     for number, row in enumerate(ROWS):
         assert found[digest_of_row(row)] == 1 + (number in lost)
-    assert start("doctor", out).wait() == 0
+    assert doctor(out)[0] == 0
 
 
 # The lock: two runs of one output are in test_resume.py, a dead one's lock in test_output.py.
@@ -481,7 +489,8 @@ ledger.Ledger.record = block
 DESCRIPTORS_GONE = """
 import os, resource, sys, threading, time
 def hoard():
-    time.sleep(1.0)
+    while not os.path.exists(PLACE):
+        time.sleep(0.01)
     for _ in range(5):
         taken = []
         try:
@@ -542,6 +551,31 @@ def test_an_event_loop_that_is_blocked_for_seconds_loses_nothing(tmp_path: Path,
     check_posts(simulator)
 
 
+def test_a_limit_on_the_size_of_files_is_told_and_the_run_goes_on_without_it(
+    tmp_path: Path, simulate: Simulate, start: Starter
+) -> None:
+    """At the start, and in the middle, where the checkpoint cannot grow any more."""
+    simulator = simulate(latency="constant:0.1")
+    rows = [row | {"note": os.urandom(15_000).hex()} for row in ROWS]
+    write_rows(tmp_path / "in.jsonl", rows)
+    command = command_of(tmp_path, simulator.url, "output.rows_per_part=100000")
+    for most in (10 << 10, RESERVE_BYTES, RESERVE_BYTES + (1 << 16)):
+        code = f"import resource, sys\nresource.setrlimit(resource.RLIMIT_FSIZE, ({most}, {most}))\n"
+        ended = disturbed(code, command)
+        assert ended.returncode == 4, ended.stderr
+        assert "Traceback" not in ended.stderr
+        errors = [line for line in ended.stderr.splitlines() if line.startswith("batchfox: ")]
+        assert len(errors) == 1, ended.stderr
+        assert errors[0].endswith("raise the limit on the size of a file (ulimit -f), then run the same command again")
+        submits = simulator.book()["totals"]["submits_accepted"]
+        assert (submits > 0) == (most > 10 << 10)
+    child = start(*command)
+    assert child.wait() == 0, child.err
+    assert {row["status"] for row in by_id(tmp_path / "out").values()} == {"completed"}
+    totals = simulator.book()["totals"]
+    assert totals["submits_accepted"] == len(ROWS) + sum(row["maybe_billed_twice"] for row in rows_of(tmp_path / "out"))
+
+
 @pytest.mark.parametrize("limit", [64, 160])
 def test_file_descriptors_that_run_out_lose_nothing(
     tmp_path: Path, start: Starter, simulate: Simulate, limit: int
@@ -549,7 +583,8 @@ def test_file_descriptors_that_run_out_lose_nothing(
     """They are all gone for half a second, five times."""
     simulator = simulate(latency="constant:0.5")
     command = command_of(tmp_path, simulator.url, "limits.requests_per_minute=6000")
-    ended = disturbed(DESCRIPTORS_GONE.replace("MOST", str(limit)), command)
+    place = tmp_path / "out" / "_batchfox" / "checkpoint.db"
+    ended = disturbed(DESCRIPTORS_GONE.replace("MOST", str(limit)).replace("PLACE", repr(str(place))), command)
     assert ended.returncode in (0, 4), ended.stderr
     assert "Traceback" not in ended.stderr
     if ended.returncode == 4:

@@ -391,3 +391,50 @@ async def test_an_echoed_key_is_hidden_from_answers_and_errors() -> None:
     ):
         async with raw_server(saying(reply)) as server:
             assert KEY not in repr(await submit_to(server.url))
+
+
+def _in_unicode(text: str) -> str:
+    return "".join(f"\\u{ord(letter):04x}" for letter in text)
+
+
+@pytest.mark.parametrize(
+    "spelt",
+    [
+        _in_unicode(KEY),
+        _in_unicode(KEY[0]) + KEY[1:],
+        KEY[:-1] + _in_unicode(KEY[-1]).upper().replace("U", "u"),
+        _in_unicode(KEY).replace("\\", "\\\\"),
+        "".join(f"%{ord(letter):02X}" for letter in KEY),
+        KEY.replace("-", "%2d"),
+        KEY.replace("-", "&#45;"),
+    ],
+)
+async def test_an_echoed_key_is_hidden_however_it_is_spelt(spelt: str) -> None:
+    completed = json.dumps({"status": "completed", "results": [{"choices": [{"message": {"content": "so: KEY"}}]}]})
+    body = completed.replace("KEY", spelt).encode()
+    async with raw_server(saying(http_reply(body))) as server, client(server.url) as api:
+        event = await api.poll("task-1", sync_upstream=False)
+    assert isinstance(event, Answered)
+    assert event.answer.text == "so: [key]"
+    assert "so: [key]" in event.answer.completion
+    refusal = json.dumps({"error": {"message": "bad KEY", "code": "KEY"}}).replace("KEY", spelt).encode()
+    async with raw_server(saying(http_reply(refusal, "422 Unprocessable"))) as server:
+        refused = await submit_to(server.url)
+    assert isinstance(refused, Refused)
+    assert (refused.error.message, refused.error.code) == ("bad [key]", "[key]")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32"])
+async def test_json_in_another_encoding_is_no_way_around_that(encoding: str) -> None:
+    """The standard decoder guesses encodings; a key in one would pass as an answer's text."""
+    completed = {"status": "completed", "results": [{"choices": [{"message": {"content": KEY}}]}]}
+    body = json.dumps(completed).encode(encoding)
+    async with raw_server(saying(http_reply(body))) as server, client(server.url) as api:
+        event = await api.poll("task-1", sync_upstream=False)
+    assert isinstance(event, Unheard)
+    assert KEY not in repr(event)
+
+
+async def test_a_price_list_nested_beyond_measure_is_none() -> None:
+    async with raw_server(saying(http_reply(b"[" * 100_000))) as server, client(server.url) as api:
+        assert await api.fetch("/api/pricing") is None

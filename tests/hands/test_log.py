@@ -72,11 +72,12 @@ def test_quiet_is_silent_on_the_terminal(tmp_path: Path, capsys: pytest.CaptureF
 def test_secrets_are_hidden_in_both_sinks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     log = Log(tmp_path / "log.jsonl", key=KEY, level="debug")
     log.debug("request_sent", header=f"Bearer {KEY}", url=f"https://user:password@host/x?X-Signature={KEY}&a=1")
-    log.info(KEY, nested={"deep": [KEY]}, error=ValueError(KEY))
+    log.info(KEY, nested={"deep": [KEY]}, error=ValueError(KEY), spelt=KEY.replace("-", "%2D"))
     log.close()
     for text in ((tmp_path / "log.jsonl").read_text(), capsys.readouterr().err):
         assert "request_sent" in text
         assert KEY not in text
+        assert "%2D" not in text
         assert "password" not in text
 
 

@@ -81,7 +81,7 @@ def test_a_folder_without_write_permission_is_told(tmp_path: Path) -> None:
     command = as_anybody("-c", HOLD, tmp_path / "out")
     child = subprocess.run(command, input=b"", capture_output=True, timeout=60, check=False)
     assert b"OutputError" in child.stderr
-    assert b"must be writable" in child.stderr
+    assert b"not writable; choose another" in child.stderr
     assert not (tmp_path / "out").exists()
 
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
+from batchfox.core.event import ApiError
+from batchfox.core.outcome import Outcome
 from batchfox.show import describe
-from batchfox.summary import Summary, Used
+from batchfox.summary import Causes, Summary, Used
 from batchfox.words import stop_words
 
 
@@ -43,6 +47,35 @@ def test_a_limited_run_says_that_rows_are_left_and_names_the_same_command() -> N
     assert not any("every row is completed" in line for line in text)
     short = lines_of(is_limited=True, exit_status=3, by_status={"failed": 3}, settled={"failed": 3})
     assert short[-1] == "next: batchfox run job.toml", "first the rows that were never tried"
+
+
+def test_invalid_rows_are_not_to_be_tried_again_as_they_are() -> None:
+    text = lines_of(exit_status=3, by_status={"failed": 2, "invalid": 3})
+    assert text[-1] == "next: batchfox run job.toml --retry failed,invalid"
+    assert text[-2] == "first: mend the input or the job; a row that is invalid ends as invalid again as it is"
+    for fine in (lines_of(exit_status=3, by_status={"failed": 2}), lines_of(is_limited=True, by_status={"invalid": 1})):
+        assert not any(line.startswith("first:") for line in fine)
+
+
+@pytest.mark.parametrize(("kinds", "said"), [(10, None), (11, "1 more kind"), (13, "3 more kinds")])
+def test_the_causes_that_are_not_listed_are_counted_by_kind(kinds: int, said: str | None) -> None:
+    causes = Causes()
+    for number in range(kinds):
+        error = ApiError(code=f"code-{number}", message="why")
+        causes.see(
+            Outcome(
+                row_index=number,
+                row_id="r",
+                status="failed",
+                error=error,
+                finished_at=0.0,
+                run_id="r",
+                run_date="2026-01-31",
+            )
+        )
+    top = causes.top()
+    text = lines_of(exit_status=3, causes=top, more_causes=causes.kinds - len(top))
+    assert [line for line in text if "of causes" in line] == ([f"  and {said} of causes"] if said else [])
 
 
 def test_figures_of_this_time_and_of_the_whole_run_stand_on_lines_of_their_own() -> None:

@@ -29,8 +29,8 @@ from conftest import (
 from batchfox import run
 from batchfox.core.job import Job
 from batchfox.doctor import examine_output, repair
+from batchfox.doctor.remark import Remark
 from batchfox.errors import OutputError
-from batchfox.remark import Remark
 from batchfox.status import look
 
 

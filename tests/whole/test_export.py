@@ -86,3 +86,13 @@ def test_what_is_there_of_a_run_that_stopped_can_be_exported(simulate: Simulate,
     job = job_of(source, tmp_path / "out", simulator.url, request={"model": None})
     assert run(job).exit_status == 4
     assert export(tmp_path / "out", tmp_path / "x.parquet") == 10
+
+
+@pytest.mark.parametrize("place", ["data/all.parquet", "data/part-00007.parquet", "_batchfox/all.csv"])
+def test_nothing_is_exported_into_an_output(simulate: Simulate, tmp_path: Path, place: str) -> None:
+    job = job_of(write_rows(tmp_path / "in.jsonl", rows_with_ids(3)), tmp_path / "out", simulate().url)
+    run(job)
+    with pytest.raises(UserError, match="lies in an output"):
+        export(tmp_path / "out", tmp_path / "out" / place)
+    assert not (tmp_path / "out" / place).exists()
+    assert export(tmp_path / "out", tmp_path / "out" / "all.csv") == 3

@@ -229,3 +229,25 @@ def test_polls_have_a_limit_of_their_own(simulate: Simulate, tmp_path: Path) -> 
     entries = simulator.book()["entries"]
     spread_s = max(entry["created"] for entry in entries) - min(entry["created"] for entry in entries)
     assert spread_s < 1.0, "submits do not wait for polls"
+
+
+def test_a_router_whose_cache_is_behind_is_asked_to_refresh(simulate: Simulate, tmp_path: Path) -> None:
+    simulator = simulate(latency="constant:0.2", cache_lag_s=3.0)
+    source = write_rows(tmp_path / "in.jsonl", rows_with_ids(600))
+    summary = run(
+        job_of(source, tmp_path / "out", simulator.url, limits={"in_flight": 60, "requests_per_minute": None})
+    )
+    assert (summary.exit_status, summary.by_status) == (0, {"completed": 600})
+    took_s = [row["latency_s"] for row in by_id(tmp_path / "out").values()]
+    assert sum(sorted(took_s)[:300]) / 300 < 1.5, "plain polls would show nothing for 3.2 s"
+
+
+def test_what_was_learned_of_latencies_is_there_for_the_next_run(simulate: Simulate, tmp_path: Path) -> None:
+    simulator = simulate(latency="constant:0.4")
+    source = write_rows(tmp_path / "in.jsonl", rows_with_ids(60))
+    assert run(job_of(source, tmp_path / "out", simulator.url)).exit_status == 0
+    first = [row["polls"] for row in by_id(tmp_path / "out").values()]
+    write_rows(source, rows_with_ids(120))
+    assert run(job_of(source, tmp_path / "out", simulator.url)).exit_status == 0
+    polls = [row["polls"] for row in by_id(tmp_path / "out").values()]
+    assert sum(polls) - sum(first) < 0.85 * sum(first), "the second run does not begin by guessing"

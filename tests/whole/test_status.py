@@ -198,3 +198,14 @@ def test_watch_redraws_in_place_on_a_terminal(start: Starter, simulate: Simulate
     assert looks >= 2
     assert said.count(b"\x1b[2K") >= 4 * (looks - 1), "the lines of each look but the last are cleared"
     assert "ended with exit 0" in said.decode()
+
+
+ODD_JOBS = [b"x = [[[", b"\xff", b"output = 1", b"[output]\ncheckpoint = 3", b"x = " + b"[" * 3000]
+
+
+@pytest.mark.parametrize("job", ODD_JOBS)
+def test_a_job_on_record_that_cannot_be_read_says_nothing_of_the_checkpoint(tmp_path: Path, job: bytes) -> None:
+    (tmp_path / "_batchfox").mkdir()
+    (tmp_path / "_batchfox" / "job.toml").write_bytes(job)
+    with pytest.raises(OutputError, match="the checkpoint is missing"):
+        look(tmp_path)

@@ -193,6 +193,9 @@ def test_what_a_run_would_refuse_in_the_output_is_told(simulate: Simulate, tmp_p
     (tmp_path / "elsewhere.db").write_bytes(b"no database" * 1000)
     assert "damaged" in survey(job, tmp_path / "out").refused[0]
     assert "not an output of batchfox" in survey(job_of(source, tmp_path, url), tmp_path).refused[0]
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for place in (source, source / "out", tmp_path / "loop"):
+        assert "a file is in the way" in survey(job_of(source, place, url), place).refused[0]
 
 
 def test_rows_whose_task_runs_are_not_among_the_requests(simulate: Simulate, tmp_path: Path) -> None:

@@ -8,14 +8,14 @@ from typing import Any
 
 import msgspec
 
-from batchfox.census import Census, RunTrace
 from batchfox.checkpoint import Checkpoint
 from batchfox.columns import encode_types
 from batchfox.core.job import Job
 from batchfox.core.prepare import UNREADABLE
+from batchfox.doctor.census import Census, RunTrace
+from batchfox.doctor.salvage import Remains, SavedRow
 from batchfox.errors import OutputError
 from batchfox.figures import ADDED, CARRIED
-from batchfox.salvage import Remains, SavedRow
 
 BATCH_FORM_ID = "custom_id"
 _STATES = ("waiting", "in_doubt", "in_flight", "recorded")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.metadata
 import os
 import platform
@@ -16,13 +15,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from batchfox.core.job import Api
+from batchfox.descriptors import MOST_DESCRIPTORS
+from batchfox.doctor.remark import Remark, note
 from batchfox.errors import UserError
 from batchfox.jobfile import find_key_named
-from batchfox.remark import Remark, note
 from batchfox.reserve import RESERVE_BYTES
 from batchfox.version import __version__
 
-MOST_DESCRIPTORS = 512  # 256 submits, 100 polls, and what is open besides
 _FIRST_DAY = 1_735_689_600  # 2025-01-01: no machine that runs this lives before it
 _LAST_DAY = 4_102_444_800  # 2100-01-01
 _SKEW_S = 10.0
@@ -109,15 +108,6 @@ def look_at_limits() -> Iterator[Remark]:
         )
     elif soft != resource.RLIM_INFINITY and soft < MOST_DESCRIPTORS:
         yield note(f"{soft} files and connections may be open at once; a run raises that to what it needs")
-
-
-def raise_descriptor_limit() -> None:
-    """For this process, as far as the machine lets it."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MOST_DESCRIPTORS)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def look_at_clock(folder: Path) -> Iterator[Remark]:

@@ -10,9 +10,9 @@ from typing import Any
 import msgspec
 
 from batchfox import parts
-from batchfox.census import Census, Known
 from batchfox.checkpoint import Checkpoint
-from batchfox.remark import Remark
+from batchfox.doctor.census import Census, Known
+from batchfox.doctor.remark import Remark
 from batchfox.words import count
 
 AGAIN = "are sent, and paid for, again by the next run"

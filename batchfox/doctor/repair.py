@@ -11,14 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from batchfox import parts
-from batchfox.census import Census
+from batchfox.doctor.census import Census
+from batchfox.doctor.inspection import Inspector
+from batchfox.doctor.rebuild import Account, id_column_of, rebuild
+from batchfox.doctor.remark import Remark
+from batchfox.doctor.salvage import Remains
 from batchfox.durable import make_folder, rename
 from batchfox.filing import Folders
-from batchfox.inspection import Inspector
 from batchfox.output import hold
-from batchfox.rebuild import Account, id_column_of, rebuild
-from batchfox.remark import Remark
-from batchfox.salvage import Remains
 from batchfox.swap import building_path, swap_in
 from batchfox.words import count
 

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from batchfox.errors import OutputBusyError
-from batchfox.inspection import Inspector
-from batchfox.remark import Remark
-from batchfox.repair import repair
+from batchfox.doctor.inspection import Inspector
+from batchfox.doctor.remark import Remark
+from batchfox.doctor.repair import repair
+from batchfox.doctor.surroundings import look_around
+from batchfox.errors import OutputBusyError, UserError
+from batchfox.paths import GONE
 from batchfox.status import is_held
-from batchfox.surroundings import look_around
 
 __all__ = ["examine_output", "examine_setup", "repair"]
 
 
 def examine_setup() -> list[Remark]:
     """This machine, as a run in the working directory would find it."""
-    return list(look_around(Path.cwd()))
+    try:
+        folder = Path.cwd()
+    except FileNotFoundError as error:
+        raise UserError(GONE) from error
+    return list(look_around(folder))
 
 
 def examine_output(root: Path) -> list[Remark]:

@@ -11,17 +11,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from batchfox import parts
-from batchfox.agreement import compare, say_files
-from batchfox.census import Census
 from batchfox.checkpoint import Checkpoint
 from batchfox.core.job import Job
+from batchfox.doctor.agreement import compare, say_files
+from batchfox.doctor.census import Census
+from batchfox.doctor.rebuild import id_column_of
+from batchfox.doctor.remark import Remark, note
+from batchfox.doctor.salvage import Remains, is_understood, sure_types
 from batchfox.errors import DamagedError, JobError, OutputError
 from batchfox.filing import Folders
 from batchfox.history import unfinished_run
-from batchfox.rebuild import id_column_of
-from batchfox.remark import Remark, note
 from batchfox.reserve import RESERVE_BYTES
-from batchfox.salvage import Remains, is_understood, sure_types
 from batchfox.swap import rebuilt_path
 from batchfox.words import count
 
