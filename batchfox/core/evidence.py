@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import deque
 from math import sqrt
 
+import msgspec
+
 WINDOW_S = 60.0
 # Refusals are many when they outnumber what got through: each raises the alarm by one, each success lowers it.
 CALMING = 0.4
@@ -14,17 +16,20 @@ NOISY_CALMING = 2.0
 NOISY_ALARM = 20.0
 # Noise that was found so few replies ago was none, when many are refused after all.
 NOISE_TRUSTED = 200
-# Noise: refusals that come whatever the pace is. Its share is a moving mean over so many replies; below the least it
-# is none.
-NOISE_REPLIES = 2000
+# Noise: refusals that come whatever the pace is. Its share is what trials showed, then a moving mean over so many
+# replies that may rise to so many times of it at most. Below the least it is none.
+NOISE_REPLIES = 600
 LEAST_NOISE = 0.0005
 MOST_NOISE = 0.15
-# So many refusals tell, at no more than so much of the best pace that held, within so many replies or so long.
-SUSPECTS = 3
-SUSPECT_SHARE = 0.5
-SUSPECT_REPLIES = 600
-SUSPECT_S = 60.0
-SUSPECT_REST_S = 20.0
+UNSURE = 1.5
+# A trial of chance: so many refusals at the lower pace show it, if their share is at least so much of what it was. That
+# it is a limit is shown by none where so many would be expected, or after so long; by one where twice as many would.
+TRIAL_REFUSED = 2
+TRIAL_EXPECTED = 8.0
+TRIAL_S = 120.0
+TRIAL_SHARE = 0.25
+# It is made at so much of what really got through, waits and all: whatever limit there is lies above that.
+TRIAL_PACE = 0.65
 # How far above its mean the number of noisy refusals may lie by chance, in standard deviations.
 DEVIATIONS = 3.0
 
@@ -54,6 +59,9 @@ class Refusals:
 
     def __init__(self) -> None:
         self.noise = 0.0
+        self._most = 0.0
+        self._tried_refused = 0
+        self._tried = 0
         self._alarm = 0.0
         self._age = 0
 
@@ -68,19 +76,23 @@ class Refusals:
         self._alarm = self._alarm + 1.0 if is_refused else max(self._alarm - calming, 0.0)
         if learns and self.noise and not self.are_many:
             self.noise += (is_refused - self.noise) / NOISE_REPLIES
-            self.noise = 0.0 if self.noise < LEAST_NOISE else min(self.noise, MOST_NOISE)
+            self.noise = 0.0 if self.noise < LEAST_NOISE else min(self.noise, self._most)
 
     def calm(self) -> None:
         """A new beginning: the API takes submits again."""
         self._alarm = 0.0
 
-    def explain(self, noise: float) -> None:
-        """This share of refusals comes whatever the pace is."""
-        self.noise, self._age = noise, 0
+    def explain(self, refused: int, replies: int) -> None:
+        """A trial showed that so many are refused whatever the pace is. Trials count together."""
+        self._tried_refused += refused
+        self._tried += replies
+        self.noise, self._age = self._tried_refused / self._tried, 0
+        self._most = min(UNSURE * self.noise, MOST_NOISE)
 
     def doubt(self) -> None:
         """Many are refused: some of what was held to be noise was not."""
         self.noise = self.noise / 2.0 if self._age > NOISE_TRUSTED else 0.0
+        self._tried_refused = self._tried = 0
 
     def by_chance(self, replies: int) -> float:
         """So many refusals among `replies` tell nothing of the pace."""
@@ -88,41 +100,37 @@ class Refusals:
         return expected + DEVIATIONS * sqrt(expected) + 1.0 if self.noise else 0.0
 
 
-class Suspicion:
-    """Are lone refusals noise? They are, where they come at a pace well below one that had held."""
+class Slide(msgspec.Struct, gc=False):
+    """Lone refusals that follow one another while the pace comes down: from where, since when, and what got through."""
 
-    def __init__(self, per_s: float) -> None:
-        self.best_per_s = per_s
-        self.rests_until = 0.0
-        self._refused = 0
-        self._replies = 0
-        self._since = 0.0
+    from_per_s: float
+    since: float
+    refused: int = 0
+    accepted: int = 0
 
-    def note_held(self, per_s: float, now: float) -> None:
-        """A pace held for a while."""
-        if per_s > self.best_per_s:
-            self._forget(per_s, now)
+    @property
+    def share(self) -> float:
+        """The share of submits that is refused; the refusal that it begins with is none of it."""
+        return (self.refused - 1) / max(self.refused - 1 + self.accepted, 1)
 
-    def forget(self, per_s: float, now: float) -> None:
-        """Many are refused: whatever held before, this is where it stands now. Lone ones soon after are no noise."""
-        self._forget(per_s, now)
-        self.rests_until = now + SUSPECT_REST_S
+    def got_per_s(self, now: float) -> float:
+        """How many a second got through, waits and all: no limit is much below that."""
+        return self.accepted / max(now - self.since, 1.0)
 
-    def _forget(self, per_s: float, now: float) -> None:
-        self.best_per_s, self._refused, self._replies, self._since = per_s, 0, 0, now
 
-    def note(self, per_s: float, now: float, *, is_refused: bool) -> float | None:
-        """A reply at a pace that is held. The share of noise, once it is known."""
-        if per_s > SUSPECT_SHARE * self.best_per_s or now < self.rests_until:
-            return None
-        self._replies += 1
-        self._refused += is_refused
-        if self._replies > SUSPECT_REPLIES and now - self._since > SUSPECT_S:
-            self._forget(per_s, now)
-        if self._refused < SUSPECTS:
-            return None
-        share = self._refused / self._replies
-        if share <= MOST_NOISE:
-            return share
-        self._forget(self.best_per_s, now)
-        return None
+class Trial(msgspec.Struct, gc=False):
+    """Are the lone refusals of a slide chance? Far below what the API takes a limit refuses nothing; chance goes on."""
+
+    slide: Slide
+    began_at: float
+    limit_per_s: float
+    accepted: int = 0
+    refused: int = 0
+
+    def is_chance(self, now: float) -> bool | None:
+        """None: not known yet."""
+        replies, share = self.refused + self.accepted, self.slide.share
+        if self.refused >= TRIAL_REFUSED:
+            return TRIAL_SHARE * share <= self.refused / replies <= MOST_NOISE
+        is_long = self.refused == 0 and now - self.began_at > TRIAL_S
+        return False if is_long or replies * share >= TRIAL_EXPECTED * (1 + self.refused) else None

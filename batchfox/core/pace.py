@@ -11,7 +11,7 @@ limiter obeys. A rate limit in the job is a ceiling; without one the pace starts
 
 from __future__ import annotations
 
-from batchfox.core.evidence import Refusals, Suspicion
+from batchfox.core.evidence import MOST_NOISE, TRIAL_PACE, Refusals, Slide, Trial
 from batchfox.core.pace_rules import (
     CUT,
     DEAR_CUT,
@@ -21,7 +21,8 @@ from batchfox.core.pace_rules import (
     FAR,
     FEEL_PER_S,
     FIRST_STRIDE,
-    HELD_REPLIES,
+    GOT_SHARE,
+    HALVED_AFTER,
     HOLD_S,
     LAST_STRIDE,
     LEAST_FEEL_PER_S,
@@ -39,14 +40,13 @@ from batchfox.core.pace_rules import (
     PROBE_REPLIES,
     PROBE_S,
     RATION_HOLD_S,
-    REPEATED,
     SEEK_AGAIN,
     SEEK_EVERY_S,
     SEEK_FACTOR,
     START_PER_S,
+    TRIED_AFTER,
     USED_SHARE,
     WAIT_S,
-    Slide,
     Stage,
     Step,
 )
@@ -72,7 +72,9 @@ class Pace:
         self._slide: Slide | None = None
         self._ration = Ration()
         self._refusals = Refusals()
-        self._suspicion = Suspicion(self.per_s)
+        # Where the first slide since many were refused began.
+        self._best_per_s = 0.0
+        self._trial: Trial | None = None
         self._strikes = 0
         # What to go back to after a standstill.
         self._target = self.per_s
@@ -118,11 +120,13 @@ class Pace:
             return
         step = self._count(sent_at, now)
         step.accepted += 1
-        if step.accepted == HELD_REPLIES:
-            self._suspicion.note_held(step.per_s, now)
-        if self._is_at_base:
-            self._suspicion.note(self.per_s, now, is_refused=False)
-        self._look_up(now)
+        if self._slide is not None and sent_at >= self._slide.since:
+            self._slide.accepted += 1
+        if self._trial is None:
+            self._look_up(now)
+        else:
+            self._trial.accepted += 1
+            self._judge(self._trial, now)
 
     def throttle(self, now: float, sent_at: float, retry_after_s: float | None) -> None:
         """A submit sent at `sent_at` got 429: everybody waits, and goes on slower.
@@ -146,9 +150,7 @@ class Pace:
             self._cut(now, sent_at, retry_after_s)
         elif self._refusals.are_many and self._stage is not Stage.FEEL:
             target = self._slide.from_per_s * CUT if self._slide is not None else self.per_s
-            if self._slide is not None:
-                self._suspicion.forget(target, now)
-            self._slide = None
+            self._slide = self._trial = None
             self._stand(now, min(target, self.per_s), retry_after_s)
         if self._stage is Stage.FEEL:
             self._cut_at = self.resumes_at
@@ -201,10 +203,9 @@ class Pace:
             self._ration.per_s = None
             step = self._steps[at]
             share = max(step.accepted / max(step.replies, 1), MOST_CUT)
-            self._slide = None
-            self._refused_at, target = refused, refused * min(share, CUT)
+            self._slide = self._trial = None
+            self._refused_at, target, self._best_per_s = refused, refused * min(share, CUT), 0.0
             self._refusals.doubt()
-            self._suspicion.forget(target, now)
             self._owed = min(self._owed, HOLD_S * target)
         else:
             target = self._slide_down(now, refused)
@@ -219,22 +220,41 @@ class Pace:
 
     def _slide_down(self, now: float, per_s: float) -> float:
         """A lone refusal at the pace that had held: a little less, unless less has not helped."""
-        slide = self._slide = self._slide or Slide(from_per_s=per_s)
+        if self._trial is not None:
+            self._trial.refused += 1
+            return self._verdict(self._trial, now) or per_s
+        slide = self._slide = self._slide or Slide(from_per_s=per_s, since=now)
         slide.refused += 1
-        if self._ration.per_s is None:
-            if (noise := self._suspicion.note(per_s, now, is_refused=True)) is not None:
-                self._refusals.explain(noise)
-                best = self._suspicion.best_per_s
-                self._slide = self._refused_at = None
-                return best
-            if slide.refused >= REPEATED and per_s > slide.from_per_s * CUT:
-                return slide.from_per_s * CUT
-            if slide.refused >= REPEATED and now >= self._suspicion.rests_until:
-                return per_s
+        self._best_per_s = max(self._best_per_s, per_s)
+        got_per_s = slide.got_per_s(now)
+        if self._ration.per_s is None and slide.share <= MOST_NOISE:
+            if slide.refused == HALVED_AFTER:
+                return min(max(GOT_SHARE * got_per_s, slide.from_per_s * CUT), per_s * LONE_CUT_MOST)
+            if slide.refused >= TRIED_AFTER:
+                self._trial = Trial(slide=slide, began_at=now, limit_per_s=max(got_per_s, per_s * LONE_CUT_MOST))
+                self._slide = None
+                return min(TRIAL_PACE * got_per_s, per_s)
         step = self._steps[0]
         got = (step.accepted + 1.0) / (step.replies + 1.0)
-        target = min(max(self._ration.minute_per_s(now), per_s * LONE_CUT_LEAST), per_s * LONE_CUT_MOST, per_s * got)
+        target = max(per_s * min(LONE_CUT_MOST, got), per_s * LONE_CUT_LEAST)
         return max(target, min(per_s, self._ration.least_per_s))
+
+    def _judge(self, trial: Trial, now: float) -> None:
+        """Ends a trial that is decided."""
+        if (target := self._verdict(trial, now)) is not None:
+            self._begin(now, target)
+
+    def _verdict(self, trial: Trial, now: float) -> float | None:
+        """The pace to go on with once a trial is decided: the one before it all, where the refusals were chance, else
+        what had really got through."""
+        is_chance = trial.is_chance(now)
+        if is_chance is None:
+            return None
+        self._slide = self._trial = self._refused_at = None
+        if is_chance:
+            self._refusals.explain(trial.refused, trial.refused + trial.accepted)
+            return self._best_per_s
+        return min(trial.limit_per_s, trial.slide.from_per_s * LONE_CUT_MOST)
 
     def _stand(self, now: float, target: float, asked_s: float | None) -> None:
         """Hardly anything gets through: feel for the moment when something does."""

@@ -40,10 +40,11 @@ MOST_CUT = 0.25
 LONE_CUT_LEAST = 0.85
 LONE_CUT_MOST = 0.93
 MINUTE_SHARE = 0.98
-# So many lone refusals one after the other count as many.
-REPEATED = 3
-# A pace held that so many got through at.
-HELD_REPLIES = 20
+# After so many lone refusals one after the other the pace is halved, or set to so much of what got through since the
+# first, waits and all, where that is more. After so many a trial tells whether they are chance.
+HALVED_AFTER = 3
+GOT_SHARE = 0.97
+TRIED_AFTER = 5
 
 # After many refusals: how fast submits go out until one gets through, at first and at last.
 FEEL_PER_S = 2.0
@@ -89,10 +90,3 @@ class Step(msgspec.Struct, gc=False):
     def recount(self) -> None:
         """Counts anew from the next reply on."""
         self.seen_at, self.accepted, self.refused = None, 0, 0
-
-
-class Slide(msgspec.Struct, gc=False):
-    """Lone refusals that follow one another while the pace comes down: from where."""
-
-    from_per_s: float
-    refused: int = 0

@@ -27,12 +27,14 @@ def test_a_hidden_limit_is_found_and_used(kind: str, per_minute: int, latency_s:
     assert world.refused(60.0, 300.0) < 0.02
 
 
-@pytest.mark.parametrize("latency_s", LATENCIES)
-def test_a_limit_set_too_high_is_used_too(latency_s: float) -> None:
-    world = World(Pace(3000), "bucket", 600, latency_s=latency_s).run(300.0)
-    assert world.used(60.0, 300.0) >= 0.9
-    # Not yet below 0.02: what the bucket's burst lets through after each wait makes its refusals look like noise.
-    assert world.refused(60.0, 300.0) < 0.15
+@pytest.mark.parametrize("latency_s", [0.01, *LATENCIES])
+@pytest.mark.parametrize("job", [1200, 3000, 6000, 30_000])
+@pytest.mark.parametrize("kind", ["bucket", "small bucket"])
+def test_a_limit_set_too_high_is_never_taken_for_chance(kind: str, job: int, latency_s: float) -> None:
+    world = World(Pace(job), kind, 600, latency_s=latency_s).run(300.0)
+    assert world.used(60.0, 300.0) >= (0.9 if kind == "bucket" and job <= 6000 else 0.85)
+    assert world.refused(60.0, 300.0) < 0.02
+    assert world.pace.noise == 0.0
 
 
 @pytest.mark.parametrize("latency_s", LATENCIES)
