@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections import deque
 from math import sqrt
 
-import msgspec
-
 WINDOW_S = 60.0
 # Refusals are many when they outnumber what got through: each raises the alarm by one, each success lowers it.
 CALMING = 0.4
@@ -22,14 +20,6 @@ NOISE_REPLIES = 600
 LEAST_NOISE = 0.0005
 MOST_NOISE = 0.15
 UNSURE = 1.5
-# A trial of chance: so many refusals at the lower pace show it, if their share is at least so much of what it was. That
-# it is a limit is shown by none where so many would be expected, or after so long; by one where twice as many would.
-TRIAL_REFUSED = 2
-TRIAL_EXPECTED = 8.0
-TRIAL_S = 120.0
-TRIAL_SHARE = 0.25
-# It is made at so much of what really got through, waits and all: whatever limit there is lies above that.
-TRIAL_PACE = 0.65
 # How far above its mean the number of noisy refusals may lie by chance, in standard deviations.
 DEVIATIONS = 3.0
 
@@ -98,39 +88,3 @@ class Refusals:
         """So many refusals among `replies` tell nothing of the pace."""
         expected = self.noise * replies
         return expected + DEVIATIONS * sqrt(expected) + 1.0 if self.noise else 0.0
-
-
-class Slide(msgspec.Struct, gc=False):
-    """Lone refusals that follow one another while the pace comes down: from where, since when, and what got through."""
-
-    from_per_s: float
-    since: float
-    refused: int = 0
-    accepted: int = 0
-
-    @property
-    def share(self) -> float:
-        """The share of submits that is refused; the refusal that it begins with is none of it."""
-        return (self.refused - 1) / max(self.refused - 1 + self.accepted, 1)
-
-    def got_per_s(self, now: float) -> float:
-        """How many a second got through, waits and all: no limit is much below that."""
-        return self.accepted / max(now - self.since, 1.0)
-
-
-class Trial(msgspec.Struct, gc=False):
-    """Are the lone refusals of a slide chance? Far below what the API takes a limit refuses nothing; chance goes on."""
-
-    slide: Slide
-    began_at: float
-    limit_per_s: float
-    accepted: int = 0
-    refused: int = 0
-
-    def is_chance(self, now: float) -> bool | None:
-        """None: not known yet."""
-        replies, share = self.refused + self.accepted, self.slide.share
-        if self.refused >= TRIAL_REFUSED:
-            return TRIAL_SHARE * share <= self.refused / replies <= MOST_NOISE
-        is_long = self.refused == 0 and now - self.began_at > TRIAL_S
-        return False if is_long or replies * share >= TRIAL_EXPECTED * (1 + self.refused) else None

@@ -11,7 +11,8 @@ limiter obeys. A rate limit in the job is a ceiling; without one the pace starts
 
 from __future__ import annotations
 
-from batchfox.core.evidence import MOST_NOISE, TRIAL_PACE, Refusals, Slide, Trial
+from batchfox.core.evidence import Refusals
+from batchfox.core.lone import Lone
 from batchfox.core.pace_rules import (
     CUT,
     DEAR_CUT,
@@ -21,14 +22,10 @@ from batchfox.core.pace_rules import (
     FAR,
     FEEL_PER_S,
     FIRST_STRIDE,
-    GOT_SHARE,
-    HALVED_AFTER,
     HOLD_S,
     LAST_STRIDE,
     LEAST_FEEL_PER_S,
     LEAST_PER_S,
-    LONE_CUT_LEAST,
-    LONE_CUT_MOST,
     MOST_CUT,
     MOST_PAY_S,
     MOST_PER_S,
@@ -44,7 +41,6 @@ from batchfox.core.pace_rules import (
     SEEK_EVERY_S,
     SEEK_FACTOR,
     START_PER_S,
-    TRIED_AFTER,
     USED_SHARE,
     WAIT_S,
     Stage,
@@ -69,12 +65,9 @@ class Pace:
         self._owed = 0.0
         self._pays = False
         self._sought_at = 0.0
-        self._slide: Slide | None = None
         self._ration = Ration()
         self._refusals = Refusals()
-        # Where the first slide since many were refused began.
-        self._best_per_s = 0.0
-        self._trial: Trial | None = None
+        self._lone = Lone(self._refusals)
         self._strikes = 0
         # What to go back to after a standstill.
         self._target = self.per_s
@@ -120,13 +113,11 @@ class Pace:
             return
         step = self._count(sent_at, now)
         step.accepted += 1
-        if self._slide is not None and sent_at >= self._slide.since:
-            self._slide.accepted += 1
-        if self._trial is None:
+        if (target := self._lone.accept(now, sent_at)) is not None:
+            self._refused_at = None
+            self._begin(now, target)
+        elif not self._lone.is_trying:
             self._look_up(now)
-        else:
-            self._trial.accepted += 1
-            self._judge(self._trial, now)
 
     def throttle(self, now: float, sent_at: float, retry_after_s: float | None) -> None:
         """A submit sent at `sent_at` got 429: everybody waits, and goes on slower.
@@ -139,7 +130,8 @@ class Pace:
         if is_news:
             self._pays = self._stage is Stage.HOLD
         self._strikes += is_news
-        if self.noise and not self._refusals.are_many and not self._is_over(sent_at, now):
+        is_excused = self.noise > 0.0 and not self._refusals.are_many and not self._lone.is_trying
+        if is_excused and not self._is_over(sent_at, now):
             return
         if self._pays:
             self._owed = min(self._owed + PAY_SUBMITS, MOST_PAY_S * self.per_s + PAY_SUBMITS)
@@ -149,8 +141,8 @@ class Pace:
         if is_news:
             self._cut(now, sent_at, retry_after_s)
         elif self._refusals.are_many and self._stage is not Stage.FEEL:
-            target = self._slide.from_per_s * CUT if self._slide is not None else self.per_s
-            self._slide = self._trial = None
+            target = (self._lone.from_per_s or self.per_s / CUT) * CUT
+            self._lone.begin_anew()
             self._stand(now, min(target, self.per_s), retry_after_s)
         if self._stage is Stage.FEEL:
             self._cut_at = self.resumes_at
@@ -203,8 +195,8 @@ class Pace:
             self._ration.per_s = None
             step = self._steps[at]
             share = max(step.accepted / max(step.replies, 1), MOST_CUT)
-            self._slide = self._trial = None
-            self._refused_at, target, self._best_per_s = refused, refused * min(share, CUT), 0.0
+            self._lone.begin_anew()
+            self._refused_at, target = refused, refused * min(share, CUT)
             self._refusals.doubt()
             self._owed = min(self._owed, HOLD_S * target)
         else:
@@ -220,41 +212,11 @@ class Pace:
 
     def _slide_down(self, now: float, per_s: float) -> float:
         """A lone refusal at the pace that had held: a little less, unless less has not helped."""
-        if self._trial is not None:
-            self._trial.refused += 1
-            return self._verdict(self._trial, now) or per_s
-        slide = self._slide = self._slide or Slide(from_per_s=per_s, since=now)
-        slide.refused += 1
-        self._best_per_s = max(self._best_per_s, per_s)
-        got_per_s = slide.got_per_s(now)
-        if self._ration.per_s is None and slide.share <= MOST_NOISE:
-            if slide.refused == HALVED_AFTER:
-                return min(max(GOT_SHARE * got_per_s, slide.from_per_s * CUT), per_s * LONE_CUT_MOST)
-            if slide.refused >= TRIED_AFTER:
-                self._trial = Trial(slide=slide, began_at=now, limit_per_s=max(got_per_s, per_s * LONE_CUT_MOST))
-                self._slide = None
-                return min(TRIAL_PACE * got_per_s, per_s)
-        step = self._steps[0]
-        got = (step.accepted + 1.0) / (step.replies + 1.0)
-        target = max(per_s * min(LONE_CUT_MOST, got), per_s * LONE_CUT_LEAST)
+        was_trying = self._lone.is_trying
+        target = self._lone.refuse(now, per_s, self._steps[0], may_try=self._ration.per_s is None)
+        if was_trying and not self._lone.is_trying:
+            self._refused_at = None
         return max(target, min(per_s, self._ration.least_per_s))
-
-    def _judge(self, trial: Trial, now: float) -> None:
-        """Ends a trial that is decided."""
-        if (target := self._verdict(trial, now)) is not None:
-            self._begin(now, target)
-
-    def _verdict(self, trial: Trial, now: float) -> float | None:
-        """The pace to go on with once a trial is decided: the one before it all, where the refusals were chance, else
-        what had really got through."""
-        is_chance = trial.is_chance(now)
-        if is_chance is None:
-            return None
-        self._slide = self._trial = self._refused_at = None
-        if is_chance:
-            self._refusals.explain(trial.refused, trial.refused + trial.accepted)
-            return self._best_per_s
-        return min(trial.limit_per_s, trial.slide.from_per_s * LONE_CUT_MOST)
 
     def _stand(self, now: float, target: float, asked_s: float | None) -> None:
         """Hardly anything gets through: feel for the moment when something does."""
@@ -295,7 +257,7 @@ class Pace:
         if step.replies < since * self.per_s * USED_SHARE:
             step.recount()
             return
-        self._slide = None
+        self._lone.end()
         following = self._next(now, is_seeking=is_seeking)
         if following <= self.per_s:
             step.recount()

@@ -40,11 +40,6 @@ MOST_CUT = 0.25
 LONE_CUT_LEAST = 0.85
 LONE_CUT_MOST = 0.93
 MINUTE_SHARE = 0.98
-# After so many lone refusals one after the other the pace is halved, or set to so much of what got through since the
-# first, waits and all, where that is more. After so many a trial tells whether they are chance.
-HALVED_AFTER = 3
-GOT_SHARE = 0.97
-TRIED_AFTER = 5
 
 # After many refusals: how fast submits go out until one gets through, at first and at last.
 FEEL_PER_S = 2.0
