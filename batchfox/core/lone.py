@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from batchfox.core.evidence import MOST_NOISE, Refusals
-from batchfox.core.pace_rules import CUT, LONE_CUT_LEAST, LONE_CUT_MOST, Step
+from batchfox.core.pace_rules import CUT, DEAR_CUT, LONE_CUT_LEAST, LONE_CUT_MOST, Step
 
 # After so many lone refusals one after the other the pace is halved, or set to so much of what got through since the
 # first, waits and all, where that is more. After so many a trial tells whether they are chance.
@@ -99,8 +99,8 @@ class Lone:
             self._slide.accepted += 1
         return None
 
-    def refuse(self, now: float, per_s: float, step: Step, *, may_try: bool) -> float:
-        """One was refused at this pace, in this step. The pace to go on with."""
+    def refuse(self, now: float, per_s: float, step: Step, *, is_dear: bool, may_try: bool) -> float:
+        """One was refused at this pace, in this step; dear: everybody waits for long. The pace to go on with."""
         if self._trial is not None:
             self._trial.refused += 1
             return self._verdict(self._trial, now) or per_s
@@ -109,13 +109,15 @@ class Lone:
         self._best_per_s = max(self._best_per_s, per_s)
         got_per_s = slide.got_per_s(now)
         if may_try and slide.share <= MOST_NOISE:
-            if slide.refused == HALVED_AFTER:
+            if slide.refused == HALVED_AFTER and not is_dear:
                 return min(max(GOT_SHARE * got_per_s, slide.from_per_s * CUT), per_s * LONE_CUT_MOST)
             if slide.refused >= TRIED_AFTER:
                 limit_per_s = min(max(got_per_s, per_s * LONE_CUT_MOST), slide.from_per_s * LONE_CUT_MOST)
                 self._trial, self._slide = Trial(slide=slide, began_at=now, limit_per_s=limit_per_s), None
                 return min(TRIAL_PACE * got_per_s, per_s)
         got_through = (step.accepted + 1.0) / (step.replies + 1.0)
+        if is_dear:
+            return per_s * (DEAR_CUT if slide.refused < HALVED_AFTER else DEAR_CUT**2)
         return per_s * max(min(LONE_CUT_MOST, got_through), LONE_CUT_LEAST)
 
     def _verdict(self, trial: Trial, now: float) -> float | None:

@@ -213,7 +213,8 @@ class Pace:
     def _slide_down(self, now: float, per_s: float) -> float:
         """A lone refusal at the pace that had held: a little less, unless less has not helped."""
         was_trying = self._lone.is_trying
-        target = self._lone.refuse(now, per_s, self._steps[0], may_try=self._ration.per_s is None)
+        may_try = self._ration.per_s is None
+        target = self._lone.refuse(now, per_s, self._steps[0], is_dear=self._is_dear, may_try=may_try)
         if was_trying and not self._lone.is_trying:
             self._refused_at = None
         return max(target, min(per_s, self._ration.least_per_s))

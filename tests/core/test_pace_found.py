@@ -77,6 +77,14 @@ def test_long_waits_are_kept_and_cost_little(kind: str, latency_s: float) -> Non
     assert world.longest_gap(0.0, 660.0) <= 30.0 + latency_s + 0.2
 
 
+@pytest.mark.parametrize("per_minute", [300, 600, 800, 1000, 1500])
+def test_long_waits_at_a_low_limit_cost_a_quarter(per_minute: int) -> None:
+    # Each refused probe costs a sixth of three minutes.
+    world = World(Pace(None), "bucket", per_minute, latency_s=0.2, retry_after=lambda wait_s: 30.0).run(660.0)
+    assert world.used(60.0, 660.0) >= 0.75
+    assert world.refused(60.0, 660.0) < 0.02
+
+
 @pytest.mark.parametrize("latency_s", LATENCIES)
 @pytest.mark.parametrize(("chance", "least"), [(0.01, 0.7), (0.05, 0.7)])
 @pytest.mark.parametrize("per_minute", [600, 6000])
