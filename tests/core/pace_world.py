@@ -85,7 +85,9 @@ class Sent(NamedTuple):
 
 
 class World:
-    """`retry_after`: the reply's header by the true wait. `chance`: the share of submits refused whatever the pace."""
+    """`retry_after`: the reply's header by the true wait. `chance`: the share of submits refused whatever the pace.
+    `stall_s`: so long in each second the server stands still, and what came meanwhile arrives at once.
+    """
 
     def __init__(
         self,
@@ -96,11 +98,13 @@ class World:
         latency_s: float = 0.05,
         retry_after: Callable[[float], float | None] = lambda wait_s: 1.0,
         chance: float = 0.0,
+        stall_s: float = 0.0,
         seed: int = 1,
     ) -> None:
         self.pace, self.kind, self.per_minute = pace, kind, per_minute
         self.limit = hidden(kind, per_minute, 0.0)
         self.latency_s, self.retry_after, self.chance = latency_s, retry_after, chance
+        self.stall_s = stall_s
         self.random = Random(seed)
         self.now = 0.0
         self.log: list[Sent] = []
@@ -142,6 +146,7 @@ class World:
         now = self.now
         self._drip.take(now)
         at = now + self.latency_s / 2
+        at = max(at, math.floor(at) + self.stall_s)
         if self.random.random() < self.chance:
             wait_s: float | None = 1.0
             is_taken = False
@@ -150,7 +155,7 @@ class World:
             is_taken = true_s <= 0.0
             wait_s = None if is_taken else self.retry_after(true_s)
         self.log.append(Sent(at, is_taken))
-        heappush(self._replies, (now + self.latency_s, now, wait_s, is_taken))
+        heappush(self._replies, (at + self.latency_s / 2, now, wait_s, is_taken))
 
     def _deliver(self) -> None:
         _, sent_at, wait_s, is_taken = heappop(self._replies)

@@ -77,6 +77,14 @@ def test_long_waits_are_kept_and_cost_little(kind: str, latency_s: float) -> Non
     assert world.longest_gap(0.0, 660.0) <= 30.0 + latency_s + 0.2
 
 
+@pytest.mark.parametrize(("stall_s", "least"), [(0.05, 0.9), (0.1, 0.8)])
+def test_what_arrives_at_once_is_refused_only_beyond_the_burst(stall_s: float, least: float) -> None:
+    # 100 a second and a burst of 10: a server that stands still for 0.1 s fills it.
+    world = World(Pace(None), "bucket", 6000, latency_s=0.02, stall_s=stall_s).run(110.0)
+    assert world.used(60.0, 110.0) >= least
+    assert world.refused(60.0, 110.0) < 0.02
+
+
 @pytest.mark.parametrize("per_minute", [300, 600, 800, 1000, 1500])
 def test_long_waits_at_a_low_limit_cost_a_quarter(per_minute: int) -> None:
     # Each refused probe costs a sixth of three minutes.
