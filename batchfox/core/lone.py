@@ -16,6 +16,9 @@ from batchfox.core.pace_rules import CUT, DEAR_CUT, LONE_CUT_LEAST, LONE_CUT_MOS
 HALVED_AFTER = 3
 GOT_SHARE = 0.97
 TRIED_AFTER = 5
+# A long wait fills a bucket's burst (one of usual size): how soon it is used up tells how far above the
+# limit the pace was.
+BURST = 10.0
 # A trial of chance: so many refusals at the lower pace show it, if their share is at least so much of what it was. That
 # it is a limit is shown by none where so many would be expected, or after so long; by one where twice as many would.
 TRIAL_REFUSED = 2
@@ -117,7 +120,7 @@ class Lone:
                 return min(TRIAL_PACE * got_per_s, per_s)
         got_through = (step.accepted + 1.0) / (step.replies + 1.0)
         if is_dear:
-            return per_s * (DEAR_CUT if slide.refused < HALVED_AFTER else DEAR_CUT**2)
+            return per_s * max(min(DEAR_CUT, 1.0 - BURST / max(step.replies, 1)), CUT)
         return per_s * max(min(LONE_CUT_MOST, got_through), LONE_CUT_LEAST)
 
     def _verdict(self, trial: Trial, now: float) -> float | None:
