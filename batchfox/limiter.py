@@ -51,7 +51,7 @@ class Limiter:
     def _room_now(self) -> float:
         if not self._is_filled:
             return min(self._room, self._bucket.capacity)
-        return self._bucket.capacity - self._level_now()
+        return max(self._bucket.capacity - self._level_now(), 0.0)
 
     def _level_now(self) -> float:
         return max(self._level - (asyncio.get_running_loop().time() - self._at) * self._bucket.per_s, 0.0)
