@@ -164,6 +164,8 @@ def play(scenario: Scenario, folder: Path, found: Found) -> None:
         ) as runner:
             try:
                 watch(scenario, url, found)
+                if runner.poll() is not None:
+                    found.error = f"the run ended early, with status {runner.returncode}"
             finally:
                 runner.terminate()
                 runner.wait()
