@@ -170,6 +170,9 @@ class Feed:
         if new is not None:
             self._ledger.note_block(*new)
             return [entry]
+        _, done, again = entry
+        if done is not None and again is None:  # its columns are not needed again, and a block of them may be large
+            entry = (msgspec.structs.replace(row, columns={}), done, again)
         self._held.append(entry)
         if not self._comparison.is_settled:
             return []

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from batchfox.core.agenda import Agenda
 from batchfox.core.event import Answered, Event, Halted, Missing, Running, TaskFailed, Unheard
+from batchfox.core.lateness import Lateness
 from batchfox.core.lifecycle import Life, State
 from batchfox.core.timing import Timing, retry_delay_s
 
@@ -30,10 +31,15 @@ class Watch:
         self._resumes_at = 0.0
         self.polls = 0
         self.throttles = 0
+        self.lateness = Lateness()
+
+    def _put(self, life: Life, due: float) -> None:
+        life.poll_due = due
+        self._agenda.put(life.key, due)
 
     def begin(self, life: Life, now: float) -> None:
         """A task was accepted."""
-        self._agenda.put(life.key, now + self.timing.first_poll_s(life.group))
+        self._put(life, now + self.timing.first_poll_s(life.group))
 
     def take_up(self, life: Life, now: float, unix_s: float) -> None:
         """A task that an earlier execution left running: it is asked about at once, and gets the whole time-out."""
@@ -41,7 +47,7 @@ class Watch:
         life.born = life.found_running_at = now - age_s
         life.watched_since = now
         life.polls_here = 0
-        self._agenda.put(life.key, now)
+        self._put(life, now)
 
     def end(self, key: bytes) -> None:
         self._agenda.drop(key)
@@ -53,6 +59,10 @@ class Watch:
         keys = self._agenda.take_due(now, most)
         self.polls += len(keys)
         return keys
+
+    def sent(self, life: Life, now: float) -> None:
+        """A task is asked about now. Late is what this machine or `polls_per_minute` held up, not what the API did."""
+        self.lateness.see(now - max(life.poll_due, self._resumes_at))
 
     def next_at(self) -> float | None:
         """When the next poll is due."""
@@ -93,4 +103,4 @@ class Watch:
             case _:
                 raise AssertionError(event)
         if life.state is State.RUNNING:
-            self._agenda.put(life.key, max(min(now + wait_s, self._deadline(life)), now))
+            self._put(life, max(min(now + wait_s, self._deadline(life)), now))
