@@ -29,6 +29,8 @@ VERSION = 1
 _STATES = {State.WAITING: 0, State.SENDING: 1, State.RUNNING: 2, State.SETTLED: 3}
 _STATE_OF = {number: state for state, number in _STATES.items()}
 _MOST_KEYS = 500
+# Fewer free pages (of 4 kB) than these are left where they are.
+LEAST_FREE_PAGES = 256
 _UNFILED = "SELECT key, outcome FROM row WHERE state = 3"
 
 
@@ -182,6 +184,14 @@ class Checkpoint:
 
     def close(self) -> None:
         self._db.close()
+
+    def give_back_room(self) -> None:
+        """Gives back the pages of rows that are filed by now, where they are most of the file. Where the disk or
+        another process is in the way, nothing happens: the room is used again by later rows."""
+        pages, free = (self.query(f"PRAGMA {name}")[0][0] for name in ("page_count", "freelist_count"))
+        if free >= LEAST_FREE_PAGES and free * 4 >= pages:
+            with contextlib.suppress(sqlite3.Error):
+                self._db.execute("VACUUM")
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:

@@ -246,6 +246,7 @@ class Execution:
             is_finished=ending.is_finished,
             progress=ending.progress,
         )
+        checkpoint.give_back_room()
         self._log.info("run_ended", run=run.run_id, **ending.told())
         return summarize(
             ending,
