@@ -206,7 +206,7 @@ def make_feed(
         ledger=pool.ledger,
         checkpoint=shop.connect(read_only=True),
         thread=shop.thread("read"),
-        has_ids=source.id_column is not None,
+        id_column=source.id_column,
         limit=limit,
         inspect=inspect,
     )
