@@ -225,8 +225,7 @@ class Feed:
         self.fed.completed_before += passed.rows - ended
         self.fed.ended_before += ended
         self.fed.has_incomplete = self.fed.has_incomplete or ended > 0
-        for index in range(passed.first, passed.first + passed.rows):
-            self._met.add(index)
+        self._met.add_run(passed.first, passed.rows)
         if not self._has_ids:
             self._comparison.pass_over(passed.first, passed.rows)
 
