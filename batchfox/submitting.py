@@ -79,6 +79,7 @@ class Submits:
         self._limiter = Limiter(fleet.gate.pace.per_minute)
         self._large: set[bytes] = set()
         self._bodies = Bodies(fleet.orders.bytes_in_flight)
+        self._sync_s = 0.0
         self.wake = asyncio.Event()
 
     def are_slow(self) -> bool:
@@ -98,7 +99,7 @@ class Submits:
                 await asyncio.sleep(min(wait_s, LOOK_EVERY_S))
             elif (room := self._bodies.room()) == 0:
                 await wait_for(self.wake, LOOK_EVERY_S)
-            elif chosen := fleet.submits(now, self._clock.unix(), min(self._limiter.ahead(), room)):
+            elif chosen := fleet.submits(now, self._clock.unix(), min(self._limiter.ahead(self._sync_s), room)):
                 await self._send_all(chosen)
             elif fleet.asks_freely(now):
                 is_there = await self._sender.is_there()
@@ -130,7 +131,9 @@ class Submits:
             bodies.append((life, body))
         for life, _ in bodies:
             self._ledger.record(life)
+        began_at = self._clock.now()
         await self._recorder.durable()
+        self._sync_s = (self._sync_s + self._clock.now() - began_at) / 2.0
         for life, body in bodies:
             if self._may_send():
                 await self._limiter.take()

@@ -9,7 +9,8 @@ row, memory a row in flight (both less those of a run over one row), and how lat
 log's `run_ended` tells). Steady state: each width's output has first had `LEARNED` rows, from which the schedule of
 polls is learned, in a run that is not measured.
 
-Polls go by the learned schedule (`poll.first = "auto"`). Exits 1 beyond a limit. Takes some twelve minutes.
+Polls go by the learned schedule (`poll.first = "auto"`); `--first 1.0` takes it out of the full
+half. Exits 1 beyond a limit. Takes some twelve minutes.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ class Width:
     late_s: float
 
 
-def prepare(served: children.Served, folder: Path, rows: int, in_flight: int, per_minute: float) -> Path:
+def prepare(
+    served: children.Served, folder: Path, rows: int, in_flight: int, per_minute: float, first: str = '"auto"'
+) -> Path:
     """Writes input and job."""
     folder.mkdir()
     job = folder / "job.toml"
@@ -50,7 +53,7 @@ def prepare(served: children.Served, folder: Path, rows: int, in_flight: int, pe
         base_url=served.base_url,
         in_flight=in_flight,
         per_minute=per_minute,
-        first='"auto"',
+        first=first,
     )
     return job
 
@@ -67,11 +70,11 @@ def ended(job: Path) -> dict[str, Any]:
     return told
 
 
-def fullness(folder: Path, rows: int, in_flight: int, latency_s: float) -> float:
+def fullness(folder: Path, rows: int, in_flight: int, latency_s: float, first: str) -> float:
     """How near a run comes to the least time that its rows can take."""
     with children.serve(latency_s) as served:
-        start = run(prepare(served, folder / "one", 1, in_flight, 60_000.0))
-        job = prepare(served, folder / "full", rows, in_flight, 60_000.0)
+        start = run(prepare(served, folder / "one", 1, in_flight, 60_000.0, first))
+        job = prepare(served, folder / "full", rows, in_flight, 60_000.0, first)
         before = served.usage()
         used = run(job)
         after = served.usage()
@@ -117,6 +120,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Is the pipe kept full, and does it stay cheap when it is wide?")
     parser.add_argument("--rows", type=int, default=60_000)
     parser.add_argument("--in-flight", type=int, default=500, metavar="N")
+    parser.add_argument("--first", default='"auto"', metavar="TOML", help="poll.first of the full half, such as 1.0")
     parser.add_argument("--fullness", type=float, default=0.97, help="at least")
     parser.add_argument("--narrow", type=int, default=2_000, metavar="N", help="in flight")
     parser.add_argument("--wide", type=int, default=20_000, metavar="N", help="in flight; 0: leave that half away")
@@ -131,7 +135,7 @@ def main() -> None:
     said: list[str] = []
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         if arguments.rows:
-            full = fullness(Path(name), arguments.rows, arguments.in_flight, 1.0)
+            full = fullness(Path(name), arguments.rows, arguments.in_flight, 1.0, arguments.first)
             is_beyond = full < arguments.fullness
             said.append(f"fullness {full:.3f} (at least {arguments.fullness})")
         if arguments.wide:
