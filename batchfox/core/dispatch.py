@@ -70,6 +70,7 @@ class Fleet:
         self._queue = Queue(self.lives)
         self._sending: dict[bytes, float] = {}
         self._running = 0
+        self.bytes_held = 0
         self._tasks: set[str] = set()
         self.stopped: StopCause | None = None
         self.stop_error: ApiError | None = None
@@ -104,10 +105,11 @@ class Fleet:
         return len(self.lives) - self.in_flight
 
     def room(self) -> int:
-        """How many more rows the fleet takes now; 0 once it is stopped."""
-        if self.stopped is not None:
-            return 0
+        """How many more rows the fleet takes now, one at a time: none once it is stopped, or while the requests that it
+        holds are as large as may be."""
         orders = self.orders
+        if self.stopped is not None or self.bytes_held >= orders.bytes_in_flight:
+            return 0
         ahead = min(orders.in_flight, LOOKAHEAD) - self._queue.new
         most = 2 * orders.in_flight + max(LEAST_WAITING, orders.in_flight)
         return max(min(ahead, most - len(self.lives)), 0)
@@ -124,6 +126,7 @@ class Fleet:
         """Takes a new row, rendered and checked, ready to be sent."""
         assert life.key not in self.lives, life.id
         self.lives[life.key] = life
+        self.bytes_held += life.size
         self._queue.add(life)
 
     def adopt(self, life: Life, now: float, unix_s: float) -> Outcome | None:
@@ -156,7 +159,8 @@ class Fleet:
         if known.request is not None:
             return
         known.request, known.group, known.is_sync = life.request, life.group, life.is_sync
-        known.listed = life.listed
+        known.listed, known.size = life.listed, life.size
+        self.bytes_held += life.size
         known.request_hash = known.request_hash or life.request_hash
         known.model = known.model or life.model
         if known.state is State.WAITING:
@@ -311,6 +315,7 @@ class Fleet:
     def _forget(self, life: Life) -> None:
         self.watch.end(life)
         self._queue.drop(life.key)
+        self.bytes_held -= life.size
         del self.lives[life.key]
 
     def _around(self, life: Life, event: Event) -> Surroundings:
