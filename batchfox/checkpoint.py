@@ -63,13 +63,14 @@ decode_outcome = msgspec.msgpack.Decoder(Outcome).decode
 
 
 class Group:
-    """What one transaction records, in this order: blocks, new rows, records, outcomes, progress."""
+    """What one transaction records, in this order: blocks, new rows, records, outcomes, renewed columns, progress."""
 
     def __init__(self) -> None:
         self.blocks: dict[int, tuple[int, bytes]] = {}
         self.rows: list[tuple[int, bytes, int, bytes | None, bytes, bytes | None, int | None]] = []
         self.records: dict[int, tuple[int, bytes, int]] = {}
         self.outcomes: list[tuple[bytes, int]] = []
+        self.columns: dict[int, bytes] = {}
         self.forgotten: list[tuple[int]] = []
         self.progress: tuple[float, bytes, str] | None = None
 
@@ -232,6 +233,9 @@ class Checkpoint:
                 db.executemany("UPDATE row SET state = ?, record = ? WHERE slot = ?", group.records.values())
             if group.outcomes:
                 db.executemany("UPDATE row SET state = 3, record = NULL, outcome = ? WHERE slot = ?", group.outcomes)
+            if group.columns:
+                columns = [(kept, slot) for slot, kept in group.columns.items()]
+                db.executemany("UPDATE row SET kept = ? WHERE slot = ?", columns)
             if group.forgotten:
                 db.executemany("DELETE FROM row WHERE slot = ?", group.forgotten)
             if group.progress:

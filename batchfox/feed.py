@@ -41,6 +41,7 @@ class Taker(Protocol):
 
     def begin(self, life: Life, again: Again | None) -> None: ...
     def meet(self, life: Life) -> None: ...
+    def refuse(self, invalid: Invalid) -> None: ...
     def settle_invalid(self, invalid: Invalid, again: Again | None) -> None: ...
 
 
@@ -216,6 +217,8 @@ class Feed:
         prepared = self._preparer.prepare(row)
         if isinstance(prepared, Life):
             self._taker.meet(prepared)
+        else:
+            self._taker.refuse(prepared)
 
     def _pass_over_all(self, passed: Passed) -> None:
         """As `_pass_over` of each, where each is where it was."""

@@ -123,6 +123,15 @@ class Pool:
         self.fleet.meet(life, self._clock.now())
         self._submits.wake.set()
 
+    def refuse(self, invalid: Invalid) -> None:
+        """The input shows a row that an earlier execution left, and it may not be sent any more."""
+        life = self.fleet.lives[invalid.row.key]
+        is_over = life.state is State.WAITING
+        outcome = self.fleet.refuse(life, invalid.error, self._clock.unix())
+        if is_over:
+            self.ledger.record_refused(life, invalid, outcome)
+            self._packing.look()
+
     def settle_invalid(self, invalid: Invalid, again: Again | None) -> None:
         """A row that is never sent."""
         self.ledger.record_invalid(invalid, again)

@@ -72,6 +72,7 @@ class Fleet:
         self._running = 0
         self.bytes_held = 0
         self._tasks: set[str] = set()
+        self._refused: dict[bytes, ApiError] = {}
         self.stopped: StopCause | None = None
         self.stop_error: ApiError | None = None
         self.submits_sent = 0
@@ -163,8 +164,18 @@ class Fleet:
         self.bytes_held += life.size
         known.request_hash = known.request_hash or life.request_hash
         known.model = known.model or life.model
+        if known.request_hash != life.request_hash:
+            known.renewal = life
         if known.state is State.WAITING:
             self._queue.add_again(life.key, now)
+
+    def refuse(self, life: Life, error: ApiError, unix_s: float) -> Outcome | None:
+        """The input shows a row that is known from the checkpoint, and it may not be sent any more. A running task is
+        asked about all the same; None, too, where nothing was ever paid for the row."""
+        if life.state is State.WAITING:
+            return self.abandon(life, unix_s, error)
+        self._refused[life.key] = error
+        return None
 
     def orphans(self) -> list[Life]:
         """Rows from the checkpoint that wait for another attempt but that the input did not show."""
@@ -176,7 +187,7 @@ class Fleet:
         self._forget(life)
         if life.unresolved == 0 and life.submits == 0:
             return None
-        life.error = why
+        life.error = self._refused.pop(life.key, why)
         status: Status = "in_doubt" if life.unresolved else "failed"
         return outcome_of(life, self.orders, status, None, unix_s)
 
@@ -197,6 +208,8 @@ class Fleet:
             if not self.gate.admit(life):
                 self._queue.put_back(life)
                 break
+            if life.renewal is not None:
+                _renew(life, life.renewal)
             advance(life, Sent(unix_s=unix_s), self.orders.policy, CALM, now)
             self._sending[life.key] = now
             chosen.append(life)
@@ -351,3 +364,10 @@ class Fleet:
             "credits_standing": self.gate.budget.standing,
             "per_minute": self.gate.pace.per_minute,
         }
+
+
+def _renew(life: Life, now_read: Life) -> None:
+    """What is asked from now on is what the input says now; its columns and its hash belong to the answer."""
+    life.kept, life.media = now_read.kept, now_read.media
+    life.request_hash, life.model = now_read.request_hash, now_read.model
+    life.renewal, life.is_kept_new = None, True

@@ -118,7 +118,8 @@ class Life(msgspec.Struct, kw_only=True, gc=False):
     `listed`: what the price list says one attempt may cost. `slot`: its record in the checkpoint, 0 before it has one.
     `request` is None until the input has shown a row that is known from the checkpoint alone; `size`: its bytes.
     `born`: when its task was accepted, in the run's clock; `watched_since`: since when this run has known it;
-    `poll_due`: when it is to be asked about next.
+    `poll_due`: when it is to be asked about next. `renewal`: the row as the input shows it now, where that asks
+    something else than what was sent; sent again, it is that row. `is_kept_new`: the checkpoint has other columns.
     """
 
     key: bytes
@@ -129,6 +130,8 @@ class Life(msgspec.Struct, kw_only=True, gc=False):
     size: int = 0
     state: State = State.WAITING
     slot: int = 0
+    renewal: Life | None = None
+    is_kept_new: bool = False
     group: str = ""
     model: str | None = None
     request_hash: str | None = None
