@@ -78,7 +78,14 @@ def make_fleet(job: Job, run: Run, learned: bytes | None) -> Fleet:
         in_doubt=job.retry.in_doubt,
         patience_s=float(job.retry.patience),
     )
-    orders = Orders(policy=policy, in_flight=job.limits.in_flight, run_id=run.run_id, run_date=run.run_date)
+    limits = job.limits
+    orders = Orders(
+        policy=policy,
+        in_flight=limits.in_flight,
+        bytes_in_flight=limits.bytes_in_flight,
+        run_id=run.run_id,
+        run_date=run.run_date,
+    )
     draw = random.random
     timing = Timing(job.poll.first_s, draw, job.poll.eagerness)
     if learned is not None:
@@ -199,7 +206,7 @@ def make_feed(
         ledger=pool.ledger,
         checkpoint=shop.connect(read_only=True),
         thread=shop.thread("read"),
-        has_ids=source.id_column is not None,
+        id_column=source.id_column,
         limit=limit,
         inspect=inspect,
     )

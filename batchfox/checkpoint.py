@@ -28,7 +28,11 @@ from batchfox.sqlite_border import at_the_border, damaged
 VERSION = 1
 _STATES = {State.WAITING: 0, State.SENDING: 1, State.RUNNING: 2, State.SETTLED: 3}
 _STATE_OF = {number: state for state, number in _STATES.items()}
-_MOST_KEYS = 500
+_MOST_KEYS = 512
+# Fewer free pages (of 4 kB) than these are left where they are.
+LEAST_FREE_PAGES = 256
+# Of each connection; what a million finished keys would fill, and ten thousand would not.
+_CACHE_KB = 4000
 _UNFILED = "SELECT key, outcome FROM row WHERE state = 3"
 
 
@@ -59,13 +63,14 @@ decode_outcome = msgspec.msgpack.Decoder(Outcome).decode
 
 
 class Group:
-    """What one transaction records, in this order: blocks, new rows, records, outcomes, progress."""
+    """What one transaction records, in this order: blocks, new rows, records, outcomes, renewed columns, progress."""
 
     def __init__(self) -> None:
         self.blocks: dict[int, tuple[int, bytes]] = {}
         self.rows: list[tuple[int, bytes, int, bytes | None, bytes, bytes | None, int | None]] = []
         self.records: dict[int, tuple[int, bytes, int]] = {}
         self.outcomes: list[tuple[bytes, int]] = []
+        self.columns: dict[int, bytes] = {}
         self.forgotten: list[tuple[int]] = []
         self.progress: tuple[float, bytes, str] | None = None
 
@@ -153,7 +158,7 @@ class Checkpoint:
             )
         self.is_blank = version == 0
         db.execute("PRAGMA busy_timeout = 30000")
-        db.execute("PRAGMA cache_size = -16000")
+        db.execute(f"PRAGMA cache_size = -{_CACHE_KB}")
         if read_only:
             if version == 0:
                 self._show_as_empty()
@@ -182,6 +187,14 @@ class Checkpoint:
 
     def close(self) -> None:
         self._db.close()
+
+    def give_back_room(self) -> None:
+        """Gives back the pages of rows that are filed by now, where they are most of the file. Where the disk or
+        another process is in the way, nothing happens: the room is used again by later rows."""
+        pages, free = (self.query(f"PRAGMA {name}")[0][0] for name in ("page_count", "freelist_count"))
+        if free >= LEAST_FREE_PAGES and free * 4 >= pages:
+            with contextlib.suppress(sqlite3.Error):
+                self._db.execute("VACUUM")
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -220,6 +233,9 @@ class Checkpoint:
                 db.executemany("UPDATE row SET state = ?, record = ? WHERE slot = ?", group.records.values())
             if group.outcomes:
                 db.executemany("UPDATE row SET state = 3, record = NULL, outcome = ? WHERE slot = ?", group.outcomes)
+            if group.columns:
+                columns = [(kept, slot) for slot, kept in group.columns.items()]
+                db.executemany("UPDATE row SET kept = ? WHERE slot = ?", columns)
             if group.forgotten:
                 db.executemany("DELETE FROM row WHERE slot = ?", group.forgotten)
             if group.progress:
@@ -258,13 +274,15 @@ class Checkpoint:
 
     def finished_ids(self, keys: list[bytes]) -> dict[bytes, Done]:
         """Of these keys of rows with ids, the finished ones."""
-        found: dict[bytes, Done] = {}
+        return {key: Done(status=STATUSES[status], row_index=row_index) for key, status, row_index in self.ends(keys)}
+
+    def ends(self, keys: list[bytes]) -> list[tuple[bytes, int, int]]:
+        """The same, as key, place of its status in `STATUSES`, and position in the input."""
+        found: list[tuple[bytes, int, int]] = []
         for start in range(0, len(keys), _MOST_KEYS):
             some = keys[start : start + _MOST_KEYS]
             marks = ",".join("?" * len(some))
-            sql = f"SELECT key, status, row_index FROM finished WHERE key IN ({marks})"
-            for key, status, row_index in self.query(sql, some):
-                found[key] = Done(status=STATUSES[status], row_index=row_index)
+            found += self.query(f"SELECT key, status, row_index FROM finished WHERE key IN ({marks})", some)
         return found
 
     def finished_positions(self, indices: list[int]) -> dict[int, Done]:
@@ -274,13 +292,17 @@ class Checkpoint:
         for index in indices:
             block, at = blocks.place(index)
             if block not in bitmaps:
-                rows = self.query("SELECT done, incomplete FROM finished_block WHERE block = ?", (block,))
-                bitmaps[block] = rows[0] if rows else None
+                bitmaps[block] = self.bitmaps(block)
             maps = bitmaps[block]
             if maps and blocks.has(maps[0], at):
                 status = "failed" if blocks.has(maps[1], at) else "completed"
                 found[index] = Done(status=status, row_index=index)
         return found
+
+    def bitmaps(self, block: int) -> tuple[bytes, bytes] | None:
+        """Of a block of an input without ids: what is finished, and what of that did not complete."""
+        rows = self.query("SELECT done, incomplete FROM finished_block WHERE block = ?", (block,))
+        return rows[0] if rows else None
 
     def retries(self, keys: list[bytes]) -> dict[bytes, Again]:
         """Of these keys, those that `--retry` named and whose new outcome is not filed yet."""

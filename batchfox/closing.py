@@ -62,6 +62,8 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
             "in_flight": self.left_in_flight,
             "in_doubt": self.left_in_doubt,
             "is_limited": self.fed.is_limited,
+            "polls": self.fleet.watch.polls,
+            "polls_late_p99_s": round(self.fleet.watch.lateness.within_s(0.99), 4),
             **self.pool.ledger.tally.by_status,
         }
 

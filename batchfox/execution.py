@@ -171,7 +171,10 @@ class Execution:
             viewer.count_rows(shop.thread("count"))
             monitor.view = viewer.view
             late = late_rows(shop.connect(read_only=True), self._folders.data, has_ids=self._has_ids)
-            with self._signals(pool), _settled_heap():
+            pool.warm_up = _settle_heap
+            if fleet.lives:
+                _settle_heap()
+            with self._signals(pool), _quiet_heap():
                 try:
                     await pool.run(feed, read_in(shop.thread("late"), late))
                 except* BatchfoxError as group:
@@ -248,6 +251,7 @@ class Execution:
             is_finished=ending.is_finished,
             progress=ending.progress,
         )
+        checkpoint.give_back_room()
         self._log.info("run_ended", run=run.run_id, **ending.told())
         return summarize(
             ending,
@@ -268,15 +272,19 @@ def _is_loop_running() -> bool:
     return True
 
 
-@contextlib.contextmanager
-def _settled_heap() -> Iterator[None]:
+def _settle_heap() -> None:
     """What is loaded by now stays: the collector need not look at it again and again while rows pass through. Rows hold
-    no circles, so they need no collector to go."""
+    no circles, so they need no collector to go. A run that finds nothing to do is spared it."""
     import pyarrow  # noqa: F401 - loaded now, so that it is part of what stays
 
-    before = gc.get_threshold()
     gc.collect()
     gc.freeze()
+
+
+@contextlib.contextmanager
+def _quiet_heap() -> Iterator[None]:
+    """The collector looks rarely; it is left as it was found."""
+    before = gc.get_threshold()
     gc.set_threshold(50_000, 20, 100)
     try:
         yield

@@ -22,6 +22,7 @@ from batchfox.core.places import Places
 from batchfox.core.prepare import Invalid, Preparer
 from batchfox.core.row import Row
 from batchfox.ledger import Ledger
+from batchfox.skimming import Passed, Skimmer, skimmer_of
 
 ROWS_A_TURN = 32
 
@@ -32,7 +33,7 @@ Entry = tuple[Row, Done | None, Again | None]
 class Rows(Protocol):
     """The input, as far as the feed needs it."""
 
-    def batches(self) -> Iterator[list[Row]]: ...
+    def skimmed(self, skimmer: Skimmer | None) -> Iterator[list[Row] | Passed]: ...
 
 
 class Taker(Protocol):
@@ -40,6 +41,7 @@ class Taker(Protocol):
 
     def begin(self, life: Life, again: Again | None) -> None: ...
     def meet(self, life: Life) -> None: ...
+    def refuse(self, invalid: Invalid) -> None: ...
     def settle_invalid(self, invalid: Invalid, again: Again | None) -> None: ...
 
 
@@ -70,7 +72,7 @@ class Feed:
         ledger: Ledger,
         checkpoint: Checkpoint,
         thread: Executor,
-        has_ids: bool,
+        id_column: str | None,
         limit: int | None,
         inspect: Callable[[list[Row]], bool],
     ) -> None:
@@ -81,10 +83,12 @@ class Feed:
         self._ledger = ledger
         self._checkpoint = checkpoint
         self._thread = thread
-        self._has_ids = has_ids
+        self._has_ids = id_column is not None
         self._limit = limit
         self._inspect = inspect
-        self._comparison = Comparison({} if has_ids else checkpoint.block_digests())
+        self._comparison = Comparison({} if self._has_ids else checkpoint.block_digests())
+        self._skimmer = skimmer_of(checkpoint, id_column)
+        self._has_retries = bool(checkpoint.query("SELECT EXISTS (SELECT 1 FROM retry)")[0][0])
         self._held: list[Entry] = []
         self._met = Places()
         self.fed = Fed()
@@ -92,9 +96,11 @@ class Feed:
 
     async def run(self) -> None:
         """The loop. Ends with the input, at the limit, or when the fleet is stopped."""
-        batches = self._source.batches()
+        batches = self._source.skimmed(self._skimmer)
         queue: deque[Entry] = deque()
         await self._look_ahead(batches, queue)
+        if self._skimmer is not None:
+            self._skimmer.is_on = True
         while self._fleet.stopped is None:
             if not queue:
                 if not self._held:  # else rows that were looked up before they were filed would be taken for new ones
@@ -104,6 +110,9 @@ class Feed:
                     self._comparison.end()
                     self.fed.is_over = True
                     return
+                if isinstance(entries, Passed):
+                    self._pass_over_all(entries)
+                    continue
                 queue.extend(entries)
             for _ in range(min(len(queue), ROWS_A_TURN)):
                 entries = self._as_before(queue.popleft())
@@ -116,14 +125,14 @@ class Feed:
                         return
             await asyncio.sleep(0)
 
-    async def _end_at_limit(self, batches: Iterator[list[Row]], *, is_more: bool) -> None:
+    async def _end_at_limit(self, batches: Iterator[list[Row] | Passed], *, is_more: bool) -> None:
         """The limit is reached. Is that the end of the input too?"""
         self.fed.is_limited = is_more or await self._next(batches) is not None
         if not self.fed.is_limited:
             self._comparison.end()
         self.fed.is_over = True
 
-    async def _look_ahead(self, batches: Iterator[list[Row]], queue: deque[Entry]) -> None:
+    async def _look_ahead(self, batches: Iterator[list[Row] | Passed], queue: deque[Entry]) -> None:
         """Shows the first rows to `inspect` (is a template's variable missing from all of them?) before any is sent."""
         seen = 0
         while seen < 100:
@@ -131,20 +140,21 @@ class Feed:
             if entries is None:
                 self._inspect([])
                 return
+            assert not isinstance(entries, Passed), "the skimmer is not on yet"
             queue.extend(entries)
             seen += len(entries)
             if not self._inspect([row for row, _, _ in entries]):
                 return
 
-    async def _next(self, batches: Iterator[list[Row]]) -> list[Entry] | None:
+    async def _next(self, batches: Iterator[list[Row] | Passed]) -> list[Entry] | Passed | None:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._read, batches)
 
-    def _read(self, batches: Iterator[list[Row]]) -> list[Entry] | None:
-        """In the reading thread: a batch of rows, each with what the checkpoint knows of it."""
+    def _read(self, batches: Iterator[list[Row] | Passed]) -> list[Entry] | Passed | None:
+        """In the reading thread: a batch of rows, each with what the checkpoint knows of it, or rows passed over."""
         rows = next(batches, None)
-        if rows is None:
-            return None
-        retries = self._checkpoint.retries([row.key for row in rows])
+        if rows is None or isinstance(rows, Passed):
+            return rows
+        retries = self._checkpoint.retries([row.key for row in rows]) if self._has_retries else {}
         if self._has_ids:
             done = self._checkpoint.finished_ids([row.key for row in rows])
             return [(row, done.get(row.key), retries.get(row.key)) for row in rows]
@@ -170,6 +180,9 @@ class Feed:
         if new is not None:
             self._ledger.note_block(*new)
             return [entry]
+        _, done, again = entry
+        if done is not None and again is None:  # its columns are not needed again, and a block of them may be large
+            entry = (msgspec.structs.replace(row, columns={}), done, again)
         self._held.append(entry)
         if not self._comparison.is_settled:
             return []
@@ -204,6 +217,20 @@ class Feed:
         prepared = self._preparer.prepare(row)
         if isinstance(prepared, Life):
             self._taker.meet(prepared)
+        else:
+            self._taker.refuse(prepared)
+
+    def _pass_over_all(self, passed: Passed) -> None:
+        """As `_pass_over` of each, where each is where it was."""
+        known = self._ledger.unfiled.get
+        ended = sum((now := known(key)) is None or now.status != "completed" for key in passed.incomplete)
+        self.fed.rows += passed.rows
+        self.fed.completed_before += passed.rows - ended
+        self.fed.ended_before += ended
+        self.fed.has_incomplete = self.fed.has_incomplete or ended > 0
+        self._met.add_run(passed.first, passed.rows)
+        if not self._has_ids:
+            self._comparison.pass_over(passed.first, passed.rows)
 
     def _pass_over(self, row: Row, done: Done) -> None:
         """`done.row_index` is where the row was when it ended: elsewhere stands a duplicate, or the row itself where

@@ -22,6 +22,7 @@ from batchfox.core.row import key_of_id
 from batchfox.durable import sync_folder
 from batchfox.errors import OutputError
 from batchfox.kept import decode_columns
+from batchfox.part_names import number_of, part_name
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -105,8 +106,6 @@ class Filing:
         return filed
 
     def _check_folder(self, parts: dict[int, int]) -> None:
-        from batchfox.parts import number_of, part_name
-
         names = {path.name for path in self._folders.data.iterdir()}
         foreign = sorted(name for name in names if number_of(name) not in parts)
         if foreign and foreign == [part_name(0)] and not parts and self._is_empty_part(self._folders.data / foreign[0]):
@@ -275,11 +274,11 @@ class Filing:
 
     def file_empty(self) -> None:
         """An output without rows holds one empty part with the schema."""
-        from batchfox import columns, parts
-
-        final = self._folders.data / parts.part_name(0)
+        final = self._folders.data / part_name(0)
         if any(self._folders.data.iterdir()):
             return
+        from batchfox import columns, parts
+
         types = self.types()
         if types is None:
             types = columns.infer([], self._known_types())

@@ -41,14 +41,14 @@ def file_late(checkpoint: Checkpoint, filing: Filing, rows_per_part: int) -> Non
 
 
 def _read(checkpoint: Checkpoint, data: Path, has_ids: bool) -> Iterator[Late]:
-    import pyarrow.compute as pc
-
-    from batchfox import parts
-    from batchfox.parquet_rows import plain
-
     for number, counts in checkpoint.query("SELECT number, counts FROM part WHERE is_filed ORDER BY number"):
         if STATUS not in msgspec.json.decode(counts):
             continue
+        import pyarrow.compute as pc
+
+        from batchfox import parts
+        from batchfox.parquet_rows import plain
+
         for table in parts.read(data / parts.part_name(number)):
             late = table.filter(pc.and_(pc.equal(table["status"], STATUS), pc.is_valid(table["task_id"])))
             for batch in late.to_batches():

@@ -127,6 +127,7 @@ class Ledger:
         group = self._recorder.group
         if life.slot:
             group.add_record(life)
+            self._renew_columns(life)
         else:
             life.slot = next(self._slots)
             group.add_row(life, encode_columns(life.kept), self._old_parts.pop(life.key, None))
@@ -137,6 +138,7 @@ class Ledger:
         size = _SMALL_ROW
         if life.slot:
             size += self._recorder.group.add_outcome(life.slot, outcome)
+            self._renew_columns(life)
         else:
             life.slot = next(self._slots)
             self._recorder.group.add_row(life, encode_columns(life.kept), self._old_parts.pop(life.key, None), outcome)
@@ -154,6 +156,20 @@ class Ledger:
         orders = self._orders
         outcome = outcome_of(invalid, unix_s=self._unix(), run_id=orders.run_id, run_date=orders.run_date)
         self.record_outcome(life, outcome)
+
+    def record_refused(self, life: Life, invalid: Invalid, outcome: Outcome | None) -> None:
+        """A row that an earlier execution left, and that the input now shows as one that may not be sent. `outcome`:
+        where something may have been paid for it."""
+        life.kept, life.is_kept_new = invalid.kept, True
+        if outcome is None:
+            orders = self._orders
+            outcome = outcome_of(invalid, unix_s=self._unix(), run_id=orders.run_id, run_date=orders.run_date)
+        self.record_outcome(life, outcome)
+
+    def _renew_columns(self, life: Life) -> None:
+        if life.is_kept_new:
+            life.is_kept_new = False
+            self._recorder.group.columns[life.slot] = encode_columns(life.kept)
 
     def forget(self, life: Life) -> None:
         """The row left no trace: nothing was paid, and the input no longer has it."""

@@ -76,9 +76,10 @@ class Limiter:
         gone_s = asyncio.get_running_loop().time() - self._at
         return max((self._level + 1.0 - capacity) / per_s - gone_s, 0.001)
 
-    def ahead(self) -> int:
-        """How many rows may be recorded now: those whose token is there or drips in during a sync."""
-        return min(1 + int(self._bucket.per_s * AHEAD_S), MOST_AHEAD)
+    def ahead(self, sync_s: float = 0.0) -> int:
+        """How many rows may be recorded now: those whose token is there or drips in during a sync, which took `sync_s`
+        lately, and during the next."""
+        return min(1 + int(self._bucket.per_s * max(AHEAD_S, 2.0 * sync_s)), MOST_AHEAD)
 
     async def take(self) -> None:
         """Returns when the next submit may leave."""

@@ -72,8 +72,8 @@ def _last_run_id(path: Path) -> str:
 
 
 def refuse_lost(output: Output) -> None:
-    """Raises `OutputError` where the checkpoint is damaged, or gone while there are parts: a run would pay for all of
-    their rows again."""
+    """Raises `OutputError` where the checkpoint is damaged, or gone although a run was begun: another would pay for
+    its rows again."""
     path = output.checkpoint_path
     found = "is missing"
     if output.is_begun:
@@ -82,7 +82,13 @@ def refuse_lost(output: Output) -> None:
             if not checkpoint.is_blank:
                 return
         found = "is empty"
-    if written := _parts_of(output):
+    written = _parts_of(output)
+    if output.folders.job.exists() and not written:
+        raise OutputError(
+            f"{path}: the checkpoint {found}, and a run was begun here: the tasks that only it knew would be paid for "
+            f"again; nothing was changed: put it back, or {repair_words(path)} makes an empty one, or use --fresh"
+        )
+    if written:
         raise OutputError(
             f"{path}: the checkpoint {found}, and {output.folders.data} holds {count(written, 'part')}; nothing was "
             f"changed: put it back, or {repair_words(path)} makes it anew from the parts, or --fresh starts anew"

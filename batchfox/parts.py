@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import re
 from collections.abc import Iterable, Iterator
 from datetime import date
 from pathlib import Path
@@ -22,9 +21,10 @@ from batchfox.arrow_types import without_views
 from batchfox.core.outcome import COLUMNS, EXTRA
 from batchfox.durable import rename
 from batchfox.errors import DiskFullError, MachineError, OutputError
+from batchfox.part_names import number_of as number_of
+from batchfox.part_names import part_name as part_name
 from batchfox.reserve import FULL, remedy
 
-_NAME = re.compile(r"part-(\d{5,})\.parquet")
 _ARROW = {
     "int64": pa.int64(),
     "int32": pa.int32(),
@@ -38,16 +38,6 @@ _ARROW = {
 }
 _OWN_TYPES = {name: _ARROW[kind] for name, kind in COLUMNS.items()}
 _RUN_DATE = list(COLUMNS).index("run_date")
-
-
-def part_name(number: int) -> str:
-    return f"part-{number:05d}.parquet"
-
-
-def number_of(name: str) -> int | None:
-    """The number in a part's file name; None for any other file."""
-    found = _NAME.fullmatch(name)
-    return int(found[1]) if found else None
 
 
 def schema_of(types: dict[str, pa.DataType]) -> pa.Schema:

@@ -53,6 +53,7 @@ class Polls:
             now = self._clock.now()
             for life in fleet.polls(now, self._room()):
                 await self._take_turn()
+                fleet.watch.sent(life, self._clock.now())
                 self._crew.spawn(self._poll(life))
             due = fleet.next_poll_at() if self._on_the_wire < POLLS_ON_THE_WIRE else None
             await wait_for(self.wake, None if due is None else max(due - now, 0.001))

@@ -8,7 +8,7 @@ the second leaves at once. Both lose nothing.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from typing import Any, Protocol
 
 import msgspec
@@ -93,6 +93,8 @@ class Pool:
         self._feed: Feed | None = None
         self._group: asyncio.TaskGroup | None = None
         self._requests: set[asyncio.Task[None]] = set()
+        # Called once, before the first row is taken: what only rows need is loaded then.
+        self.warm_up: Callable[[], None] | None = None
         recorder.failed = self.stop_for_machine
 
     # Rows come in, from the checkpoint and from the feed.
@@ -108,6 +110,9 @@ class Pool:
 
     def begin(self, life: Life, again: Again | None) -> None:
         """A new row, or one that gets fresh attempts."""
+        if self.warm_up is not None:
+            warm_up, self.warm_up = self.warm_up, None
+            warm_up()
         if again is not None:
             self.ledger.note_retry(life, again)
         self.fleet.offer(life)
@@ -117,6 +122,15 @@ class Pool:
         """The input showed a row that an earlier execution left: it can be sent again."""
         self.fleet.meet(life, self._clock.now())
         self._submits.wake.set()
+
+    def refuse(self, invalid: Invalid) -> None:
+        """The input shows a row that an earlier execution left, and it may not be sent any more."""
+        life = self.fleet.lives[invalid.row.key]
+        is_over = life.state is State.WAITING
+        outcome = self.fleet.refuse(life, invalid.error, self._clock.unix())
+        if is_over:
+            self.ledger.record_refused(life, invalid, outcome)
+            self._packing.look()
 
     def settle_invalid(self, invalid: Invalid, again: Again | None) -> None:
         """A row that is never sent."""
@@ -237,8 +251,8 @@ class Pool:
             self._polls.wake.set()
         if life.state is not State.RUNNING:
             self._submits.wake.set()
-            if self._feed is not None and self.fleet.room():
-                self._feed.has_room.set()
+        if self._feed is not None and not self._feed.has_room.is_set() and self.fleet.room():
+            self._feed.has_room.set()  # a row that was sent leaves room for the next, long before it is settled
         if life.state is not State.RUNNING or self.fleet.stopped is not None:
             self.check_done()
 

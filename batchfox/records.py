@@ -39,17 +39,31 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 def read_jsonl(path: str, *, with_digest: bool) -> Iterator[Record]:
     """One record a non-blank line."""
-    decode = msgspec.json.Decoder().decode
+    return map(parser(with_digest=with_digest), raw_lines(path))
+
+
+def raw_lines(path: str) -> Iterator[tuple[int, bytes | None, int]]:
+    """Number and bytes (None: too long) of each non-blank line, and how far the file is read."""
     file, position = _open(path)
     with file:
         for line, raw in _lines(path, file):
-            if raw is None:
-                too_long = f"longer than {MOST_LINE_BYTES >> 20} MB"
-                yield Record(columns={}, line=line, size=0, position=position(), problem=too_long, digest=b"\0" * 16)
-                continue
-            digest = blake2b(raw, digest_size=16).digest() if with_digest else b""
-            columns, problem = _parse(raw, decode)
-            yield Record(columns=columns, line=line, size=len(raw), position=position(), problem=problem, digest=digest)
+            yield line, raw, position()
+
+
+def parser(*, with_digest: bool) -> Callable[[tuple[int, bytes | None, int]], Record]:
+    """Makes records of lines."""
+    decode = msgspec.json.Decoder().decode
+
+    def parse(read: tuple[int, bytes | None, int]) -> Record:
+        line, raw, position = read
+        if raw is None:
+            too_long = f"longer than {MOST_LINE_BYTES >> 20} MB"
+            return Record(columns={}, line=line, size=0, position=position, problem=too_long, digest=b"\0" * 16)
+        digest = blake2b(raw, digest_size=16).digest() if with_digest else b""
+        columns, problem = _parse(raw, decode)
+        return Record(columns=columns, line=line, size=len(raw), position=position, problem=problem, digest=digest)
+
+    return parse
 
 
 def _parse(raw: bytes, decode: Callable[[bytes], Any]) -> tuple[dict[str, Any], str | None]:

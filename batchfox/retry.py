@@ -10,6 +10,7 @@ from batchfox.core.lifecycle import EXPIRED, NO_RESULTS
 from batchfox.core.outcome import STATUSES
 from batchfox.core.prepare import key_of_outcome
 from batchfox.errors import UserError
+from batchfox.part_names import part_name
 
 _COLUMNS = ["row_index", "row_id", "status", "error_code", "submits", "maybe_billed_twice"]
 _Entry = tuple[bytes, int, int, int, int]
@@ -27,8 +28,6 @@ def check_statuses(statuses: Collection[str]) -> None:
 
 def mark(checkpoint: Checkpoint, data: Path, statuses: Collection[str], *, has_ids: bool) -> int:
     """Marks every filed row of these statuses. Returns how many rows are now marked."""
-    from batchfox.parts import part_name
-
     numbers = [number for (number,) in checkpoint.query("SELECT number FROM part WHERE is_filed ORDER BY number")]
     for number in numbers:
         entries = list(_entries(data / part_name(number), number, statuses, has_ids=has_ids))

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from batchfox.core.job import nearest
 from batchfox.core.render import BATCH_HINT, is_batch_line
-from batchfox.core.row import Row, key_of_id, key_of_line, key_of_position
+from batchfox.core.row import Row, id_text, key_of_id, key_of_line, key_of_position
 from batchfox.output import own_outputs
 from batchfox.paths import STDIN, kind_of, list_files, refuse_own_output
-from batchfox.records import Record, read_csv, read_jsonl
+from batchfox.records import Record, parser, raw_lines, read_csv, read_jsonl
+from batchfox.skimming import Passed, Skimmer
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -82,15 +83,28 @@ class Source:
 
     def batches(self) -> Iterator[list[Row]]:
         """All rows from the first, a few at a time. Standard input can be read once."""
+        for batch in self.skimmed(None):
+            assert not isinstance(batch, Passed)
+            yield batch
+
+    def skimmed(self, skimmer: Skimmer | None) -> Iterator[list[Row] | Passed]:
+        """The same, with what the skimmer passes over in between."""
         batch: list[Row] = []
         size = index = lines_before = 0
         self._bytes_read = 0
         for file in self._files:
             line = read_before = 0
-            for record in self._records(file):
+            for record in self._skim(file, index, skimmer) if skimmer else self._records(file):
                 line = record.line
                 self._bytes_read += record.position - read_before
                 read_before = record.position
+                if isinstance(record, Passed):
+                    if batch:
+                        yield batch
+                        batch, size = [], 0
+                    index += record.rows
+                    yield record
+                    continue
                 batch.append(self._row(record, index, lines_before + line, file))
                 index += 1
                 size += record.size
@@ -100,6 +114,23 @@ class Source:
             lines_before += line
         if batch:
             yield batch
+
+    def _skim(self, file: str, index: int, skimmer: Skimmer) -> Iterator[Record | Passed]:
+        """The records of a file whose first row is at `index`; lines that are done are passed over."""
+        if file == STDIN or kind_of(file) != "jsonl":
+            yield from self._records(file)
+            return
+        lines, parse = raw_lines(file), parser(with_digest=self._with_digest)
+        while True:
+            taken = skimmer.take(lines) if skimmer.wants(index) else list(itertools.islice(lines, 1))
+            if not taken:
+                return
+            passed = skimmer.look(index, taken) if len(taken) > 1 else None
+            index += len(taken)
+            if passed is not None:
+                yield passed
+            else:
+                yield from map(parse, taken)
 
     def _records(self, file: str) -> Iterator[Record]:
         if file == STDIN:
@@ -121,7 +152,7 @@ class Source:
         if self.id_column is None:
             row_id, key = str(index), key_of_position(index)
         else:
-            text = None if problem else _id_text(record.columns.get(self.id_column))
+            text = None if problem else id_text(record.columns.get(self.id_column))
             if text is None:
                 row_id, key = f"line:{line_overall}", key_of_line(line_overall)
                 problem = problem or _say_no_id(self.id_column, record.columns)
@@ -179,18 +210,3 @@ def _say_no_id(column: str, columns: dict[str, Any]) -> str:
         return f'missing id: column "{column}" holds no text or number'
     hint = f"; {BATCH_HINT}" if is_batch_line(columns) else nearest(column, columns)
     return f'missing id: no column "{column}"{hint}'
-
-
-def _id_text(value: Any) -> str | None:
-    """An id as text; None for what names nothing: null, empty, a list, an object, NaN."""
-    match value:
-        case str():
-            return value or None
-        case bool():
-            return "true" if value else "false"
-        case int():
-            return str(value)
-        case float():
-            return repr(value) if value == value and abs(value) != float("inf") else None
-        case _:
-            return None

@@ -28,8 +28,11 @@ def at_the_border(path: Path) -> Iterator[None]:
             raise damaged(path, text) from error
         if "full" in text or "disk I/O" in text:
             raise DiskFullError(f"{path}: {text}; {remedy_for(path)}, then run the same command again") from error
-        if "unable to open" in text and _are_descriptors_gone():
-            raise MachineError(f"{path}: too many open files; raise the limit (ulimit -n), then run again") from error
+        if "unable to open" in text and _is_usable(path):
+            raise MachineError(
+                f"{path}: {text}, and nothing forbids it: too many files are open (ulimit -n), or the disk fails; "
+                "mend it, then run the same command again"
+            ) from error
         if "readonly" in text or "unable to open" in text or "permission" in text.lower():
             raise OutputError(f"{path}: {text}; the output folder must be writable") from error
         raise MachineError(f"{path}: {text}") from error
@@ -37,13 +40,11 @@ def at_the_border(path: Path) -> Iterator[None]:
         raise damaged(path, str(error)) from error
 
 
-def _are_descriptors_gone() -> bool:
-    """SQLite does not say why it could not open a file."""
-    try:
-        os.close(os.open(os.devnull, os.O_RDONLY))
-    except OSError:
-        return True
-    return False
+def _is_usable(path: Path) -> bool:
+    """Nothing forbids to open this file. SQLite does not say why it could not."""
+    place = path if path.exists() else path.parent
+    is_kind = place.is_file() if place is path else place.is_dir()
+    return is_kind and os.access(place, os.R_OK | os.W_OK) and os.access(path.parent, os.W_OK | os.X_OK)
 
 
 def damaged(path: Path, text: str) -> DamagedError:

@@ -34,6 +34,28 @@ class Builder(Protocol):
     async def build(self, life: Life) -> bytes | Unsendable: ...
 
 
+class Bodies:
+    """Bytes of the bodies that are built and whose POST has no reply yet. Most rows are smaller than what they become
+    by their media, and how large that is shows only when it is done: the last one says what to expect of the next."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._held = 0
+        self._expected = 1
+
+    def room(self) -> int:
+        """How many more may be built, as far as can be told; one where there is none."""
+        left = self._most - self._held
+        return max(left // self._expected, 0 if self._held else 1)
+
+    def add(self, size: int) -> None:
+        self._held += size
+        self._expected = max(size, 1)
+
+    def drop(self, size: int) -> None:
+        self._held -= size
+
+
 class Submits:
     """The loop, and which bodies on the wire are large."""
 
@@ -58,6 +80,8 @@ class Submits:
         self._limiter = Limiter(fleet.gate.pace.per_minute)
         self._was_open = True
         self._large: set[bytes] = set()
+        self._bodies = Bodies(fleet.orders.bytes_in_flight)
+        self._sync_s = 0.0
         self.wake = asyncio.Event()
 
     def are_slow(self) -> bool:
@@ -74,7 +98,9 @@ class Submits:
             now = self._clock.now()
             if wait_s > 0.0:
                 await asyncio.sleep(min(wait_s, LOOK_EVERY_S))
-            elif chosen := fleet.submits(now, self._clock.unix(), self._limiter.ahead()):
+            elif (room := self._bodies.room()) == 0:
+                await wait_for(self.wake, LOOK_EVERY_S)
+            elif chosen := fleet.submits(now, self._clock.unix(), min(self._limiter.ahead(self._sync_s), room)):
                 await self._send_all(chosen)
             elif fleet.asks_freely(now):
                 is_there = await self._sender.is_there()
@@ -98,6 +124,9 @@ class Submits:
         fleet = self._fleet
         bodies: list[tuple[Life, bytes]] = []
         for life in chosen:
+            if self._bodies.room() == 0:
+                self._fleet.unsend(life, self._clock.now())
+                continue
             try:
                 body = await self._builder.build(life)
             except MachineError as error:
@@ -109,10 +138,13 @@ class Submits:
                 continue
             if len(body) > LARGE_BODY:
                 self._large.add(life.key)
+            self._bodies.add(len(body))
             bodies.append((life, body))
         for life, _ in bodies:
             self._ledger.record(life)
+        began_at = self._clock.now()
         await self._recorder.durable()
+        self._sync_s = (self._sync_s + self._clock.now() - began_at) / 2.0
         for life, body in bodies:
             if fleet.may_leave(life, self._clock.now()):
                 await self._limiter.take()
@@ -120,12 +152,19 @@ class Submits:
                 fleet.sent(life.key, self._clock.now())
                 self._crew.spawn(self._submit(life, body))
             else:
-                self._large.discard(life.key)
+                self._forget(life, body)
                 fleet.unsend(life, self._clock.now())
                 self._ledger.record(life)
         self._crew.check_done()
 
     async def _submit(self, life: Life, body: bytes) -> None:
         event = await self._sender.submit(body, is_sync=life.is_sync)
-        self._large.discard(life.key)
+        self._forget(life, body)
         self._crew.receive(life, event)
+
+    def _forget(self, life: Life, body: bytes) -> None:
+        self._large.discard(life.key)
+        was_full = self._bodies.room() == 0
+        self._bodies.drop(len(body))
+        if was_full:
+            self.wake.set()

@@ -85,7 +85,7 @@ def run(latencies: list[float], seed: int, *, eagerness: float = 1.0, polls_per_
     draw = Random(f"watch {seed}").random
     timing = TimedTiming(draw, eagerness)
     fleet = Fleet(
-        Orders(policy=Policy(), in_flight=IN_FLIGHT, run_id="run", run_date="2026-01-01"),
+        Orders(policy=Policy(), in_flight=IN_FLIGHT, bytes_in_flight=1 << 30, run_id="run", run_date="2026-01-01"),
         gate=Gate(pace=Paces(1e6), breaker=Breaker(), budget=Budget(None), doubts=Doubts(None)),
         watch=Watch(timing, 1e6, draw),
         draw=draw,

@@ -115,7 +115,8 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, server: Server) -> None:
         self._server = server
-        self._buffer = b""
+        self._buffer = bytearray()
+        self._wanted = 0
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -123,7 +124,12 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         assert self._transport is not None
-        data = self._buffer + data if self._buffer else data
+        if self._buffer:
+            self._buffer += data
+            if len(self._buffer) < self._wanted:
+                return
+            data = bytes(self._buffer)
+        self._wanted = 0
         while data:
             end = data.find(_END)
             if end < 0:
@@ -132,6 +138,7 @@ class Connection(asyncio.Protocol):
             if data.startswith(_SUBMIT):
                 end += _body_length(data[:end])
                 if len(data) < end:
+                    self._wanted = end
                     break
                 reply = self._server.submitted()
             elif data.startswith(_POLL):
@@ -140,7 +147,7 @@ class Connection(asyncio.Protocol):
                 reply = self._server.usage() if data.startswith(_USAGE) else _UNKNOWN
             self._transport.write(reply)
             data = data[end:]
-        self._buffer = data
+        self._buffer = bytearray(data)
 
 
 def _body_length(head: bytes) -> int:

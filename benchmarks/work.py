@@ -7,7 +7,7 @@ from pathlib import Path
 
 IN_FLIGHT = 64
 # So high that it never binds; the limiter still runs.
-REQUESTS_PER_MINUTE = 60_000_000
+REQUESTS_PER_MINUTE = 60_000_000.0
 
 
 def write_rows(path: Path, rows: int) -> None:
@@ -29,11 +29,21 @@ def write_rows(path: Path, rows: int) -> None:
 
 
 def write_job(
-    path: Path, *, rows: Path, output: Path, base_url: str, has_ids: bool = True, checkpoint: Path | None = None
+    path: Path,
+    *,
+    rows: Path,
+    output: Path,
+    base_url: str,
+    has_ids: bool = True,
+    checkpoint: Path | None = None,
+    in_flight: int = IN_FLIGHT,
+    per_minute: float = REQUESTS_PER_MINUTE,
+    first: str = "0",
 ) -> None:
     """Writes a job that captions the rows' images: templates, rules, everything kept, full sync.
 
-    `poll.first = 0`: a server that answers at once is polled at once; the learned schedule has a benchmark of its own.
+    `first`: `poll.first`, as TOML. A server that answers at once is polled at once; the learned schedule ("auto") has
+    a benchmark of its own (`pipe.py`).
     """
     lines = [
         "[input]",
@@ -47,10 +57,10 @@ def write_job(
         "[api]",
         f'base_url = "{base_url}"',
         "[limits]",
-        f"requests_per_minute = {REQUESTS_PER_MINUTE}",
-        f"in_flight = {IN_FLIGHT}",
+        f"requests_per_minute = {per_minute}",
+        f"in_flight = {in_flight}",
         "[poll]",
-        "first = 0",
+        f"first = {first}",
         "[output]",
         f"path = {_quote(output)}",
         f"checkpoint = {_quote(checkpoint)}" if checkpoint else "",

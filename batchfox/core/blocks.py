@@ -13,6 +13,7 @@ from batchfox.errors import InputError
 
 ROWS_PER_BLOCK = 10_000
 BITMAP_BYTES = ROWS_PER_BLOCK // 8
+FULL = b"\xff" * BITMAP_BYTES
 
 
 def place(index: int) -> tuple[int, int]:
@@ -77,6 +78,11 @@ class Comparison:
         if self.is_settled and digest.digest() != known:
             raise InputError(_say_changed(digest.block, rows))
         return None
+
+    def pass_over(self, first: int, rows: int) -> None:
+        """Rows from `first` on, up to a block's end, were found to be as they were."""
+        self._digest.block, self._digest.rows = place(first + rows - 1)
+        self._digest.rows += 1
 
     def end(self) -> None:
         """The input is over. Raises `InputError` where rows that were there are not."""

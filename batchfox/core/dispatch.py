@@ -70,7 +70,9 @@ class Fleet:
         self._queue = Queue(self.lives, gate.pace.opens_at)
         self._sending: dict[bytes, float] = {}
         self._running = 0
+        self.bytes_held = 0
         self._tasks: set[str] = set()
+        self._refused: dict[bytes, ApiError] = {}
         self.stopped: StopCause | None = None
         self.stop_error: ApiError | None = None
         self.submits_sent = 0
@@ -104,10 +106,11 @@ class Fleet:
         return len(self.lives) - self.in_flight
 
     def room(self) -> int:
-        """How many more rows the fleet takes now; 0 once it is stopped."""
-        if self.stopped is not None:
-            return 0
+        """How many more rows the fleet takes now, one at a time: none once it is stopped, or while the requests that it
+        holds are as large as may be."""
         orders = self.orders
+        if self.stopped is not None or self.bytes_held >= orders.bytes_in_flight:
+            return 0
         ahead = min(orders.in_flight, LOOKAHEAD) - self._queue.new
         most = 2 * orders.in_flight + max(LEAST_WAITING, orders.in_flight)
         return max(min(ahead, most - len(self.lives)), 0)
@@ -124,6 +127,7 @@ class Fleet:
         """Takes a new row, rendered and checked, ready to be sent."""
         assert life.key not in self.lives, life.id
         self.lives[life.key] = life
+        self.bytes_held += life.size
         self._queue.add(life)
 
     def adopt(self, life: Life, now: float, unix_s: float) -> Outcome | None:
@@ -156,11 +160,22 @@ class Fleet:
         if known.request is not None:
             return
         known.request, known.group, known.is_sync = life.request, life.group, life.is_sync
-        known.listed = life.listed
+        known.listed, known.size = life.listed, life.size
+        self.bytes_held += life.size
         known.request_hash = known.request_hash or life.request_hash
         known.model = known.model or life.model
+        if known.request_hash != life.request_hash:
+            known.renewal = life
         if known.state is State.WAITING:
             self._queue.add_again(life.key, now)
+
+    def refuse(self, life: Life, error: ApiError, unix_s: float) -> Outcome | None:
+        """The input shows a row that is known from the checkpoint, and it may not be sent any more. A running task is
+        asked about all the same; None, too, where nothing was ever paid for the row."""
+        if life.state is State.WAITING:
+            return self.abandon(life, unix_s, error)
+        self._refused[life.key] = error
+        return None
 
     def orphans(self) -> list[Life]:
         """Rows from the checkpoint that wait for another attempt but that the input did not show."""
@@ -172,7 +187,7 @@ class Fleet:
         self._forget(life)
         if life.unresolved == 0 and life.submits == 0:
             return None
-        life.error = why
+        life.error = self._refused.pop(life.key, why)
         status: Status = "in_doubt" if life.unresolved else "failed"
         return outcome_of(life, self.orders, status, None, unix_s)
 
@@ -193,6 +208,8 @@ class Fleet:
             if not self.gate.admit(life):
                 self._queue.put_back(life)
                 break
+            if life.renewal is not None:
+                _renew(life, life.renewal)
             self.gate.pace.take(life.model, now)
             advance(life, Sent(unix_s=unix_s), self.orders.policy, CALM, now)
             self._sending[life.key] = now
@@ -319,6 +336,7 @@ class Fleet:
     def _forget(self, life: Life) -> None:
         self.watch.end(life)
         self._queue.drop(life.key)
+        self.bytes_held -= life.size
         del self.lives[life.key]
 
     def _around(self, life: Life, event: Event) -> Surroundings:
@@ -354,3 +372,10 @@ class Fleet:
             "credits_standing": self.gate.budget.standing,
             "per_minute": self.gate.pace.per_minute,
         }
+
+
+def _renew(life: Life, now_read: Life) -> None:
+    """What is asked from now on is what the input says now; its columns and its hash belong to the answer."""
+    life.kept, life.media = now_read.kept, now_read.media
+    life.request_hash, life.model = now_read.request_hash, now_read.model
+    life.renewal, life.is_kept_new = None, True

@@ -20,6 +20,8 @@ SIMULATOR = "simulator"
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _MOST_DEPTH = 200
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|[smhd]))+")
+_UNITS_BYTES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)([KMG]?B)?", re.IGNORECASE)
 _DURATION_ITEM = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhd])")
 
 
@@ -32,6 +34,18 @@ class Duration(float):
             if not _DURATION.fullmatch(text):
                 raise ValueError(f'expected a duration such as "90s", "15m" or "6h", got "{value}"')
             value = sum(float(number) * _UNITS_S[unit] for number, unit in _DURATION_ITEM.findall(text))
+        return super().__new__(cls, value)
+
+
+class Size(int):
+    """Bytes. Written as a number of bytes, or as text: "64MB", "1.5GB"."""
+
+    def __new__(cls, value: float | str) -> Size:
+        if isinstance(value, str):
+            found = _SIZE.fullmatch(value.replace(" ", ""))
+            if found is None:
+                raise ValueError(f'expected bytes or a size such as "256MB" or "1GB", got "{value}"')
+            value = float(found[1]) * _UNITS_BYTES[(found[2] or "").upper()]
         return super().__new__(cls, value)
 
 
@@ -61,11 +75,13 @@ class Api(_Section, frozen=True, kw_only=True):
 
 
 class Limits(_Section, frozen=True, kw_only=True):
-    """What a run may use. `requests_per_minute` None: the pace adapts. `time` in seconds."""
+    """What a run may use. `requests_per_minute` None: the pace adapts. `time` in seconds. `bytes_in_flight`: of the
+    requests of rows that are taken and not settled, and as many again of bodies on the wire."""
 
     requests_per_minute: float | None = None
     polls_per_minute: float | None = None
     in_flight: int = 200
+    bytes_in_flight: Size = Size("256MB")
     credits: float | None = None
     time: Duration | None = None
 
@@ -175,7 +191,7 @@ class Job(_Section, frozen=True, kw_only=True):
 
     def to_dict(self) -> dict[str, Any]:
         """The tables again, defaults filled in, keys without a value left out. There is no secret in a job."""
-        data = msgspec.to_builtins(self, enc_hook=float)
+        data = msgspec.to_builtins(self, enc_hook=_encode)
         return {name: _without_none(value) for name, value in data.items()}
 
 
@@ -192,7 +208,15 @@ def _decode(wanted: type, value: Any) -> Any:
         if isinstance(value, bool) or not isinstance(value, (int, float, str)):
             raise ValueError(f'expected seconds or a duration such as "90s", got {_show(value)}')
         return Duration(value)
+    if wanted is Size:
+        if isinstance(value, bool) or not isinstance(value, (int, str)):
+            raise ValueError(f'expected bytes or a size such as "256MB", got {_show(value)}')
+        return Size(value)
     raise NotImplementedError(wanted)
+
+
+def _encode(value: Any) -> Any:
+    return int(value) if isinstance(value, Size) else float(value)
 
 
 def _sections(struct: type[msgspec.Struct]) -> dict[str, type[msgspec.Struct] | None]:
@@ -295,6 +319,7 @@ def _check(job: Job) -> None:
     _demand(all(job.input.paths) and bool(job.input.paths), "input.path", job.input.path, "at least one path")
     _demand(bool(job.output.path.strip()), "output.path", job.output.path, "a folder's path")
     _demand(limits.in_flight >= 1, "limits.in_flight", limits.in_flight, "1 or more")
+    _demand(limits.bytes_in_flight >= 1, "limits.bytes_in_flight", int(limits.bytes_in_flight), "1 or more")
     for name in ("requests_per_minute", "polls_per_minute", "credits", "time"):
         value = getattr(limits, name)
         _demand(value is None or 0 < value < float("inf"), f"limits.{name}", value, "more than 0")

@@ -116,8 +116,10 @@ class Life(msgspec.Struct, kw_only=True, gc=False):
     may pay twice. `submits` counts POSTs that were or may have been billed; `attempts` those of them that this run's
     `[retry] attempts` counts (a `--retry` begins a new count). `kept`: the input columns that travel to the output.
     `listed`: what the price list says one attempt may cost. `slot`: its record in the checkpoint, 0 before it has one.
-    `request` is None until the input has shown a row that is known from the checkpoint alone. `born`: when its task
-    was accepted, in the run's clock; `watched_since`: since when this run has known it.
+    `request` is None until the input has shown a row that is known from the checkpoint alone; `size`: its bytes.
+    `born`: when its task was accepted, in the run's clock; `watched_since`: since when this run has known it;
+    `poll_due`: when it is to be asked about next. `renewal`: the row as the input shows it now, where that asks
+    something else than what was sent; sent again, it is that row. `is_kept_new`: the checkpoint has other columns.
     """
 
     key: bytes
@@ -125,8 +127,11 @@ class Life(msgspec.Struct, kw_only=True, gc=False):
     id: str
     kept: dict[str, Any]
     request: dict[str, Any] | None = None
+    size: int = 0
     state: State = State.WAITING
     slot: int = 0
+    renewal: Life | None = None
+    is_kept_new: bool = False
     group: str = ""
     model: str | None = None
     request_hash: str | None = None
@@ -145,6 +150,7 @@ class Life(msgspec.Struct, kw_only=True, gc=False):
     submitted_at: float | None = None
     born: float = 0.0
     watched_since: float = 0.0
+    poll_due: float = 0.0
     polls: int = 0
     polls_here: int = 0
     found_running_at: float = 0.0

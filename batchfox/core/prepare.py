@@ -12,7 +12,7 @@ from batchfox.core.event import ApiError
 from batchfox.core.lifecycle import Life
 from batchfox.core.outcome import Outcome
 from batchfox.core.prices import Price, estimate
-from batchfox.core.render import Renderer, request_hash
+from batchfox.core.render import Renderer, hash_and_size
 from batchfox.core.row import Row, key_of_id, key_of_line, key_of_position
 from batchfox.core.rules import Complaint, RuleBook, check, rewrite
 from batchfox.core.shape import shape_of
@@ -73,6 +73,7 @@ class Preparer:
             error = ApiError(code="sync_stream", type="invalid_row", message=STREAMED_SYNC)
             return Invalid(row=row, kept=kept, error=error, model=model)
         shape = shape_of(request)
+        request_hash, size = hash_and_size(request)
         return Life(
             key=row.key,
             index=row.index,
@@ -82,7 +83,8 @@ class Preparer:
             group=f"{model}|{shape}",
             listed=estimate(self._prices, model, shape, request.get("max_tokens")) or 0.0,
             model=model,
-            request_hash=request_hash(request),
+            request_hash=request_hash,
+            size=size,
             is_sync=is_sync,
         )
 

@@ -144,12 +144,18 @@ def is_batch_line(columns: dict[str, Any]) -> bool:
     return "custom_id" in columns and type(columns.get("body")) is dict
 
 
+def hash_and_size(request: dict[str, Any]) -> tuple[str, int]:
+    """`request_hash`, and how many bytes of JSON the request is before media handling."""
+    text = msgspec.json.encode(request, order="sorted")
+    return blake2b(text, digest_size=_HASH_BYTES).hexdigest(), len(text)
+
+
 def request_hash(request: dict[str, Any]) -> str:
     """BLAKE2b-128, in hex, of a rendered request that passed the rules, before media handling: JSON, keys sorted.
 
     A local medium counts by its path as written, bytes by their base64. Source: contract.md, "The output".
     """
-    return blake2b(msgspec.json.encode(request, order="sorted"), digest_size=_HASH_BYTES).hexdigest()
+    return hash_and_size(request)[0]
 
 
 def _excluded_by(request: dict[str, Any]) -> frozenset[str]:

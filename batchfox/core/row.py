@@ -42,3 +42,18 @@ def key_of_line(line: int) -> bytes:
 def key_of_position(index: int) -> bytes:
     """The key of a row in an input without ids: its position, 8 bytes big-endian."""
     return index.to_bytes(8, "big")
+
+
+def id_text(value: Any) -> str | None:
+    """An id as text; None for what names nothing: null, empty, a list, an object, NaN."""
+    match value:
+        case str():
+            return value or None
+        case bool():
+            return "true" if value else "false"
+        case int():
+            return str(value)
+        case float():
+            return repr(value) if value == value and abs(value) != float("inf") else None
+        case _:
+            return None

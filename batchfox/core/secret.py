@@ -19,7 +19,16 @@ _NAMED = {'"': "quot", "&": "amp", "'": "apos|#39", "<": "lt", ">": "gt"}
 class Secret:
     """A key that must not be seen; the empty one is none. It shows itself to nobody by accident."""
 
-    __slots__ = ("_bytes", "_bytes_escaped", "_bytes_pattern", "_signs", "_text", "_text_escaped", "_text_pattern")
+    __slots__ = (
+        "_bytes",
+        "_bytes_escaped",
+        "_bytes_pattern",
+        "_bytes_signs",
+        "_signs",
+        "_text",
+        "_text_escaped",
+        "_text_pattern",
+    )
 
     def __init__(self, key: str) -> None:
         self._text = key
@@ -29,6 +38,7 @@ class Secret:
         self._bytes_pattern = re.compile(pattern.encode())
         # What must be there for any letter to be escaped: cheaper to look for than any pattern.
         self._signs = ["%", "&", "\\u00", *(f"\\{letter}" for letter in _BARE if letter in key)]
+        self._bytes_signs = [sign.encode() for sign in self._signs]
         escaped = _escaped(key)
         self._text_escaped = re.compile(escaped)
         self._bytes_escaped = re.compile(escaped.encode())
@@ -52,8 +62,9 @@ class Secret:
             return body
         if self._bytes in body:
             body = body.replace(self._bytes, HIDDEN.encode())
-        if any(sign.encode() in body for sign in self._signs) and self._bytes_escaped.search(body):
-            body = self._bytes_pattern.sub(HIDDEN.encode(), body)
+        for sign in self._bytes_signs:  # every reply passes here: a loop costs half of what any() does
+            if sign in body:
+                return self._bytes_pattern.sub(HIDDEN.encode(), body) if self._bytes_escaped.search(body) else body
         return body
 
 

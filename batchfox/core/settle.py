@@ -14,6 +14,7 @@ class Orders(msgspec.Struct, frozen=True, kw_only=True):
 
     policy: Policy
     in_flight: int
+    bytes_in_flight: int
     run_id: str
     run_date: str
 

@@ -13,6 +13,7 @@ from batchfox.core.agenda import Agenda
 from batchfox.core.event import Answered, Event, Halted, Missing, Running, TaskFailed, Unheard
 from batchfox.core.freshness import Freshness
 from batchfox.core.latency import SHORTEST_S
+from batchfox.core.lateness import Lateness
 from batchfox.core.lifecycle import Life, State
 from batchfox.core.poll_pace import PollPace
 from batchfox.core.timing import Timing, retry_delay_s
@@ -36,17 +37,22 @@ class Watch:
         # Tasks whose next poll asks for a refresh: to check the cache, or because it is known to be stale.
         self._refreshing: dict[bytes, Literal["check", "always"]] = {}
         self.polls = 0
+        self.lateness = Lateness()
 
     @property
     def throttles(self) -> int:
         """Polls that got 429."""
         return self._pace.throttles
 
+    def _put(self, life: Life, due: float) -> None:
+        life.poll_due = due
+        self._agenda.put(life.key, due)
+
     def begin(self, life: Life, now: float) -> None:
         """A task was accepted."""
         self.timing.begin(life.group, life.key)
         self._choose(life)
-        self._agenda.put(life.key, now + self.timing.first_poll_s(life.group))
+        self._put(life, now + self.timing.first_poll_s(life.group))
 
     def take_up(self, life: Life, now: float, unix_s: float) -> None:
         """A task that an earlier execution left running: it is asked about at once, and gets the whole time-out."""
@@ -55,7 +61,7 @@ class Watch:
         life.watched_since = now
         life.polls_here = 0
         self.timing.begin(life.group, life.key)
-        self._agenda.put(life.key, now)
+        self._put(life, now)
 
     def end(self, life: Life) -> None:
         """A row is gone, however it ended."""
@@ -70,6 +76,11 @@ class Watch:
         self.polls += len(keys)
         self._pace.sent(len(keys), now)
         return keys
+
+    def sent(self, life: Life, now: float) -> None:
+        """A task is asked about now. Late is what this machine or `polls_per_minute` held up, not what the API did."""
+        if self._pace.per_s is None:
+            self.lateness.see(now - max(life.poll_due, self._pace.resumes_at))
 
     def next_at(self) -> float | None:
         """When the next poll is due."""
@@ -142,7 +153,7 @@ class Watch:
             case _:
                 raise AssertionError(event)
         if life.state is State.RUNNING:
-            self._agenda.put(life.key, max(min(now + wait_s, self._deadline(life)), now))
+            self._put(life, max(min(now + wait_s, self._deadline(life)), now))
 
 
 def _is_late(polls: int) -> bool:

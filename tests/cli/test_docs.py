@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from batchfox.cli import COMMANDS, cli
-from batchfox.core.job import Duration, Job, ModelRule
+from batchfox.core.job import Duration, Job, ModelRule, Size
 from batchfox.core.outcome import COLUMNS, EXTRA
 from batchfox.core.rules import rule_names
 from batchfox.core.sandbox import Sandbox
@@ -185,6 +185,8 @@ def test_the_reference_gives_every_default_as_it_is() -> None:
             assert said == "required", name
         elif isinstance(default, Duration):
             assert Duration(value) == default, name
+        elif isinstance(default, Size):
+            assert Size(value) == default, name
         elif default is None or default in ([], {}) or name == "name":
             assert not said.startswith("`"), (name, said)  # said in words
         else:

@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import MODEL, Simulate, environment, rows_with_ids, write_rows
+from conftest import MODEL, Simulate, environment, job_of, rows_with_ids, write_rows
 
+from batchfox import run
 from batchfox.cli import COMMANDS
 
 BATCHFOX = [sys.executable, "-m", "batchfox"]
@@ -43,6 +44,40 @@ def test_help_imports_nothing_heavy(module: str) -> None:
     assert done.stdout.splitlines()[-1] == "False"
 
 
+HEAVY = ("pyarrow", "aiohttp", "jinja2", "uvloop", "rich", "structlog", "numpy")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [(["--version"], 0), (["rnu"], 2), (["run", "--no-such-option"], 2), (["status"], 2), (["status", "out"], 0)],
+)
+def test_commands_pay_only_for_what_they_use(
+    arguments: list[str], status: int, tmp_path: Path, simulate: Simulate
+) -> None:
+    if arguments == ["status", "out"]:
+        write_rows(tmp_path / "in.jsonl", rows_with_ids(3))
+        run(job_of(tmp_path / "in.jsonl", tmp_path / "out", simulate().url))
+    code = (
+        "import sys, batchfox.cli as c\ntry:\n    c.main()\nexcept SystemExit as e:\n"
+        f"    print(e.code, [name for name in {HEAVY} if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=tmp_path, timeout=60, check=True
+    )
+    assert done.stdout.splitlines()[-1] == f"{status} []"
+
+
+def test_a_resume_without_anything_to_do_does_not_pay_for_parquet(tmp_path: Path, simulate: Simulate) -> None:
+    write_rows(tmp_path / "in.jsonl", rows_with_ids(3))
+    words = ["run", "--input", "in.jsonl", "--id", "id", "--output", "out", "--model", MODEL]
+    command = [sys.executable, "-X", "importtime", "-m", "batchfox", *words, "--base-url", simulate().url]
+    for is_paid in (True, False):
+        done = subprocess.run(
+            command, capture_output=True, text=True, cwd=tmp_path, env=environment(), timeout=60, check=True
+        )
+        assert ("pyarrow" in done.stderr) is is_paid
+
+
 def test_a_mistyped_command_names_the_nearest() -> None:
     done = subprocess.run([*BATCHFOX, "rnu"], capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 2
@@ -52,8 +87,8 @@ def test_a_mistyped_command_names_the_nearest() -> None:
 def test_no_command_pays_for_pandas_though_pyarrow_would_import_it(tmp_path: Path, simulate: Simulate) -> None:
     pytest.importorskip("pandas")
     write_rows(tmp_path / "in.jsonl", rows_with_ids(3))
-    run = ["run", "--input", "in.jsonl", "--id", "id", "--output", "out", "--model", MODEL]
-    for arguments in ([*run, "--base-url", simulate().url], ["doctor", "out"], ["export", "out", "all.csv"]):
+    words = ["run", "--input", "in.jsonl", "--id", "id", "--output", "out", "--model", MODEL]
+    for arguments in ([*words, "--base-url", simulate().url], ["doctor", "out"], ["export", "out", "all.csv"]):
         done = subprocess.run(
             [sys.executable, "-X", "importtime", "-m", "batchfox", *arguments],
             capture_output=True,

@@ -56,7 +56,7 @@ def throttled(wait_s: float | None = None) -> Deferred:
     return Deferred(error=OOPS, scope="rate", http_status=429, retry_after_s=wait_s)
 
 
-def life(index: int, *, group: str = "g", listed: float = 0.0, model: str | None = None) -> Life:
+def life(index: int, *, group: str = "g", listed: float = 0.0, size: int = 0, model: str | None = None) -> Life:
     """A row that is ready to be sent."""
     return Life(
         key=key_of_position(index),
@@ -66,6 +66,7 @@ def life(index: int, *, group: str = "g", listed: float = 0.0, model: str | None
         request={"n": index},
         group=group,
         listed=listed,
+        size=size,
         model=model,
     )
 
@@ -78,6 +79,7 @@ def make_fleet(
     *,
     policy: Policy | None = None,
     in_flight: int = 200,
+    bytes_in_flight: int = 1 << 30,
     per_minute: float | None = None,
     credits_limit: float | None = None,
     in_doubt_limit: int | None = None,
@@ -87,7 +89,13 @@ def make_fleet(
 ) -> Fleet:
     draw = Random(seed).random
     return Fleet(
-        Orders(policy=policy or Policy(), in_flight=in_flight, run_id="run", run_date="2026-01-01"),
+        Orders(
+            policy=policy or Policy(),
+            in_flight=in_flight,
+            bytes_in_flight=bytes_in_flight,
+            run_id="run",
+            run_date="2026-01-01",
+        ),
         gate=Gate(
             pace=Paces(per_minute), breaker=Breaker(), budget=Budget(credits_limit), doubts=Doubts(in_doubt_limit)
         ),

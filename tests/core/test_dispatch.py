@@ -157,6 +157,19 @@ def test_the_fleet_takes_no_more_rows_than_it_can_use() -> None:
     assert fleet.room() == 0
 
 
+def test_the_fleet_takes_no_more_bytes_than_it_may_hold_and_at_least_one_row() -> None:
+    fleet = make_fleet(in_flight=10, bytes_in_flight=100)
+    for number, size in enumerate((60, 39, 1_000)):
+        assert fleet.room()
+        fleet.offer(life(number, size=size))
+    assert fleet.room() == 0
+    chosen = fleet.submits(0.0, 0.0, 10)
+    assert [row.index for row in chosen] == [0, 1, 2], "what is taken is sent"
+    assert fleet.room() == 0, "a task that runs may have to be sent again: its request is still held"
+    fleet.receive(chosen[2].key, Refused(error=OOPS, http_status=422), 1.0, 1.0)
+    assert (fleet.bytes_held, fleet.room()) == (99, 10)
+
+
 def test_rows_that_wait_for_another_try_bound_the_memory_too() -> None:
     api = Api()
     api.on_submit = lambda row, now: UNSERVED  # type: ignore[method-assign]

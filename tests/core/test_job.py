@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchfox.core.job import Duration, Job, nearest
+from batchfox.core.job import Duration, Job, Size, nearest
 from batchfox.errors import JobError
 
 LEAST: dict[str, Any] = {"input": {"path": "rows.jsonl"}, "output": {"path": "out"}}
@@ -137,6 +137,9 @@ def test_the_defaults_are_those_of_the_contract() -> None:
         ("limits.time", "0s", "expected more than 0"),
         ("limits.time", "six hours", 'expected a duration such as "90s", "15m" or "6h", got "six hours"'),
         ("limits.time", "", "expected a duration"),
+        ("limits.bytes_in_flight", "a lot", 'expected bytes or a size such as "256MB" or "1GB", got "a lot"'),
+        ("limits.bytes_in_flight", True, "expected bytes or a size"),
+        ("limits.bytes_in_flight", 0, "expected 1 or more, got 0"),
         ("limits.time", True, "expected seconds or a duration"),
         ("limits.time", [], "expected seconds or a duration"),
         ("retry.attempts", 0, "expected 1 to 100, got 0"),
@@ -228,6 +231,13 @@ def test_what_a_request_says_is_free() -> None:
 def test_the_key_cannot_stand_in_a_job() -> None:
     assert refusal(job_with("api.key", "sk-secret")).startswith("api.key: unknown key")
     assert "sk-secret" not in refusal(job_with("api.key", "sk-secret"))
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [(5, 5), ("5", 5), ("64MB", 64_000_000), ("1.5 gb", 1_500_000_000), ("2kB", 2_000), ("7B", 7)]
+)
+def test_a_size_is_bytes_or_text_with_a_unit(text: Any, size: int) -> None:
+    assert Size(text) == size
 
 
 @pytest.mark.parametrize(

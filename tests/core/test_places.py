@@ -1,4 +1,4 @@
-"""A set of positions."""
+"""Positions at one bit each, against a set."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from hypothesis import strategies as st
 from batchfox.core.places import Places
 
 
-@given(st.sets(st.integers(0, 5_000)), st.integers(0, 6_000))
-def test_it_is_a_set(numbers: set[int], other: int) -> None:
-    places = Places()
-    for number in numbers:
-        places.add(number)
-    assert all(number in places for number in numbers)
-    assert (other in places) == (other in numbers)
+@given(st.lists(st.tuples(st.integers(0, 300), st.integers(1, 60)), max_size=20))
+def test_runs_and_single_positions_are_there_and_no_others(runs: list[tuple[int, int]]) -> None:
+    places, known = Places(), set[int]()
+    for first, number in runs:
+        if number == 1:
+            places.add(first)
+        else:
+            places.add_run(first, number)
+        known.update(range(first, first + number))
+    assert {at for at in range(500) if at in places} == known

@@ -157,7 +157,9 @@ class FleetMachine(RuleBasedStateMachine):
         seed: int,
     ) -> None:
         self.policy, self.credits_limit, self.in_doubt_limit = policy, credits_limit, in_doubt_limit
-        self.orders = Orders(policy=policy, in_flight=in_flight, run_id="run", run_date="2026-01-01")
+        self.orders = Orders(
+            policy=policy, in_flight=in_flight, bytes_in_flight=1 << 30, run_id="run", run_date="2026-01-01"
+        )
         self.first_s, self.reserved, self.charge, self.seed = first_s, reserved, charge, seed
         self.now = 0.0
         # The input: rows shown so far, and those that have left it since.

@@ -130,7 +130,8 @@ class Scene:
             "limits.requests_per_minute=60000",
             f"limits.in_flight={in_flight}",
             f"output.rows_per_part={rows_per_part}",
-            "poll.first=0.005",
+            # One row at a time: its task id is on disk long before it is asked about, however busy the machine is.
+            f"poll.first={0.1 if in_flight == 1 else 0.005}",
             "retry.in_doubt_limit=1000",
         ):
             self._command += ["--set", setting]

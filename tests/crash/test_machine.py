@@ -298,6 +298,23 @@ def test_a_lost_or_damaged_checkpoint_is_made_anew_and_the_run_goes_on(
     assert doctor(out)[0] == 0
 
 
+def test_a_checkpoint_that_is_gone_before_there_was_a_part_is_noticed_too(
+    tmp_path: Path, start: Starter, simulate: Simulate
+) -> None:
+    simulator = simulate(latency="constant:30")
+    command = command_of(tmp_path, simulator.url)
+    child = start(*command)
+    eventually(lambda: simulator.book()["totals"]["submits_accepted"] >= 20 or child.is_over(), "tasks")
+    child.kill()
+    lose(tmp_path / "out" / "_batchfox" / "checkpoint.db")
+    assert "--repair" in refused(start, simulator, command, "would be paid for again")
+    status, said = doctor(tmp_path / "out", "--repair")
+    assert (status, "not recovered" in said) == (0, True), said
+    simulator.control(latency="constant:0.02")
+    assert start(*command).wait() == 0
+    check_end(tmp_path)
+
+
 def test_a_write_ahead_log_that_is_gone_is_noticed_where_parts_tell_of_it(
     tmp_path: Path, start: Starter, simulate: Simulate
 ) -> None:

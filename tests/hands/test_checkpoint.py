@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
@@ -322,3 +324,27 @@ def test_a_file_whose_creation_left_a_journal_reads_as_empty_and_is_then_created
     reader.close()
     assert journal.read_bytes() == hot[journal]
     Checkpoint(path).close()
+
+
+WITHOUT_DESCRIPTORS = """
+import os, resource, sys
+from pathlib import Path
+from batchfox.checkpoint import Checkpoint
+resource.setrlimit(resource.RLIMIT_NOFILE, (32, 32))
+try:
+    while True:
+        os.dup(0)
+except OSError:
+    pass
+Checkpoint(Path(sys.argv[1]))
+"""
+
+
+def test_a_checkpoint_that_cannot_be_opened_for_want_of_descriptors_is_the_machines_fault(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.db"
+    Checkpoint(path).close()
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_DESCRIPTORS, path], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert "MachineError" in done.stderr
+    assert "ulimit -n" in done.stderr

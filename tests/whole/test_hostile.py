@@ -225,7 +225,7 @@ async def test_an_api_that_says_anything_ends_no_run_and_costs_no_row(
             tmp_path / "out",
             server.url,
             request={"sync": is_sync or None},
-            retry={"attempts": 3, "in_doubt_limit": 10_000, "patience": "1s"},
+            retry={"attempts": 3, "in_doubt_limit": 10_000, "patience": "5s"},
             poll={"first": 0.01, "task_timeout": "2s"},
         )
         summary = await arun(job, quiet=True, log_level="debug")

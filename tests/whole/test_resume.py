@@ -374,3 +374,66 @@ def test_two_runs_of_one_output_do_not_meet(start: Starter, remote: Callable[...
     eventually(lambda: simulator.totals()["polls"] >= 5 or third.is_over(), "a run after the dead one")
     assert not third.is_over(), third.err
     assert simulator.totals()["submits_received"] == 5
+
+
+# Rows that were edited between two runs, with ids.
+
+
+@pytest.mark.parametrize("outage", ["503", "500"])
+def test_a_waiting_row_that_may_no_longer_be_sent_ends_with_the_reason_and_an_edited_one_as_it_is_now(
+    simulate: Simulate, tmp_path: Path, outage: str
+) -> None:
+    """After a 503 nothing was paid for them; after a 500 something may have been."""
+    simulator = simulate(outage=outage)
+    rows = rows_with_ids(5)
+    source = write_rows(tmp_path / "in.jsonl", rows)
+    job = job_of(source, tmp_path / "out", simulator.url, limits={"time": "1s"})
+    assert run(job, quiet=True).exit_status == 4
+    assert look(tmp_path / "out").waiting == 5
+    rows[0]["max_tokens"] = -5
+    rows[1]["prompt"] = "another question"
+    write_rows(source, rows)
+    simulator.control(outage=None)
+    again = job_of(source, tmp_path / "out", simulator.url)
+    assert run(again, quiet=True).exit_status == 3
+    found = by_id(tmp_path / "out")
+    fresh = job_of(source, tmp_path / "fresh", simulator.url)
+    run(fresh, quiet=True)
+    for name, row in by_id(tmp_path / "fresh").items():
+        for column in ("prompt", "request_hash", "text", "error_code"):
+            if name != "r0" or column != "request_hash":
+                assert found[name][column] == row[column], (name, column)
+    assert found["r0"]["status"] == ("invalid" if outage == "503" else "in_doubt")
+    assert "max_tokens" in found["r0"]["error_message"]
+
+
+def test_a_row_edited_while_its_task_ran_is_the_edited_one_once_it_is_sent_again(
+    simulate: Simulate, start: Starter, tmp_path: Path
+) -> None:
+    simulator = simulate(latency="constant:2", faults={"task_failed": 1.0})
+    rows = rows_with_ids(3)
+    source = write_rows(tmp_path / "in.jsonl", rows)
+    words: list[str | Path] = ["run", "--input", source, "--id", "id", "--output", tmp_path / "out", "--model", MODEL]
+    command = [*words, "--base-url", simulator.url, "--set", 'retry.failed="always"']
+    child = start(*command)
+    eventually(lambda: submits(simulator) == 3 and look(tmp_path / "out").in_flight == 3, "three tasks")
+    child.send(signal.SIGTERM)
+    assert child.wait() == 143
+    rows[0]["prompt"] = "another question"
+    rows[1]["max_tokens"] = -5
+    write_rows(source, rows)
+    simulator.control(faults={})
+    assert start(*command).wait() == 3
+    found = by_id(tmp_path / "out")
+    assert {name: row["status"] for name, row in found.items()} == {
+        "r0": "completed",
+        "r1": "failed",
+        "r2": "completed",
+    }
+    assert "max_tokens" in found["r1"]["error_message"]
+    fresh = job_of(source, tmp_path / "fresh", simulator.url)
+    run(fresh, quiet=True)
+    asked = by_id(tmp_path / "fresh")["r0"]
+    assert [found["r0"][name] for name in ("prompt", "request_hash", "text")] == [
+        asked[name] for name in ("prompt", "request_hash", "text")
+    ]

@@ -466,3 +466,11 @@ def test_a_rows_own_column_fills_every_field_that_the_api_names(simulate: Simula
     run(job_of(source, tmp_path / "out", simulator.url))
     asked = {"model": MODEL, "messages": messages, "frequency_penalty": 0.5}
     assert [entry["digest"] for entry in simulator.book()["entries"]] == [digest_of(asked)]
+
+
+def test_the_pipe_is_filled_at_once_however_long_tasks_take(simulate: Simulate, tmp_path: Path) -> None:
+    source = write_rows(tmp_path / "in.jsonl", rows_with_ids(600))
+    job = job_of(source, tmp_path / "out", simulate(latency="constant:6").url, limits={"in_flight": 600})
+    assert run(job).by_status == {"completed": 600}
+    submitted = [row["submitted_at"] for row in rows_of(tmp_path / "out")]
+    assert (max(submitted) - min(submitted)).total_seconds() < 6.0, "all before the first of them had ended"

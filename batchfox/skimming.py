@@ -1,0 +1,121 @@
+"""Passing over what is done without reading it as rows: most of an input, when a run is resumed near its end.
+
+With ids a few lines at a time are passed over where each line's id is that of a row that ended at that very place of
+the input. Without ids it is a whole block, all of which has ended and whose raw lines have the digest on record.
+Whatever differs in the least is read as rows, and decided as such.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from hashlib import blake2b
+from typing import Any
+
+import msgspec
+
+from batchfox.checkpoint import Checkpoint
+from batchfox.core import blocks
+from batchfox.core.row import id_text, key_of_id, key_of_position
+
+LINES = 512
+LINES_BYTES = 1 << 20
+BLOCK_BYTES = 16 << 20
+# After lines that are not all done, this many lines are read as rows: a new input is not looked at twice.
+PAUSE = 16 * LINES
+
+# A line's number, its bytes (None: too long), and how far the file is read.
+Line = tuple[int, bytes | None, int]
+
+
+class Passed(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Rows from `first` on that ended as earlier runs have it; keys of those that did not complete. `line` and
+    `position`: of the last one, in its file."""
+
+    first: int
+    rows: int
+    incomplete: list[bytes]
+    line: int
+    position: int
+
+
+class Skimmer:
+    """Looks at lines in the reading thread. `is_on`: the first rows are read, whatever is known of them."""
+
+    def __init__(self, checkpoint: Checkpoint, id_column: str | None) -> None:
+        self._checkpoint = checkpoint
+        self._has_ids = id_column is not None
+        self._resumes_at = 0
+        self.is_on = False
+        if id_column is not None:
+            named = msgspec.defstruct("Named", [("id", Any, msgspec.field(name=id_column, default=None))])
+            self._decode: Callable[[bytes], Any] = msgspec.json.Decoder(named).decode
+        else:
+            self._digests = checkpoint.block_digests()
+
+    def wants(self, index: int) -> bool:
+        """Is the row at `index` the first of lines to be looked at?"""
+        if not self.is_on or index < self._resumes_at:
+            return False
+        if self._has_ids:
+            return True
+        block, at = blocks.place(index)
+        return at == 0 and self._digests.get(block, (0, b""))[0] == blocks.ROWS_PER_BLOCK
+
+    def take(self, lines: Iterator[Line]) -> list[Line]:
+        """The next lines that can be passed over at once; fewer at the input's end, or where they are large."""
+        most, most_bytes = (LINES, LINES_BYTES) if self._has_ids else (blocks.ROWS_PER_BLOCK, BLOCK_BYTES)
+        taken: list[Line] = []
+        size = 0
+        for line in lines:
+            taken.append(line)
+            size += len(line[1] or b"")
+            if len(taken) >= most or size >= most_bytes:
+                break
+        return taken
+
+    def look(self, first: int, lines: Sequence[Line]) -> Passed | None:
+        """These lines as passed over, or None where they are to be read as rows."""
+        texts = [text for _, text, _ in lines if text is not None]
+        incomplete = None
+        if texts and len(texts) == len(lines):
+            incomplete = self._look_at_ids(first, texts) if self._has_ids else self._look_at_block(first, texts)
+        if incomplete is None:
+            self._resumes_at = first + (PAUSE if self._has_ids else len(lines))
+            return None
+        line, _, position = lines[-1]
+        return Passed(first=first, rows=len(lines), incomplete=incomplete, line=line, position=position)
+
+    def _look_at_ids(self, first: int, texts: list[bytes]) -> list[bytes] | None:
+        try:
+            ids = [id_text(self._decode(text).id) for text in texts]
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return None
+        if None in ids:
+            return None
+        keys = [key_of_id(text) for text in ids if text is not None]
+        ends = self._checkpoint.ends(keys)
+        places = {key: row_index for key, _, row_index in ends}
+        if any(places.get(key) != at for at, key in enumerate(keys, first)):
+            return None
+        return [key for key, status, _ in ends if status]
+
+    def _look_at_block(self, first: int, texts: list[bytes]) -> list[bytes] | None:
+        block = first // blocks.ROWS_PER_BLOCK
+        maps = self._checkpoint.bitmaps(block)
+        if len(texts) != blocks.ROWS_PER_BLOCK or maps is None or maps[0] != blocks.FULL:
+            return None
+        digest = blake2b(digest_size=16)
+        for text in texts:
+            digest.update(blake2b(text, digest_size=16).digest())
+        if digest.digest() != self._digests[block][1]:
+            return None
+        marked = (at for at, byte in enumerate(maps[1]) if byte)
+        places = (at * 8 + bit for at in marked for bit in range(8) if blocks.has(maps[1], at * 8 + bit))
+        return [key_of_position(first + place) for place in places]
+
+
+def skimmer_of(checkpoint: Checkpoint, id_column: str | None) -> Skimmer | None:
+    """None where nothing is done yet, or rows that are done get fresh attempts."""
+    table = "finished" if id_column is not None else "finished_block"
+    is_done, is_retried = checkpoint.query(f"SELECT EXISTS (SELECT 1 FROM {table}), EXISTS (SELECT 1 FROM retry)")[0]
+    return Skimmer(checkpoint, id_column) if is_done and not is_retried else None
