@@ -134,7 +134,7 @@ class Pace:
         if is_excused and not self._is_over(sent_at, now):
             return
         if self._pays:
-            self._owed = min(self._owed + PAY_SUBMITS, MOST_PAY_S * self.per_s + PAY_SUBMITS)
+            self._owe(self._excess(sent_at, now) if is_excused else 1.0)
         self._wait(now, retry_after_s)
         if is_news and not self.noise:
             self._count(sent_at, now).refused += 1
@@ -154,6 +154,14 @@ class Pace:
         step = self._count(sent_at, now)
         step.refused += 1
         return step.refused > self._refusals.by_chance(step.replies)
+
+    def _excess(self, sent_at: float, now: float) -> float:
+        """So many refusals of a step are not chance."""
+        step = self._count(sent_at, now)
+        return max(step.refused - self.noise * step.replies, 1.0)
+
+    def _owe(self, refused: float) -> None:
+        self._owed = min(self._owed + PAY_SUBMITS * refused, MOST_PAY_S * self.per_s + PAY_SUBMITS)
 
     def _count(self, sent_at: float, now: float) -> Step:
         """The step that a submit was sent at."""
