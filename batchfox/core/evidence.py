@@ -76,8 +76,10 @@ class Refusals:
         """A trial showed that so many are refused whatever the pace is. Trials count together."""
         self._tried_refused += refused
         self._tried += replies
-        self.noise, self._age = self._tried_refused / self._tried, 0
-        self._most = min(UNSURE * self.noise, MOST_NOISE)
+        share = self._tried_refused / self._tried
+        # A trial ends with a refusal: without that one the share is right on average.
+        self.noise, self._age = share - 1.0 / self._tried, 0
+        self._most = min(UNSURE * share, MOST_NOISE)
 
     def doubt(self) -> None:
         """Many are refused: some of what was held to be noise was not."""
