@@ -14,8 +14,9 @@ from __future__ import annotations
 from batchfox.core.evidence import Refusals
 from batchfox.core.lone import Lone
 from batchfox.core.pace_rules import (
+    BURST_SHARE,
     CUT,
-    DEAR_CUT,
+    DEAR_CUT_MOST,
     DEAR_PROBE_S,
     DEAR_STRIDE,
     DEAR_WAIT_S,
@@ -45,6 +46,7 @@ from batchfox.core.pace_rules import (
     WAIT_S,
     Stage,
     Step,
+    limit_by_burst,
 )
 from batchfox.core.ration import Ration
 
@@ -196,7 +198,8 @@ class Pace:
             if self._ration.per_s is not None:
                 target = max(min(target, self._ration.minute_per_s(now)), target * CUT)
             elif self._is_dear:
-                target = min(target, refused * DEAR_CUT)
+                limit = BURST_SHARE * limit_by_burst(self._steps[1 : at + 1], sent_at)
+                target = max(min(target, max(limit, refused * DEAR_CUT_MOST)), self._steps[0].per_s)
         elif are_many and self._ration.is_trusted(now):
             target = max(min(refused, self._ration.minute_per_s(now)), refused * CUT)
         elif are_many or is_seeking:
