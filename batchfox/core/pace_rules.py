@@ -46,6 +46,10 @@ MOST_CUT = 0.25
 LONE_CUT_LEAST = 0.85
 LONE_CUT_MOST = 0.93
 MINUTE_SHARE = 0.98
+# After a standstill: what is kept at least of the pace that led to it, where so many replies tell which share of it got
+# through.
+FALLEN_CUT = 0.0625
+FALLEN_REPLIES = 20
 
 # After many refusals: how fast submits go out until one gets through, at first and at last.
 FEEL_PER_S = 2.0
