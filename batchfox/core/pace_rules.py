@@ -98,7 +98,7 @@ class Step(msgspec.Struct, gc=False):
 
 
 def limit_by_burst(steps: Sequence[Step], until: float) -> float:
-    """The limit (a second) above which these steps, each higher than the one before, sent a full burst up to `until`."""
+    """The limit (a second) above which these steps, each higher than the last, sent a full burst up to `until`."""
     ends = [*(step.since for step in steps[1:]), until]
     sent, span_s, limit = -BURST, 0.0, 0.0
     for step, end in reversed(list(zip(steps, ends, strict=True))):
