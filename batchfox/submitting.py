@@ -134,10 +134,12 @@ class Submits:
         began_at = self._clock.now()
         await self._recorder.durable()
         self._sync_s = (self._sync_s + self._clock.now() - began_at) / 2.0
-        for life, body in bodies:
+        tokens = 0
+        for left, (life, body) in zip(range(len(bodies), 0, -1), bodies, strict=True):
+            if tokens == 0 and self._may_send():
+                tokens = await self._limiter.take(left)
             if self._may_send():
-                await self._limiter.take()
-            if self._may_send():
+                tokens -= 1
                 self._fleet.sent(life.key, self._clock.now())
                 self._crew.spawn(self._submit(life, body))
             else:
