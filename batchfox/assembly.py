@@ -21,7 +21,7 @@ from batchfox.core.gate import Doubts, Gate
 from batchfox.core.job import Job
 from batchfox.core.lifecycle import Policy
 from batchfox.core.outcome import COLUMNS, EXTRA
-from batchfox.core.pace import Pace
+from batchfox.core.paces import Paces
 from batchfox.core.prepare import Preparer
 from batchfox.core.row import Row
 from batchfox.core.rulebook import RuleBook
@@ -96,7 +96,7 @@ def make_fleet(job: Job, run: Run, learned: bytes | None) -> Fleet:
     )
     limit = None if job.retry.in_doubt_limit == "auto" else job.retry.in_doubt_limit
     gate = Gate(
-        pace=Pace(job.limits.requests_per_minute),
+        pace=Paces(job.limits.requests_per_minute),
         breaker=Breaker(),
         budget=budget,
         doubts=Doubts(limit, resubmitted=before.get("in_doubt_resubmitted", 0)),

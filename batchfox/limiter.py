@@ -1,8 +1,9 @@
-"""The pace, enforced: aiolimiter's leaky bucket, a new instance for each new pace, each started full.
+"""The pace, enforced: aiolimiter's leaky bucket, a new instance for each new pace, filled as the last one was.
 
 Four facts measured on aiolimiter (design.md): its capacity is also its burst, a new instance is empty, waiters are
 served smallest amount first, and its drip never changes. Hence one waiter per limiter, and a fresh one when the pace
-changes, filled at once: a change of pace, and a resume, begin without a free burst.
+changes. A first one is filled at once: a resume begins without a free burst. So does what follows a change of pace, or
+a time in which everybody waited.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import asyncio
 
 from aiolimiter import AsyncLimiter
 
-from batchfox.core.pace import Bucket, bucket
+from batchfox.core.bucket import Bucket, bucket
 
 # Tokens that drip in while a group of intents is being synced: so many rows are recorded ahead of their tokens.
 AHEAD_S = 0.01
@@ -22,26 +23,49 @@ class Limiter:
     """Lets at most so many submits a minute pass. One coroutine may wait at a time."""
 
     def __init__(self, per_minute: float) -> None:
+        self._room = 0.0
+        self._resize(per_minute)
+
+    def _resize(self, per_minute: float) -> None:
         self.per_minute = per_minute
         self._bucket: Bucket = bucket(per_minute)
         capacity, per_s = self._bucket
         self._limiter = AsyncLimiter(capacity, capacity / per_s)
-        self._is_full = False
+        self._is_filled = False
         # The bucket's level when it was last taken from, and when that was: aiolimiter says whether there is room,
         # not when there will be.
         self._level = 0.0
         self._at = 0.0
 
+    def change(self, per_minute: float) -> None:
+        """Another pace from now on. What has dripped in is kept, as far as the new bucket holds it."""
+        self._room = self._room_now()
+        self._resize(per_minute)
+
+    def calm(self) -> None:
+        """Everybody waited until now: no burst follows, whatever has dripped in meanwhile."""
+        if self._room_now() > 1.0:
+            self._room = 1.0
+            self._resize(self.per_minute)
+
+    def _room_now(self) -> float:
+        if not self._is_filled:
+            return min(self._room, self._bucket.capacity)
+        return max(self._bucket.capacity - self._level_now(), 0.0)
+
+    def _level_now(self) -> float:
+        return max(self._level - (asyncio.get_running_loop().time() - self._at) * self._bucket.per_s, 0.0)
+
     async def _fill(self, amount: float) -> None:
         await self._limiter.acquire(amount)
-        now = asyncio.get_running_loop().time()
-        self._level = max(self._level - (now - self._at) * self._bucket.per_s, 0.0) + amount
-        self._at = now
+        self._level = self._level_now() + amount
+        self._at = asyncio.get_running_loop().time()
 
     async def _start(self) -> None:
-        if not self._is_full:
-            self._is_full = True
-            await self._fill(self._bucket.capacity)
+        if not self._is_filled:
+            self._is_filled = True
+            if (amount := self._bucket.capacity - self._room) > 0.0:
+                await self._fill(amount)
 
     async def ready_in_s(self) -> float:
         """Seconds until a token is there, 0 if one is."""

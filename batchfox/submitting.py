@@ -8,6 +8,7 @@ from typing import Protocol
 from batchfox.core.dispatch import Fleet
 from batchfox.core.event import SubmitEvent, Unsendable
 from batchfox.core.lifecycle import Life
+from batchfox.core.paces import Paces
 from batchfox.crew import Clock, Crew, wait_for
 from batchfox.errors import MachineError
 from batchfox.ledger import Ledger
@@ -77,6 +78,7 @@ class Submits:
         self._ledger = ledger
         self._clock = clock
         self._limiter = Limiter(fleet.gate.pace.per_minute)
+        self._was_open = True
         self._large: set[bytes] = set()
         self._bodies = Bodies(fleet.orders.bytes_in_flight)
         self._sync_s = 0.0
@@ -91,8 +93,7 @@ class Submits:
         fleet = self._fleet
         while True:
             self.wake.clear()
-            if fleet.gate.pace.per_minute != self._limiter.per_minute:
-                self._limiter = Limiter(fleet.gate.pace.per_minute)
+            self._follow(fleet.gate.pace)
             wait_s = await self._limiter.ready_in_s()
             now = self._clock.now()
             if wait_s > 0.0:
@@ -110,7 +111,17 @@ class Submits:
                 due = fleet.next_submit_at(now)
                 await wait_for(self.wake, None if due is None else max(due - now, 0.001))
 
+    def _follow(self, pace: Paces) -> None:
+        """The limiter goes at the pace; after a time in which everybody waited, without a burst."""
+        is_open = pace.is_open(self._clock.now())
+        if is_open and not self._was_open:
+            self._limiter.calm()
+        self._was_open = is_open
+        if pace.per_minute != self._limiter.per_minute:
+            self._limiter.change(pace.per_minute)
+
     async def _send_all(self, chosen: list[Life]) -> None:
+        fleet = self._fleet
         bodies: list[tuple[Life, bytes]] = []
         for life in chosen:
             if self._bodies.room() == 0:
@@ -120,7 +131,7 @@ class Submits:
                 body = await self._builder.build(life)
             except MachineError as error:
                 self._crew.stop_for_machine(error)
-                self._fleet.unsend(life, self._clock.now())
+                fleet.unsend(life, self._clock.now())
                 continue
             if isinstance(body, Unsendable):
                 self._crew.receive(life, body)
@@ -136,20 +147,17 @@ class Submits:
         self._sync_s = (self._sync_s + self._clock.now() - began_at) / 2.0
         tokens = 0
         for left, (life, body) in zip(range(len(bodies), 0, -1), bodies, strict=True):
-            if tokens == 0 and self._may_send():
+            if tokens == 0 and fleet.may_leave(life, self._clock.now()):
                 tokens = await self._limiter.take(left)
-            if self._may_send():
+            if tokens and fleet.may_leave(life, now := self._clock.now()):
                 tokens -= 1
-                self._fleet.sent(life.key, self._clock.now())
+                fleet.sent(life.key, now)
                 self._crew.spawn(self._submit(life, body))
             else:
                 self._forget(life, body)
-                self._fleet.unsend(life, self._clock.now())
+                fleet.unsend(life, self._clock.now())
                 self._ledger.record(life)
         self._crew.check_done()
-
-    def _may_send(self) -> bool:
-        return self._fleet.stopped is None and self._fleet.gate.pace.is_open(self._clock.now())
 
     async def _submit(self, life: Life, body: bytes) -> None:
         event = await self._sender.submit(body, is_sync=life.is_sync)

@@ -26,7 +26,7 @@ from batchfox.core.dispatch import Fleet
 from batchfox.core.event import Accepted, Answer, Answered, Running
 from batchfox.core.gate import Doubts, Gate
 from batchfox.core.lifecycle import Life, Policy
-from batchfox.core.pace import Pace
+from batchfox.core.paces import Paces
 from batchfox.core.row import key_of_position
 from batchfox.core.settle import Orders
 from batchfox.core.timing import Timing
@@ -86,7 +86,7 @@ def run(latencies: list[float], seed: int, *, eagerness: float = 1.0, polls_per_
     timing = TimedTiming(draw, eagerness)
     fleet = Fleet(
         Orders(policy=Policy(), in_flight=IN_FLIGHT, bytes_in_flight=1 << 30, run_id="run", run_date="2026-01-01"),
-        gate=Gate(pace=Pace(1e6), breaker=Breaker(), budget=Budget(None), doubts=Doubts(None)),
+        gate=Gate(pace=Paces(1e6), breaker=Breaker(), budget=Budget(None), doubts=Doubts(None)),
         watch=Watch(timing, 1e6, draw),
         draw=draw,
     )

@@ -45,6 +45,9 @@ The book of what was billed: {url}/__book (?entries=0: totals). Settings while i
     show_default=True,
     help="Form of the Retry-After header.",
 )
+@click.option(
+    "--retry-after-seconds", "retry_after_s", type=float, help="What every 429 asks for. The true wait if not given."
+)
 @click.option("--balance", type=float, help="Credits before 402. Unlimited if not given.")
 @click.option("--key", "keys", multiple=True, help="A key that is taken (repeatable). Any sk-... if not given.")
 @click.option("--model", "models", multiple=True, help="A model served beside the built-in ones (repeatable).")

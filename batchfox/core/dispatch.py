@@ -67,7 +67,7 @@ class Fleet:
         self.health = Health()
         self._draw = draw
         self.lives: dict[bytes, Life] = {}
-        self._queue = Queue(self.lives)
+        self._queue = Queue(self.lives, gate.pace.opens_at)
         self._sending: dict[bytes, float] = {}
         self._running = 0
         self.bytes_held = 0
@@ -210,6 +210,7 @@ class Fleet:
                 break
             if life.renewal is not None:
                 _renew(life, life.renewal)
+            self.gate.pace.take(life.model, now)
             advance(life, Sent(unix_s=unix_s), self.orders.policy, CALM, now)
             self._sending[life.key] = now
             chosen.append(life)
@@ -219,6 +220,10 @@ class Fleet:
         """Is a free question to be asked now, before a submit is risked as a probe? The reply goes to the gate."""
         is_wanted = bool(self._queue) and self.stopped is None
         return is_wanted and self.gate.pace.is_open(now) and self.gate.breaker.asks(now, len(self._sending))
+
+    def may_leave(self, life: Life, now: float) -> bool:
+        """May the POST of a row that `submits` chose leave now?"""
+        return self.stopped is None and self.gate.pace.of(life.model).is_open(now)
 
     def sent(self, key: bytes, now: float) -> None:
         """The POST of a row leaves now (its token is taken)."""
@@ -301,10 +306,13 @@ class Fleet:
         self._tasks.discard(life.task_id or "")
 
     def _queue_again(self, life: Life, event: Event, now: float) -> None:
-        """A 429 is everybody's and the shared cool-down has it; any other trouble is waited out by the row itself."""
+        """A 429's wait is shared by all rows of the model; any other trouble is waited out by the row itself."""
         asked_s = event.retry_after_s if isinstance(event, Deferred) else None
         is_everybodys = isinstance(event, Halted) or (isinstance(event, Deferred) and event.scope == "rate")
-        delay_s = 0.0 if is_everybodys else retry_delay_s(life.deferrals, self._draw(), asked_s)
+        if is_everybodys:
+            delay_s = self.gate.pace.own_wait_s(life.model, now, asked_s)
+        else:
+            delay_s = retry_delay_s(life.deferrals, self._draw(), asked_s)
         if life.request is not None:
             self._queue.add_again(life.key, now + delay_s)
 

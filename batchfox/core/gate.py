@@ -21,7 +21,7 @@ from batchfox.core.event import (
     Unsendable,
 )
 from batchfox.core.lifecycle import Life, Policy, State
-from batchfox.core.pace import Pace
+from batchfox.core.paces import Paces
 
 # `in_doubt_limit = "auto"`: this many resubmits, or this share of submits, whichever is more (contract.md).
 AUTO_DOUBTS = 100
@@ -52,7 +52,7 @@ class Doubts:
 class Gate:
     """One run's gate."""
 
-    def __init__(self, *, pace: Pace, breaker: Breaker, budget: Budget, doubts: Doubts) -> None:
+    def __init__(self, *, pace: Paces, breaker: Breaker, budget: Budget, doubts: Doubts) -> None:
         self.pace = pace
         self.breaker = breaker
         self.budget = budget
@@ -73,9 +73,8 @@ class Gate:
         return None
 
     def opens_at(self, now: float) -> float:
-        """When the next submit may leave, as far as pace and breaker go."""
-        opens = max(now, self.pace.resumes_at)
-        return max(opens, self.breaker.probe_at) if self.breaker.is_open else opens
+        """When the next submit may leave, as far as the breaker goes."""
+        return max(now, self.breaker.probe_at) if self.breaker.is_open else now
 
     def admit(self, life: Life) -> bool:
         """Reserves what the row's next attempt may cost; False where the budget does not allow it."""
@@ -101,10 +100,10 @@ class Gate:
             self.idle_since = now
         match event:
             case Accepted():
-                self._got_through(now)
+                self._got_through(life, now, sent_at)
                 life.estimate = self.budget.learn(life.group, life.estimate, event.reserved)
             case Answered():
-                self._got_through(now)
+                self._got_through(life, now, sent_at)
             case Refused():
                 self.breaker.succeed()
                 self.give_back(life)
@@ -113,7 +112,7 @@ class Gate:
             case Deferred():
                 self.give_back(life)
                 if event.scope == "rate":
-                    self.pace.throttle(now, sent_at, event.retry_after_s)
+                    self.pace.throttle(life.model, now, sent_at, event.retry_after_s, event.error)
                 if event.scope == "service":
                     self.breaker.fail(now)
                 else:
@@ -128,9 +127,9 @@ class Gate:
             case _:
                 raise AssertionError(event)
 
-    def _got_through(self, now: float) -> None:
+    def _got_through(self, life: Life, now: float, sent_at: float) -> None:
         self.got_through_at = now
-        self.pace.accept(now)
+        self.pace.accept(life.model, now, sent_at)
         self.breaker.succeed()
 
     def note_end(self, life: Life, event: Event | None, *, was_running: bool, charged: float | None) -> None:

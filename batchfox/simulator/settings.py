@@ -23,11 +23,12 @@ class SettingsError(ValueError):
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One simulator's settings. Seconds end in `_s`, sizes in `_bytes`; `None` means no limit.
 
-    `latency`: `constant:1`, `uniform:a,b`, `lognormal:median,sigma` or `bimodal:m1,m2,share2`.
-    `faults`: rate (0 to 1) by the name of the fault. `rate_limit`: `rpm` over a sliding minute, or as a bucket of
-    `burst` that refills at `rpm`. `balance`: credits in all, those already spent included. `keys`: those that are
-    taken; empty: any `sk-…`. `gateway`: refuse default user agents. `models`: served beside the built-in ones, by the
-    rules of the family that the name begins with. `cache_lag_s`: how old a poll's answer is without `sync_upstream`.
+    `latency`: `constant:1`, `uniform:a,b`, `lognormal:median,sigma` or `bimodal:m1,m2,share2`. `faults`: rate (0 to 1)
+    by the name of the fault. `rate_limit`: `rpm` over a sliding minute, or as a bucket of `burst` that refills at
+    `rpm`. `balance`: credits in all, those already spent included. `model_rpm`: the same over a sliding minute for
+    single models. `retry_after_s`: what every 429 asks for, whatever the true wait is. `keys`: those that are taken;
+    empty: any `sk-…`. `gateway`: refuse default user agents. `models`: served beside the built-in ones, by the rules of
+    the family that the name begins with. `cache_lag_s`: how old a poll's answer is without `sync_upstream`.
     """
 
     seed: int = 0
@@ -36,8 +37,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     rpm: int | None = None
     rate_limit: Literal["window", "bucket"] = "window"
     burst: int = 10
+    model_rpm: dict[str, int] = {}
     poll_rpm: int | None = None
     retry_after: Literal["seconds", "date", "none"] = "seconds"
+    retry_after_s: float | None = None
     balance: float | None = None
     keys: tuple[str, ...] = ()
     key_refused: bool = False
@@ -60,6 +63,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
                 raise SettingsError(f'faults: no fault is named "{name}"; expected one of {names}')
             if not 0 <= rate <= 1:
                 raise SettingsError(f"faults.{name}: expected a rate from 0 to 1, found {rate}")
+        for model, rpm in self.model_rpm.items():
+            if rpm < 1:
+                raise SettingsError(f"model_rpm.{model}: expected 1 or more, found {rpm}")
         for field, least in _LEAST.items():
             value = getattr(self, field)
             if value is not None and not value >= least:
@@ -70,6 +76,7 @@ _LEAST: dict[str, float] = {
     "rpm": 1,
     "poll_rpm": 1,
     "burst": 1,
+    "retry_after_s": 0,
     "balance": 0,
     "slow_s": 0,
     "cache_lag_s": 0,

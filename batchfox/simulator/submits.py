@@ -31,6 +31,7 @@ class Submits:
         world.admit_submit(world.now())
         asked, body_bytes = await self._read(request)
         check(asked, world.catalogue, body_bytes=body_bytes)
+        world.admit_model(asked["model"], world.now())
         brief = answers.brief(asked, digest_of(asked))
         reserved = world.reserve(brief, world.now())
         number = world.next_number(brief.digest)

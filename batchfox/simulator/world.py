@@ -61,7 +61,7 @@ class World:
     def change(self, changes: Mapping[str, Any]) -> Settings:
         """Takes over other settings from now on. Raises SettingsError and changes nothing."""
         before, self.settings = self.settings, changed(self.settings, changes)
-        limits = ("rpm", "rate_limit", "burst", "poll_rpm")
+        limits = ("rpm", "rate_limit", "burst", "model_rpm", "poll_rpm")
         if any(getattr(before, name) != getattr(self.settings, name) for name in limits):
             self._set_limits()
         self._set_chances()
@@ -89,6 +89,7 @@ class World:
             self._submits = Bucket(settings.rpm, settings.burst, now)
         else:
             self._submits = SlidingWindow(settings.rpm, earlier)
+        self._by_model: dict[str, Limiter] = {model: SlidingWindow(rpm) for model, rpm in settings.model_rpm.items()}
         self._polls: Limiter = Unlimited() if settings.poll_rpm is None else SlidingWindow(settings.poll_rpm)
 
     def admit_submit(self, now: float) -> None:
@@ -96,12 +97,20 @@ class World:
         if wait_s := self._submits.take(now):
             raise self._too_many(wait_s, f"rpm {self.settings.rpm}")
 
+    def admit_model(self, model: str, now: float) -> None:
+        """Raises the 429 of a submit that comes too soon for its model."""
+        limiter = self._by_model.get(model)
+        if limiter is not None and (wait_s := limiter.take(now)):
+            raise self._too_many(wait_s, f"rpm {self.settings.model_rpm[model]} of {model}")
+
     def admit_poll(self, now: float) -> None:
         """Raises the 429 of a poll that comes too soon."""
         if wait_s := self._polls.take(now):
             raise self._too_many(wait_s, f"poll rpm {self.settings.poll_rpm}")
 
     def _too_many(self, wait_s: float, limit: str) -> RefusalError:
+        if self.settings.retry_after_s is not None:
+            wait_s = self.settings.retry_after_s
         message = f"Rate limit reached ({limit}), please try again in {whole_seconds(wait_s)} s"
         headers = self.retry_after(wait_s)
         return RefusalError(429, "rate_limit_error", message, code="rate_limit_exceeded", headers=headers)

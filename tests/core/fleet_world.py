@@ -17,6 +17,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from batchfox.core.breaker import Breaker
+from batchfox.core.bucket import Drip
 from batchfox.core.budget import Budget
 from batchfox.core.dispatch import Fleet
 from batchfox.core.event import (
@@ -35,7 +36,7 @@ from batchfox.core.event import (
 from batchfox.core.gate import Doubts, Gate
 from batchfox.core.lifecycle import Life, Policy, State
 from batchfox.core.outcome import Outcome
-from batchfox.core.pace import Pace, bucket
+from batchfox.core.paces import Paces
 from batchfox.core.row import key_of_position
 from batchfox.core.settle import Orders
 from batchfox.core.timing import Timing
@@ -55,7 +56,7 @@ def throttled(wait_s: float | None = None) -> Deferred:
     return Deferred(error=OOPS, scope="rate", http_status=429, retry_after_s=wait_s)
 
 
-def life(index: int, *, group: str = "g", listed: float = 0.0, size: int = 0) -> Life:
+def life(index: int, *, group: str = "g", listed: float = 0.0, size: int = 0, model: str | None = None) -> Life:
     """A row that is ready to be sent."""
     return Life(
         key=key_of_position(index),
@@ -66,6 +67,7 @@ def life(index: int, *, group: str = "g", listed: float = 0.0, size: int = 0) ->
         group=group,
         listed=listed,
         size=size,
+        model=model,
     )
 
 
@@ -95,7 +97,7 @@ def make_fleet(
             run_date="2026-01-01",
         ),
         gate=Gate(
-            pace=Pace(per_minute), breaker=Breaker(), budget=Budget(credits_limit), doubts=Doubts(in_doubt_limit)
+            pace=Paces(per_minute), breaker=Breaker(), budget=Budget(credits_limit), doubts=Doubts(in_doubt_limit)
         ),
         watch=Watch(Timing(first_s, draw), task_timeout_s, draw),
         draw=draw,
@@ -163,31 +165,6 @@ class Api:
         return now + self.reply_s, self.on_poll(row, now)
 
 
-class Drip:
-    """A leaky bucket that starts full, as `limiter.py` uses it."""
-
-    def __init__(self, per_minute: float, now: float) -> None:
-        self.per_minute = per_minute
-        self._capacity, self._per_s = bucket(per_minute)
-        self._level, self._at = self._capacity, now
-
-    def _leak(self, now: float) -> None:
-        self._level = max(self._level - (now - self._at) * self._per_s, 0.0)
-        self._at = now
-
-    def tokens(self, now: float) -> int:
-        self._leak(now)
-        return int(self._capacity - self._level + 1e-9)
-
-    def take(self, now: float) -> None:
-        self._leak(now)
-        self._level += 1.0
-
-    def ready_at(self, now: float) -> float:
-        self._leak(now)
-        return now + max(self._level + 1.0 - self._capacity, 0.0) / self._per_s
-
-
 class Deed(NamedTuple):
     """What was done when, for comparing two runs."""
 
@@ -231,7 +208,8 @@ class World:
         self._replies: list[tuple[float, int, Life, SubmitEvent | PollEvent, bool]] = []
         self._serial = 0
         self._live: dict[int, Literal["posted", "watched", "polled"]] = {}
-        self._drip = Drip(fleet.gate.pace.per_minute, 0.0)
+        self._drip = Drip()
+        self._drip_per_minute = 0.0
 
     @property
     def unix_s(self) -> float:
@@ -277,11 +255,15 @@ class World:
 
     def _submit(self) -> int:
         fleet = self.fleet
-        if fleet.gate.pace.per_minute != self._drip.per_minute:
-            self._drip = Drip(fleet.gate.pace.per_minute, self.now)
-        tokens = self._drip.tokens(self.now)
-        if not tokens:
+        pace = fleet.gate.pace
+        if pace.per_minute != self._drip_per_minute:
+            self._drip_per_minute = pace.per_minute
+            self._drip.resize(pace.per_minute, self.now)
+        if not pace.is_open(self.now):
+            self._drip.calm(self.now)
+        if self._drip.ready_at(self.now) > self.now:
             return 0
+        tokens = int(self._drip.room + 1e-9)
         if fleet.asks_freely(self.now):
             self.questions += 1
             fleet.gate.breaker.hear(self.now, is_there=self.api.is_there(self.now))
@@ -289,7 +271,7 @@ class World:
         for row in chosen:
             self._drip.take(self.now)
             assert fleet.stopped is None, "a submit after the stop"
-            assert fleet.gate.pace.is_open(self.now), "a submit during a cool-down"
+            assert fleet.may_leave(row, self.now), "a submit during its model's cool-down"
             assert row.index not in self._live, "a second live attempt of one row"
             assert row.index not in self.outcomes, "a submit of a row that has ended"
             self._live[row.index] = "posted"

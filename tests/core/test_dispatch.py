@@ -488,7 +488,7 @@ def test_a_whole_day_of_outage_breaks_nothing() -> None:
     fleet = make_fleet()
     for now in range(0, 3 * 86_400, 60):
         fleet.gate.breaker.fail(float(now))
-        fleet.gate.pace.throttle(float(now), now - 0.5, None)
+        fleet.gate.pace.throttle(None, float(now), now - 0.5, None, OOPS)
     assert fleet.gate.breaker.probe_at <= 3 * 86_400 + 60.0
 
 

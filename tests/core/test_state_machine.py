@@ -46,7 +46,7 @@ from batchfox.core.late import second_look
 from batchfox.core.latency import SHORTEST_S
 from batchfox.core.lifecycle import Life, Policy, State
 from batchfox.core.outcome import Outcome
-from batchfox.core.pace import Pace
+from batchfox.core.paces import Paces
 from batchfox.core.settle import Orders
 from batchfox.core.timing import RETRY_FIRST_S, Timing
 from batchfox.core.watch import Watch
@@ -200,7 +200,7 @@ class FleetMachine(RuleBasedStateMachine):
         fleet = Fleet(
             self.orders,
             gate=Gate(
-                pace=Pace(None),
+                pace=Paces(None),
                 breaker=Breaker(),
                 budget=Budget(self.credits_limit, spent=before["credits_spent"], standing=before["credits_standing"]),
                 doubts=Doubts(self.in_doubt_limit, resubmitted=int(before["in_doubt_resubmitted"])),

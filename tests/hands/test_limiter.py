@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import math
 import selectors
+import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import pytest
+import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -129,3 +131,62 @@ def test_a_token_that_is_announced_is_there() -> None:
 def test_rows_are_recorded_only_as_far_ahead_as_tokens_drip_during_a_sync() -> None:
     assert Limiter(60).ahead() == 1
     assert Limiter(60_000).ahead() == 10
+
+
+async def changing(per_minute: int) -> tuple[list[float], float]:
+    """When tokens were there at the start, after a change of pace to and fro, after a pause, after a time without work;
+    and the share of the rate that was used before all this."""
+    limiter, loop = Limiter(per_minute), asyncio.get_running_loop()
+    times: list[float] = []
+    began_at = loop.time()
+
+    async def send(for_s: float) -> None:
+        until = loop.time() + for_s
+        while loop.time() < until:
+            await limiter.take()
+            times.append(loop.time())
+
+    await send(1.5)
+    used = len(times) / ((times[-1] - began_at) * per_minute / 60)
+    limiter.change(per_minute / 3)
+    await send(0.3)
+    limiter.change(per_minute)
+    await send(0.3)
+    await asyncio.sleep(1.1)
+    limiter.calm()
+    await send(0.5)
+    await asyncio.sleep(0.7)
+    await send(0.5)
+    return times, used
+
+
+@pytest.mark.parametrize("per_minute", [600, 6_000])
+async def test_on_a_real_clock_no_second_holds_more_than_its_share(per_minute: int) -> None:
+    times, _ = await changing(per_minute)
+    assert most_in_a_window(times, 1.0) <= 1.05 * per_minute / 60 + 1
+
+
+@pytest.mark.parametrize("per_minute", [600, 6_000, 60_000])
+def test_no_second_holds_more_than_its_share_and_little_is_left_unused(per_minute: int) -> None:
+    times, used = on_a_jumping_clock(lambda: changing(per_minute))
+    assert most_in_a_window(times, 1.0) <= 1.05 * per_minute / 60 + 1
+    assert used >= 0.97
+
+
+def test_a_change_of_pace_right_after_a_token_is_taken_ends_no_run() -> None:
+    """The level as kept here may lie a little above the bucket's size: uvloop's clock moves in steps of 1 ms, and
+    aiolimiter looked at it a moment earlier."""
+
+    async def play() -> None:
+        for turn in range(150):
+            limiter = Limiter(60_000 + turn)
+            for _ in range(10):
+                await limiter.take()
+                until = time.perf_counter() + 0.0003
+                while time.perf_counter() < until:
+                    pass
+            limiter.change(60.0)
+            await limiter.ready_in_s()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(play())

@@ -36,7 +36,9 @@ def test_failed_rows_are_replaced_and_the_others_keep_their_parts(simulate: Simu
         assert found[f"r{n}"]["row_index"] == n
     assert sorted(row["row_id"] for row in superseded_rows(tmp_path / "out")) == ["r27", "r47", "r7"]
     assert simulator.book()["totals"]["submits_received"] == 63
-    assert [len(pq.read_table(path)) for path in parts_of(tmp_path / "out")] == [19, 19, 19, 3]
+    # Models take turns, so the three may stand in any of the first parts.
+    *earlier, last = (len(pq.read_table(path)) for path in parts_of(tmp_path / "out"))
+    assert (len(earlier), sum(earlier), last) == (3, 57, 3)
     assert run(job, retry=("failed",)).settled == {}
     assert simulator.book()["totals"]["submits_received"] == 63
 

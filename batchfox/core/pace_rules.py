@@ -1,0 +1,87 @@
+"""The numbers of the pace, with the reason of each, and the records that it works with."""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+
+import msgspec
+
+# Without a limit: the first second's pace, and how it grows while nobody complains.
+START_PER_S = 10.0
+SEEK_EVERY_S = 1.0
+SEEK_FACTOR = 2.0
+SEEK_AGAIN = 1.5
+
+# A pace is held so long before a higher one is tried, and until what the last trouble cost is paid for: so many
+# submits got through for each refused, and so many seconds passed for each of waiting.
+HOLD_S = 15.0
+PAY_SUBMITS = 60.0
+MOST_PAY_S = 60.0
+PAY_WAITS = 9.0
+PAY_DEAR_WAITS = 15.0
+# A probe: so long, at least so many replies. Below a pace that was refused it halves the distance; where that distance
+# is small, and above it, strides double from the first to the last.
+PROBE_S = 3.0
+PROBE_REPLIES = 8
+NEAR = 1.05
+FAR = 1.2
+FIRST_STRIDE = 0.03
+LAST_STRIDE = 0.5
+# A refused probe that makes everybody wait for longer than this is dear: no stride is longer then.
+DEAR_WAIT_S = 5.0
+DEAR_STRIDE = 0.06
+DEAR_PROBE_S = 3.0
+DEAR_CUT = 0.88
+
+# What is kept of a pace that had held and is refused: by many refusals, by a lone one at least and at most, and what of
+# the last minute's successes.
+CUT = 0.5
+MOST_CUT = 0.25
+LONE_CUT_LEAST = 0.85
+LONE_CUT_MOST = 0.93
+MINUTE_SHARE = 0.98
+
+# After many refusals: how fast submits go out until one gets through, at first and at last.
+FEEL_PER_S = 2.0
+LEAST_FEEL_PER_S = 0.125
+# A standstill of so long is the end of a minute's ration.
+STANDSTILL_S = 3.0
+# A `Retry-After` that names the moment when the first submit's minute is over, give or take so much, tells the same.
+SLACK_S = 2.0
+# A minute's ration that is known: no probe goes beyond so much of it until so much of it got through in a minute.
+RATION_PROBE = 1.5
+RATION_GROWN = 1.05
+RATION_HOLD_S = 30.0
+RATION_LEAST = 0.75
+
+USED_SHARE = 0.5
+LEAST_PER_S = 1.0 / 60.0
+MOST_PER_S = 1e6
+
+# A 429 that asks for no particular wait: this long, doubling while they follow one another.
+WAIT_S = 1.0
+MOST_WAIT_S = 60.0
+
+
+class Stage(Enum):
+    SEEK = auto()
+    HOLD = auto()
+    FEEL = auto()
+
+
+class Step(msgspec.Struct, gc=False):
+    """A pace since a moment, and the replies to what was sent at it. `seen_at`: when the first came in."""
+
+    per_s: float
+    since: float
+    seen_at: float | None = None
+    accepted: int = 0
+    refused: int = 0
+
+    @property
+    def replies(self) -> int:
+        return self.accepted + self.refused
+
+    def recount(self) -> None:
+        """Counts anew from the next reply on."""
+        self.seen_at, self.accepted, self.refused = None, 0, 0
