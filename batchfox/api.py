@@ -97,7 +97,7 @@ class Api:
             reply = await self._ask("GET", url, POLL_S)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             return Unheard(error=self._describe(error, "poll_unheard"))
-        return wire.read_poll(reply, time.time())
+        return wire.read_poll(reply, time.time(), task_id)
 
     async def fetch(self, path: str) -> Any:
         """A free GET (models, prices): its JSON, or None where the API does not give it. Raises `ApiGoneError` where it
