@@ -97,7 +97,7 @@ class Api:
             reply = await self._ask("GET", url, POLL_S)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             return Unheard(error=self._describe(error, "poll_unheard"))
-        return wire.read_poll(reply, time.time())
+        return wire.read_poll(reply, time.time(), task_id)
 
     async def fetch(self, path: str) -> Any:
         """A free GET (models, prices): its JSON, or None where the API does not give it. Raises `ApiGoneError` where it
@@ -123,23 +123,21 @@ class Api:
 
     async def _ask(self, method: str, url: URL, most_s: float, body: bytes | None = None) -> wire.Reply:
         assert self._session is not None, "use Api as an async context manager"
-        headers = {"Content-Type": "application/json"} if body is not None else None
+        data = None if body is None else aiohttp.BytesPayload(body, content_type="application/json")
         with self._deadlines.within(most_s):
-            return await self._exchange(method, url, headers, body)
-
-    async def _exchange(self, method: str, url: URL, headers: dict[str, str] | None, body: bytes | None) -> wire.Reply:
-        assert self._session is not None
-        async with self._session.request(
-            method, url, data=body, headers=headers, timeout=CONNECTING, allow_redirects=False
-        ) as response:
-            content = self._secret.hide_bytes(await _read(response))  # an echo must not carry it into the output
-            headers_in = response.headers
-            return wire.Reply(
-                status=response.status,
-                body=content,
-                retry_after=headers_in.get("Retry-After"),
-                date=headers_in.get("Date"),
-            )
+            async with self._session.request(
+                method, url, data=data, timeout=CONNECTING, allow_redirects=False
+            ) as response:
+                content = self._secret.hide_bytes(await _read(response))  # an echo must not carry it into the output
+                if response.status == 200:
+                    return wire.Reply(status=200, body=content)
+                headers = response.headers
+                return wire.Reply(
+                    status=response.status,
+                    body=content,
+                    retry_after=headers.get("Retry-After"),
+                    date=headers.get("Date"),
+                )
 
     def _describe(self, error: BaseException, code: str) -> ApiError:
         text = str(error) or type(error).__name__

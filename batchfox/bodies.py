@@ -13,7 +13,7 @@ from batchfox.core.event import ApiError, Unsendable
 from batchfox.core.lifecycle import Life
 from batchfox.core.rulebook import RuleBook
 from batchfox.core.rules import check, check_body
-from batchfox.core.shape import media_of
+from batchfox.core.shape import Medium, media_of
 from batchfox.media import MediaDoor
 
 _encode = msgspec.json.Encoder().encode
@@ -31,9 +31,9 @@ def make_body(request: dict[str, Any], door: MediaDoor, book: RuleBook) -> tuple
     return body, ways, [*complaints, *check_body(body, request, book)]
 
 
-def is_remote(request: dict[str, Any]) -> bool:
-    """Are all its media http(s) URLs, if it has any, so that nothing has to be read?"""
-    return all(isinstance(medium.value, str) and medium.value.startswith(_REMOTE) for medium in media_of(request))
+def is_remote(media: list[Medium]) -> bool:
+    """Are all of a request's media http(s) URLs, if it has any, so that nothing has to be read?"""
+    return all(isinstance(medium.value, str) and medium.value.startswith(_REMOTE) for medium in media)
 
 
 class Bodies:
@@ -48,8 +48,9 @@ class Bodies:
         """The body to POST; `life.media` says how each medium travels."""
         request = life.request
         assert request is not None, life.id
-        if is_remote(request):
-            life.media = ["url"] * len(media_of(request))
+        media = media_of(request)
+        if is_remote(media):
+            life.media = ["url"] * len(media)
             body = _encode(request)
             return self._checked(life, body, check_body(body, request, self._book))
         loop = asyncio.get_running_loop()
@@ -62,7 +63,7 @@ class Bodies:
         return body, complaints
 
     def _checked(self, life: Life, body: bytes, complaints: list[Complaint]) -> bytes | Unsendable:
-        refusals = [complaint for complaint in complaints if complaint.severity == "refusal"]
+        refusals = [complaint for complaint in complaints if complaint.severity == "refusal"] if complaints else []
         if not refusals:
             return body
         message = "; ".join(complaint.message for complaint in refusals[:5])

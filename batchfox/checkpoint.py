@@ -220,6 +220,15 @@ class Checkpoint:
             while rows := cursor.fetchmany(100):
                 yield from rows
 
+    def note(self, sql: str, rows: Iterable[tuple[Any, ...]]) -> None:
+        """Puts rows into a temporary table of this connection, which a read-only one may have too."""
+        with at_the_border(self.path):
+            self._db.execute("BEGIN")
+            try:
+                self._db.executemany(sql, rows)
+            finally:
+                self._db.execute("COMMIT")
+
     def commit(self, group: Group) -> None:
         """Records a group, durably when it returns."""
         with self.transaction() as db:

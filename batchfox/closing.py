@@ -41,8 +41,8 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_finished(self) -> bool:
-        """The run ended by itself: the next one is a new run."""
-        return self.fleet.stopped is None
+        """The run came to the end of its input: the next one is a new run."""
+        return self.fleet.stopped is None and not self.fed.is_limited
 
     @property
     def left_in_doubt(self) -> int:

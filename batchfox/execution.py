@@ -238,8 +238,7 @@ class Execution:
             pool=pool, fed=feed.fed, progress=pool.progress(), signal=self._signal, unix_s=self._clock.unix()
         )
         marked = int(checkpoint.query("SELECT count(*) FROM retry")[0][0])
-        is_read = ending.is_finished and not feed.fed.is_limited
-        if is_read:  # what is still marked is in the input no more
+        if ending.is_finished:  # what is still marked is in the input no more
             with checkpoint.transaction() as db:
                 db.execute("DELETE FROM retry")
         checkpoint.put(latencies=pool.fleet.watch.timing.export())
@@ -259,8 +258,8 @@ class Execution:
             str(self._folders.root),
             checkpoint.counts(),
             causes=monitor.causes,
-            retry_gone=marked if is_read else 0,
-            retry_left=0 if is_read else marked,
+            retry_gone=marked if ending.is_finished else 0,
+            retry_left=0 if ending.is_finished else marked,
         )
 
 

@@ -18,16 +18,16 @@ from batchfox.checkpoint import Again, Checkpoint, Done
 from batchfox.core.blocks import Comparison
 from batchfox.core.dispatch import Fleet
 from batchfox.core.lifecycle import Life
-from batchfox.core.places import Places
 from batchfox.core.prepare import Invalid, Preparer
 from batchfox.core.row import Row
 from batchfox.ledger import Ledger
+from batchfox.repeats import repeats_of
 from batchfox.skimming import Passed, Skimmer, skimmer_of
 
 ROWS_A_TURN = 32
 
-# A row, and what the checkpoint knows of it.
-Entry = tuple[Row, Done | None, Again | None]
+# A row, what the checkpoint knows of it, and whether its key was met before in this pass.
+Entry = tuple[Row, Done | None, Again | None, bool]
 
 
 class Rows(Protocol):
@@ -90,7 +90,7 @@ class Feed:
         self._skimmer = skimmer_of(checkpoint, id_column)
         self._has_retries = bool(checkpoint.query("SELECT EXISTS (SELECT 1 FROM retry)")[0][0])
         self._held: list[Entry] = []
-        self._met = Places()
+        self._repeats = repeats_of(checkpoint) if self._has_ids else None
         self.fed = Fed()
         self.has_room = asyncio.Event()
 
@@ -143,7 +143,7 @@ class Feed:
             assert not isinstance(entries, Passed), "the skimmer is not on yet"
             queue.extend(entries)
             seen += len(entries)
-            if not self._inspect([row for row, _, _ in entries]):
+            if not self._inspect([row for row, *_ in entries]):
                 return
 
     async def _next(self, batches: Iterator[list[Row] | Passed]) -> list[Entry] | Passed | None:
@@ -152,14 +152,22 @@ class Feed:
     def _read(self, batches: Iterator[list[Row] | Passed]) -> list[Entry] | Passed | None:
         """In the reading thread: a batch of rows, each with what the checkpoint knows of it, or rows passed over."""
         rows = next(batches, None)
-        if rows is None or isinstance(rows, Passed):
+        if rows is None:
+            return None
+        if isinstance(rows, Passed):
+            if self._repeats is not None:
+                self._repeats.pass_over(rows.first, rows.rows)
             return rows
         retries = self._checkpoint.retries([row.key for row in rows]) if self._has_retries else {}
         if self._has_ids:
             done = self._checkpoint.finished_ids([row.key for row in rows])
-            return [(row, done.get(row.key), retries.get(row.key)) for row in rows]
+            repeated = [True] * len(rows) if self._repeats is None else self._repeats.among(rows, done, retries)
+            return [
+                (row, done.get(row.key), retries.get(row.key), is_again)
+                for row, is_again in zip(rows, repeated, strict=True)
+            ]
         positions = self._checkpoint.finished_positions([row.index for row in rows])
-        return [(row, positions.get(row.index), retries.get(row.key)) for row in rows]
+        return [(row, positions.get(row.index), retries.get(row.key), False) for row in rows]
 
     async def _wait_for_room(self) -> bool:
         """True once the fleet has room for a row; False when it was stopped."""
@@ -180,28 +188,27 @@ class Feed:
         if new is not None:
             self._ledger.note_block(*new)
             return [entry]
-        _, done, again = entry
+        _, done, again, _ = entry
         if done is not None and again is None:  # its columns are not needed again, and a block of them may be large
-            entry = (msgspec.structs.replace(row, columns={}), done, again)
+            entry = (msgspec.structs.replace(row, columns={}), done, again, False)
         self._held.append(entry)
         if not self._comparison.is_settled:
             return []
         held, self._held = self._held, []
         return held
 
-    def _decide(self, row: Row, done: Done | None, again: Again | None) -> None:
+    def _decide(self, row: Row, done: Done | None, again: Again | None, is_repeated: bool) -> None:
         """Done, known, duplicate or new? By key alone."""
         self.fed.rows += 1
         life = self._fleet.lives.get(row.key)
         if life is not None:
             self._meet(row, life)
         elif (recorded := self._ledger.unfiled.get(row.key)) is not None:
-            self._pass_over(row, recorded)
+            self._pass_over(recorded, is_repeated=is_repeated)
         elif done is not None and again is None:
-            self._pass_over(row, done)
+            self._pass_over(done, is_repeated=is_repeated)
         else:
             self.fed.taken += 1
-            self._met.add(row.index)
             prepared = self._preparer.prepare(row)
             if isinstance(prepared, Invalid):
                 self._taker.settle_invalid(prepared, again)
@@ -213,7 +220,6 @@ class Feed:
             self.fed.duplicates += 1
             return
         self.fed.taken += 1
-        self._met.add(life.index)
         prepared = self._preparer.prepare(row)
         if isinstance(prepared, Life):
             self._taker.meet(prepared)
@@ -228,20 +234,16 @@ class Feed:
         self.fed.completed_before += passed.rows - ended
         self.fed.ended_before += ended
         self.fed.has_incomplete = self.fed.has_incomplete or ended > 0
-        self._met.add_run(passed.first, passed.rows)
         if not self._has_ids:
             self._comparison.pass_over(passed.first, passed.rows)
 
-    def _pass_over(self, row: Row, done: Done) -> None:
-        """`done.row_index` is where the row was when it ended: elsewhere stands a duplicate, or the row itself where
-        the input was reordered since."""
+    def _pass_over(self, done: Done, *, is_repeated: bool) -> None:
+        """A row that ended: the row itself, wherever it stands now, or a duplicate of it."""
         is_complete = done.status == "completed"
         self.fed.has_incomplete = self.fed.has_incomplete or not is_complete
-        if done.row_index != row.index and done.row_index in self._met:
+        if is_repeated:
             self.fed.duplicates += 1
-            return
-        self._met.add(done.row_index)
-        if is_complete:
+        elif is_complete:
             self.fed.completed_before += 1
         else:
             self.fed.ended_before += 1

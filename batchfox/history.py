@@ -15,12 +15,14 @@ from batchfox.errors import JobError, UserError
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """One run. `before`: its figures when an earlier execution of it ended, empty for a new one."""
+    """One run. `before`: its figures when an earlier execution of it ended, empty for a new one. `is_limited`: that
+    execution came to its end, at `--limit`."""
 
     run_id: str
     run_date: str
     started_at: float
     is_resume: bool = False
+    is_limited: bool = False
     before: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
@@ -46,13 +48,19 @@ def _zone(name: str) -> ZoneInfo:
 
 def unfinished_run(checkpoint: Checkpoint) -> Run | None:
     """The last run, where it did not finish. (The last by the order of their records: a clock may be set back.)"""
-    sql = "SELECT run_id, run_date, started_at, is_finished, progress FROM run ORDER BY rowid DESC LIMIT 1"
+    sql = "SELECT run_id, run_date, started_at, exit_status, is_finished, progress FROM run ORDER BY rowid DESC LIMIT 1"
     rows = checkpoint.query(sql)
-    if not rows or rows[0][3]:
+    if not rows or rows[0][4]:
         return None
-    run_id, run_date, started_at, _, progress = rows[0]
-    before = msgspec.json.decode(progress) if progress else {}
-    return Run(run_id=run_id, run_date=run_date, started_at=started_at, is_resume=True, before=before)
+    run_id, run_date, started_at, exit_status, _, progress = rows[0]
+    return Run(
+        run_id=run_id,
+        run_date=run_date,
+        started_at=started_at,
+        is_resume=True,
+        is_limited=exit_status in (0, 3),
+        before=msgspec.json.decode(progress) if progress else {},
+    )
 
 
 def begin_run(checkpoint: Checkpoint, job: Job, unix_s: float) -> Run:

@@ -81,7 +81,9 @@ class Limiter:
         lately, and during the next."""
         return min(1 + int(self._bucket.per_s * max(AHEAD_S, 2.0 * sync_s)), MOST_AHEAD)
 
-    async def take(self) -> None:
-        """Returns when the next submit may leave."""
+    async def take(self, most: int = 1) -> int:
+        """Returns when the next submits may leave, and how many: `most`, or one where there are not so many tokens."""
         await self._start()
-        await self._fill(1)
+        tokens = most if self._limiter.has_capacity(most) else 1
+        await self._fill(tokens)
+        return tokens

@@ -124,7 +124,8 @@ def refuse_change(checkpoint: Checkpoint, root: Path, job: Job, id_column: str |
             f'{root}: the column that names a row was "{was}", is now "{column}" ("": none), so known rows would not '
             "be recognised; put it back, choose another [output] path, or start anew with --fresh"
         )
-    is_unfinished = history.unfinished_run(checkpoint) is not None
+    run = history.unfinished_run(checkpoint)
+    is_unfinished = run is not None and not run.is_limited  # a trial of a few rows does not tie the job down
     has_ids = id_column is not None
     before = msgspec.json.decode(old)
     changes = refused_changes(before, job.to_dict(), is_unfinished=is_unfinished, has_ids=has_ids)

@@ -38,6 +38,13 @@ _ARROW = {
 }
 _OWN_TYPES = {name: _ARROW[kind] for name, kind in COLUMNS.items()}
 _RUN_DATE = list(COLUMNS).index("run_date")
+# Columns whose values hardly ever repeat: a dictionary of them costs time and room, and helps nobody.
+_UNIQUE = frozenset(
+    {
+        *("row_index", "row_id", "text", "reasoning", "task_id", "completion"),
+        *("submitted_at", "finished_at", "latency_s", "request_hash"),
+    }
+)
 
 
 def schema_of(types: dict[str, pa.DataType]) -> pa.Schema:
@@ -78,7 +85,10 @@ def write(path: Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> int:
     """Writes and syncs a Parquet file, a row group a table. Returns its rows. Not yet in place: see `put_in_place`."""
     rows = 0
     with _at_the_border(path), path.open("wb") as file:
-        with pq.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True) as writer:
+        repeating = [name for name in schema.names if name not in _UNIQUE]
+        with pq.ParquetWriter(
+            file, schema, compression="zstd", write_page_checksum=True, use_dictionary=repeating
+        ) as writer:
             for table in tables:
                 if table.num_rows:
                     writer.write_table(table)

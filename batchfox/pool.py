@@ -91,8 +91,8 @@ class Pool:
         self._leaves_at: float | None = None
         self.error: BatchfoxError | None = None
         self._feed: Feed | None = None
-        self._group: asyncio.TaskGroup | None = None
         self._requests: set[asyncio.Task[None]] = set()
+        self._bug: BaseException | None = None
         # Called once, before the first row is taken: what only rows need is loaded then.
         self.warm_up: Callable[[], None] | None = None
         recorder.failed = self.stop_for_machine
@@ -144,7 +144,6 @@ class Pool:
         Raises the first error of a loop, the cause kept."""
         self._feed = feed
         async with asyncio.TaskGroup() as group:
-            self._group = group
             record = group.create_task(self._recorder.run(), name="record")
             loops = [
                 group.create_task(loop, name=name)
@@ -156,10 +155,15 @@ class Pool:
                     ("show", self._show_loop()),
                 )
             ]
-            await self._done.wait()
-            for task in (*loops, *self._requests):
-                task.cancel()
-            await asyncio.gather(*loops, *self._requests, return_exceptions=True)
+            try:
+                await self._done.wait()
+            finally:
+                tasks = (*loops, *self._requests)
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+            if self._bug is not None:
+                raise self._bug
             self._recorder.close()
             await record
 
@@ -233,10 +237,16 @@ class Pool:
             self._packing.look()
 
     def spawn(self, request: Coroutine[Any, Any, None]) -> None:
-        assert self._group is not None
-        task = self._group.create_task(request)
+        """By hand, since every request passes here: a task group would keep and call back a second time."""
+        task = asyncio.get_running_loop().create_task(request)
         self._requests.add(task)
-        task.add_done_callback(self._requests.discard)
+        task.add_done_callback(self._end_request)
+
+    def _end_request(self, task: asyncio.Task[None]) -> None:
+        self._requests.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None and self._bug is None:
+            self._bug = error
+            self._done.set()
 
     def receive(self, life: Life, event: Event) -> None:
         """Every reply comes through here: the fleet decides, the ledger remembers, whoever waits is woken."""

@@ -145,11 +145,13 @@ class Submits:
         began_at = self._clock.now()
         await self._recorder.durable()
         self._sync_s = (self._sync_s + self._clock.now() - began_at) / 2.0
-        for life, body in bodies:
-            if fleet.may_leave(life, self._clock.now()):
-                await self._limiter.take()
-            if fleet.may_leave(life, self._clock.now()):
-                fleet.sent(life.key, self._clock.now())
+        tokens = 0
+        for left, (life, body) in zip(range(len(bodies), 0, -1), bodies, strict=True):
+            if tokens == 0 and fleet.may_leave(life, self._clock.now()):
+                tokens = await self._limiter.take(left)
+            if tokens and fleet.may_leave(life, now := self._clock.now()):
+                tokens -= 1
+                fleet.sent(life.key, now)
                 self._crew.spawn(self._submit(life, body))
             else:
                 self._forget(life, body)

@@ -33,7 +33,7 @@ STEPS: dict[str, tuple[str, ...]] = {
     "prepare: carry": ("core.carry:Carry.select",),
     "prepare: render": ("core.render:Renderer.render",),
     "prepare: rules": ("core.prepare:rewrite", "core.prepare:check"),
-    "prepare: hash": ("core.prepare:request_hash",),
+    "prepare: hash": ("core.prepare:hash_and_size",),
     "body: media, JSON, size": ("bodies:Bodies.build",),
     "limiter": ("limiter:Limiter.ready_in_s", "limiter:Limiter.take"),
     "fleet: choose": ("core.dispatch:Fleet.submits", "core.dispatch:Fleet.polls", "core.dispatch:Fleet.sent"),

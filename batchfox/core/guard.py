@@ -7,7 +7,8 @@ from typing import Any
 from jinja2 import nodes
 from jinja2.visitor import NodeTransformer
 
-from batchfox.core.sandbox import LOOKED, NEED, SPENT, STEP, STEPS, size_of
+from batchfox.core.meter import STEP, size_of
+from batchfox.core.sandbox import LOOKED, NEED, SPENT, STEPS
 
 _OWN = frozenset({NEED, STEPS, LOOKED, SPENT})
 _NODE = 4

@@ -44,6 +44,8 @@ NO_RESULTS = "no_results"
 class State(Enum):
     """Where a live row stands."""
 
+    __hash__ = object.__hash__  # members are one of a kind; Enum's own is in Python, and asked for with every event
+
     WAITING = auto()
     SENDING = auto()
     RUNNING = auto()
@@ -176,6 +178,7 @@ class Move(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 WAIT = Move(state=State.WAITING)
+SEND = Move(state=State.SENDING)
 RUN = Move(state=State.RUNNING)
 
 
@@ -207,7 +210,7 @@ def _decide(life: Life, event: AnyEvent, policy: Policy, around: Surroundings, n
             life.submitted_at = event.unix_s
             life.task_id = None
             life.reserved = None
-            return Move(state=State.SENDING)
+            return SEND
         case Withheld():
             return WAIT
         case Accepted():

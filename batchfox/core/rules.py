@@ -229,11 +229,18 @@ def _is_sendable(value: Any, depth: int) -> bool:
         if depth <= 0:
             return False
         for key, item in value.items():
-            if type(key) is not str or not (key.isascii() or _is_unicode(key)) or not _is_sendable(item, depth - 1):
+            if type(key) is not str or not (key.isascii() or _is_unicode(key)):
+                return False
+            if not (type(item) is str and item.isascii()) and not _is_sendable(item, depth - 1):
                 return False
         return True
     if kind is list:
-        return depth > 0 and all(_is_sendable(item, depth - 1) for item in value)
+        if depth <= 0:
+            return False
+        for item in value:
+            if not (type(item) is str and item.isascii()) and not _is_sendable(item, depth - 1):
+                return False
+        return True
     if kind is int:
         return bool(LEAST_INTEGER <= value <= MOST_INTEGER)
     if kind is float:

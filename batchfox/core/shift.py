@@ -25,14 +25,19 @@ def onset(latest: list[tuple[int, Interval]], weights: list[float]) -> int | Non
     """The serial number of the first submit after a change, or None. `latest`: the last submits, the latest first;
     `weights`: what the latency was taken for."""
     mass = [0.0, *accumulate(weights)]
-    whole = mass[-1]
+    seen = [pair for _, pair in latest]
     most, since = CERTAIN, None
     for shift in _SHIFTS:
-        total = 0.0
-        for nth, (serial, (low, high)) in enumerate(latest):
-            top = whole if high == BINS else mass[min(max(high - shift, 0), BINS)]
-            changed = top - mass[min(max(low - shift, 0), BINS)]
-            total += log((changed + ODD) / (mass[high] - mass[low] + ODD))
-            if total > most and nth >= LEAST:
-                most, since = total, serial
+        gains = {pair: _gain(pair, mass, shift) for pair in set(seen)}
+        totals = list(accumulate(map(gains.__getitem__, seen)))[LEAST:]
+        if totals and (best := max(totals)) > most:
+            most, since = best, latest[LEAST + totals.index(best)][0]
     return since
+
+
+def _gain(seen: Interval, mass: list[float], shift: int) -> float:
+    """How much more likely a task's interval is if latencies moved by `shift` bins, as a logarithm."""
+    low, high = seen
+    top = mass[-1] if high == BINS else mass[min(max(high - shift, 0), BINS)]
+    changed = top - mass[min(max(low - shift, 0), BINS)]
+    return log((changed + ODD) / (mass[high] - mass[low] + ODD))

@@ -2,7 +2,7 @@
 
 Contract, "Templates": a value that is one whole `{{ expression }}` keeps its type; an undefined or null variable is an
 error unless the template gives a default; text that comes from rows is never rendered as a template. Only this module,
-`guard.py` and `sandbox.py` import Jinja2.
+`guard.py`, `sandbox.py` and what that is made of (`filters.py`, `methods.py`, `formats.py`, `meter.py`) import Jinja2.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from markupsafe import Markup
 
 from batchfox.core.guard import Guard, spell_expression
 from batchfox.core.job import nearest
-from batchfox.core.sandbox import BUDGET, Sandbox
+from batchfox.core.meter import Meter
+from batchfox.core.sandbox import Sandbox
 from batchfox.errors import JobError
 
 ROW = "row"
@@ -45,7 +46,7 @@ class Template:
     as `row`, for names that are no identifiers: `{{ row["image url"] }}`.
     """
 
-    __slots__ = ("_column", "_expression", "_globals", "_jinja", "_sandbox", "is_whole", "names", "place", "required")
+    __slots__ = ("_column", "_expression", "_globals", "_jinja", "_meter", "is_whole", "names", "place", "required")
 
     def __init__(self, text: str, place: str, sandbox: Sandbox) -> None:
         """Compiles `text`, which stands at `place`. Raises `JobError` with place and line if it is no template."""
@@ -61,7 +62,7 @@ class Template:
         except (RecursionError, SyntaxError) as error:  # Python's own bounds, for what a template is compiled to
             raise JobError(f"{place}: line 1: no valid template: nested too deep") from error
         self.place = place
-        self._sandbox = sandbox
+        self._meter = sandbox.meter
         self._jinja = JinjaTemplate.from_code(sandbox, code, {})
 
     def _keep(self, tree: nodes.Template, sandbox: Sandbox) -> None:
@@ -80,8 +81,8 @@ class Template:
         """Text, or for one whole expression its value. Raises `TemplateFailure`, nothing else."""
         if self._column and (value := columns.get(self._column)) is not None:
             return value
-        sandbox, jinja = self._sandbox, self._jinja
-        sandbox.left = BUDGET
+        meter, jinja = self._meter, self._jinja
+        meter.refill()
         known = self._globals.copy()
         for name in self.names:
             if (value := columns.get(name)) is not None:
@@ -94,7 +95,7 @@ class Template:
                 return "".join(jinja.root_render_func(context))
             for _ in jinja.root_render_func(context):
                 pass
-            return _plain(context.vars[_VALUE], sandbox, self._expression)
+            return _plain(context.vars[_VALUE], meter, self._expression)
         except UndefinedError as error:
             raise TemplateFailure(self._say_absent(str(error), columns)) from error
         except SecurityError as error:
@@ -152,7 +153,7 @@ def _assign(tree: nodes.Template, sandbox: Sandbox) -> None:
     tree.body = [nodes.Assign(target, whole, lineno=1, environment=sandbox)]
 
 
-def _plain(value: Any, sandbox: Sandbox, name: str) -> Any:
+def _plain(value: Any, meter: Meter, name: str) -> Any:
     """A whole expression's value as data: null refused, lazy sequences made lists. `name`: the expression."""
     kind = type(value)
     if kind is str or kind is int or kind is float or kind is bool or kind is bytes:
@@ -160,10 +161,10 @@ def _plain(value: Any, sandbox: Sandbox, name: str) -> Any:
     if isinstance(value, Markup):
         return str(value)
     if isinstance(value, dict):
-        return {key: item if item is None else _plain(item, sandbox, name) for key, item in value.items()}
+        return {key: item if item is None else _plain(item, meter, name) for key, item in value.items()}
     if isinstance(value, (list, tuple, range, Iterator, KeysView, ValuesView, ItemsView)):
-        return [item if item is None else _plain(item, sandbox, name) for item in sandbox.steps(value)]
-    return sandbox.need(value, name)
+        return [item if item is None else _plain(item, meter, name) for item in meter.steps(value)]
+    return meter.need(value, name)
 
 
 # -- which variables a template cannot do without ---------------------------------------------------------------------

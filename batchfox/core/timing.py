@@ -29,7 +29,7 @@ TAIL_S = 60.0
 
 LEARN_FROM = 12
 # A fit is due after so many seconds times what is known, up to so many; and once an eighth of it is new.
-FIT_EVERY_S = 2.0
+FIT_EVERY_S = 10.0
 FIT_PER_SEEN_S = 0.01
 # A change of the latency is looked for after so long, once so many tasks ended.
 CHECK_EVERY_S = 0.5

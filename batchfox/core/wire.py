@@ -37,6 +37,7 @@ SUBMIT_PATH = "/v1/llm/generations"
 MODELS_PATH = "/v1/configs/llm_generations_models"
 PRICES_PATH = "/api/pricing"
 _PLAIN_ID = re.compile(r"[A-Za-z0-9_-]+")
+_TASK_OBJECT = "llm.generation.task"
 _MOST_MESSAGE = 2000
 _MOST_WAIT_S = 3600.0
 _INT64 = 1 << 63
@@ -135,10 +136,10 @@ def _read_submitted(reply: Reply, *, is_sync: bool) -> SubmitEvent:
     return Doubted(error=said, http_status=reply.status)
 
 
-def read_poll(reply: Reply, now_unix_s: float) -> PollEvent:
-    """The event of a poll's reply."""
+def read_poll(reply: Reply, now_unix_s: float, task_id: str) -> PollEvent:
+    """The event of a poll's reply. `task_id`: the task that was asked about."""
     if 200 <= reply.status < 300:
-        return _read_polled(reply)
+        return _read_polled(reply, task_id)
     error = read_error(reply)
     meaning = verdict.of_poll(reply.status, error, reply.body)
     match meaning:
@@ -152,10 +153,13 @@ def read_poll(reply: Reply, now_unix_s: float) -> PollEvent:
             return Unheard(error=error, http_status=reply.status, retry_after_s=wait_s, is_rate=is_rate)
 
 
-def _read_polled(reply: Reply) -> PollEvent:
+def _read_polled(reply: Reply, task_id: str) -> PollEvent:
     task = _open(reply.body)
     if task is None or not isinstance(task.status, str):
         said = ApiError(code="unreadable_reply", message=f"a poll's body is no task: {_glimpse(reply.body)}")
+        return Unheard(error=said, http_status=reply.status)
+    if _is_another(task, task_id):
+        said = ApiError(code="other_task", message=f"asked about {task_id}, told of another: {_glimpse(reply.body)}")
         return Unheard(error=said, http_status=reply.status)
     if task.status == "failed":
         error = _error_of(task.error, default_code="task_failed")
@@ -168,6 +172,18 @@ def _read_polled(reply: Reply) -> PollEvent:
         return Answered(answer=answer, http_status=reply.status)
     said = ApiError(code="no_results", message=f"completed, but without a readable result: {_glimpse(reply.body)}")
     return Unheard(error=said, http_status=reply.status, without_results=True)
+
+
+def _is_another(task: _Task, task_id: str) -> bool:
+    """Does the reply name a task, and not the one asked about? One row must never get another row's answer.
+
+    A reply may name none, or the completion (`chatcmpl-…`): an id counts as a task's by the object it is of, or where
+    it begins as the one asked about (seeds: `llm.generation.task`, `task-…`).
+    """
+    found = task.id
+    if not isinstance(found, str) or not found or found == task_id or task.object == "chat.completion":
+        return False
+    return task.object == _TASK_OBJECT or found.partition("-")[0] == task_id.partition("-")[0]
 
 
 def _open(body: bytes) -> _Task | None:

@@ -173,5 +173,6 @@ class Inspector:
             )
             if states.get(state)
         ]
-        which = f"run {run.run_id} did not finish" if run else "something is left to do"
+        ended = "ended at --limit" if run and run.is_limited else "did not finish"
+        which = f"run {run.run_id} {ended}" if run else "something is left to do"
         yield note("; ".join([which, *words]), str(self.folders.root), "the same command resumes it")

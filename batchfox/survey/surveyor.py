@@ -67,7 +67,9 @@ class Surveyor:
     def prepare(self, row: Row, *, with_files: bool = True) -> Life | Invalid | list[Complaint]:
         """The row as a run would send it, its local media looked at; or why it would not be sent."""
         prepared = self._preparer.prepare(row)
-        if isinstance(prepared, Invalid) or prepared.request is None or is_remote(prepared.request) or not with_files:
+        if isinstance(prepared, Invalid) or prepared.request is None or not with_files:
+            return prepared
+        if is_remote(media_of(prepared.request)):
             return prepared
         _, _, complaints = make_body(prepared.request, self._door, self._book)
         refusals = [complaint for complaint in complaints if complaint.severity == "refusal"]

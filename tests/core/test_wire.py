@@ -64,7 +64,7 @@ def submitted(body: Any, status: int = 200, retry_after: str | None = None, *, i
 
 
 def polled(body: Any, status: int = 200, retry_after: str | None = None) -> PollEvent:
-    return read_poll(reply(body, status, retry_after), NOW)
+    return read_poll(reply(body, status, retry_after), NOW, TASK["id"])
 
 
 def error_body(message: str = "no", kind: str | None = None, code: Any = None) -> dict[str, Any]:
@@ -357,6 +357,47 @@ def test_a_poll_without_a_readable_task_is_asked_again(body: Any) -> None:
     assert (event.http_status, event.without_results, event.is_rate) == (200, False, False)
 
 
+@pytest.mark.parametrize(
+    "ending",
+    [
+        {"status": "completed", "results": [COMPLETION]},
+        {"status": "failed", "error": {"code": "x", "message": "no"}},
+        {"status": "processing"},
+    ],
+    ids=lambda ending: str(ending["status"]),
+)
+def test_a_poll_that_tells_of_another_task_is_asked_again(ending: dict[str, Any]) -> None:
+    for named in (
+        {"id": "task-llm-2-other"},
+        {"id": "task-llm-2-other", "object": None},
+        {"id": "gen-2"},
+        {"id": "task-3", "object": "t"},
+    ):
+        event = polled(TASK | ending | named)
+        assert isinstance(event, Unheard)
+        assert (event.error.code, event.without_results, event.is_rate) == ("other_task", False, False)
+        assert TASK["id"] in (event.error.message or "")
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        {},
+        {"id": None},
+        {"id": ""},
+        {"id": 7},
+        {"id": TASK["id"]},
+        {"id": "chatcmpl-1"},
+        {"id": "chatcmpl-1", "object": "chat.completion"},
+        {"id": "task-2", "object": "chat.completion"},
+    ],
+    ids=str,
+)
+def test_a_poll_that_names_no_other_task_brings_the_answer(named: dict[str, Any]) -> None:
+    event = polled({"status": "completed", "results": [COMPLETION]} | named)
+    assert answer_of(event).text == "Zwei Füchse."
+
+
 @pytest.mark.parametrize("body", [*BODIES, error_body("no", "t", "c")], ids=repr)
 @pytest.mark.parametrize(
     ("status", "kind", "is_rate"),
@@ -592,6 +633,6 @@ def test_any_bytes_are_exactly_one_event_that_can_be_stored(
     submit_event = read_submit(got, NOW, is_sync=is_sync)
     assert type(submit_event) in get_args(SubmitEvent)
     _assert_storable(submit_event)
-    poll_event = read_poll(got, NOW)
+    poll_event = read_poll(got, NOW, TASK["id"])
     assert type(poll_event) in get_args(PollEvent)
     _assert_storable(poll_event)

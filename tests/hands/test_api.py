@@ -424,6 +424,15 @@ async def test_an_echoed_key_is_hidden_however_it_is_spelt(spelt: str) -> None:
     assert (refused.error.message, refused.error.code) == ("bad [key]", "[key]")
 
 
+async def test_what_is_told_of_another_task_is_not_taken_for_the_one_asked_about() -> None:
+    completed = {"id": "task-2", "status": "completed", "results": [{"choices": [{"message": {"content": "hi"}}]}]}
+    async with raw_server(saying(http_reply(json.dumps(completed).encode()))) as server, client(server.url) as api:
+        other = await api.poll("task-1", sync_upstream=False)
+        same = await api.poll("task-2", sync_upstream=False)
+    assert isinstance(other, Unheard)
+    assert isinstance(same, Answered)
+
+
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32"])
 async def test_json_in_another_encoding_is_no_way_around_that(encoding: str) -> None:
     """The standard decoder guesses encodings; a key in one would pass as an answer's text."""

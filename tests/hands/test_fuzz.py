@@ -348,7 +348,7 @@ def test_any_text_in_the_place_of_any_node_of_a_reply_is_one_event(whole: dict[s
             statuses = (400, 422, 429, 502) if whole is REFUSED else (200,)
             for status in statuses:
                 got = Reply(status=status, body=body)
-                check_event(read_poll(got, 0.0), PollEvent)
+                check_event(read_poll(got, 0.0, "task-1"), PollEvent)
                 for is_sync in (False, True):
                     check_event(read_submit(got, 0.0, is_sync=is_sync), SubmitEvent)
 

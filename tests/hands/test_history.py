@@ -52,6 +52,19 @@ def test_an_unfinished_run_is_taken_up_with_its_date_and_figures(checkpoint: Che
     assert checkpoint.query("SELECT ended_at, exit_status FROM run") == [(None, None)]
 
 
+@pytest.mark.parametrize(("exit_status", "is_limited"), [(0, True), (3, True), (4, False), (130, False), (2, False)])
+def test_only_a_run_that_came_to_its_end_unfinished_ended_at_its_limit(
+    checkpoint: Checkpoint, job: Job, exit_status: int, is_limited: bool
+) -> None:
+    run = begin_run(checkpoint, job, NOON_S)
+    end_run(checkpoint, run, unix_s=NOON_S, exit_status=exit_status, is_finished=False, progress={})
+    again = begin_run(checkpoint, job, NOON_S)
+    assert (again.run_id, again.is_limited) == (run.run_id, is_limited)
+    found = unfinished_run(checkpoint)
+    assert found is not None
+    assert not found.is_limited, "what goes on now may be cut anywhere"
+
+
 def test_after_a_finished_run_a_new_one_begins_from_nothing(checkpoint: Checkpoint, job: Job) -> None:
     first = begin_run(checkpoint, job, NOON_S)
     end_run(checkpoint, first, unix_s=NOON_S, exit_status=3, is_finished=True, progress={"submits": 7})

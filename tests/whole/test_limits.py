@@ -75,6 +75,28 @@ def test_rows_in_doubt_stay_reserved_under_the_credit_limit(simulate: Simulate, 
     assert totals(simulator)["submits_received"] == 5
 
 
+def test_a_run_that_ended_at_its_limit_goes_on_counting_until_its_input_is_done(
+    simulate: Simulate, tmp_path: Path
+) -> None:
+    simulator = simulate()
+    source = write_rows(tmp_path / "in.jsonl", rows_with_ids(8))
+    job = job_of(source, tmp_path / "out", simulator.url, limits={"credits": 0.055})
+    first = run(job, limit=3)
+    assert (first.exit_status, first.is_limited, first.by_status) == (0, True, {"completed": 3})
+    second = run(job, limit=3)
+    assert (second.exit_status, second.by_status) == (4, {"completed": 5}), "3 and 2 of 5.5"
+    assert (second.run_id, second.is_resume) == (first.run_id, True)
+    assert totals(simulator)["credits_reserved"] == pytest.approx(5 * PRICE)
+
+    raised = job_of(source, tmp_path / "out", simulator.url, limits={"credits": 0.085})
+    last = run(raised)
+    assert (last.exit_status, last.run_id, last.by_status) == (0, first.run_id, {"completed": 8})
+    assert last.whole_run.credits_spent == pytest.approx(8 * PRICE)
+    write_rows(source, rows_with_ids(16))
+    new = run(raised, limit=8)
+    assert (new.exit_status, new.is_limited, new.is_resume) == (0, False, False), "all that is new, from 0"
+
+
 def test_a_new_run_after_a_finished_one_counts_from_0(simulate: Simulate, tmp_path: Path) -> None:
     simulator = simulate()
     source = write_rows(tmp_path / "in.jsonl", rows_with_ids(5))

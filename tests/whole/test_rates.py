@@ -21,9 +21,10 @@ def leaving(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     times: list[float] = []
     take = Limiter.take
 
-    async def noting(limiter: Limiter) -> None:
-        await take(limiter)
-        times.append(time.monotonic())
+    async def noting(limiter: Limiter, most: int = 1) -> int:
+        tokens = await take(limiter, most)
+        times.extend([time.monotonic()] * tokens)
+        return tokens
 
     monkeypatch.setattr(Limiter, "take", noting)
     return times

@@ -25,7 +25,7 @@ from conftest import (
     write_rows,
 )
 
-from batchfox import run
+from batchfox import run, skimming
 from batchfox.errors import InputError, JobError
 from batchfox.simulator import SimulatorThread
 from batchfox.status import look
@@ -144,6 +144,47 @@ def test_rows_that_moved_are_no_duplicates_and_those_that_failed_are_not_forgott
         assert summary.exit_status == 3, "one row of the present input is invalid"
         assert "--retry invalid" in (summary.next_step(["batchfox", "run"]) or "")
     assert (summary.completed_before, summary.duplicates) == (4, 1)
+
+
+@pytest.mark.parametrize("lines", [4, 512])
+def test_a_row_put_in_among_rows_that_are_done_makes_no_duplicate(
+    simulate: Simulate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: int
+) -> None:
+    """It ends where another row ended before, so a position is not who a row is; neither now nor in later runs."""
+    monkeypatch.setattr(skimming, "LINES", lines)
+    monkeypatch.setattr(skimming, "PAUSE", lines)
+    simulator = simulate()
+    old, new = rows_with_ids(140), rows_with_ids(12, first=500)
+    source = write_rows(tmp_path / "in.jsonl", old)
+    job = job_of(source, tmp_path / "out", simulator.url, output={"rows_per_part": 50})
+    assert run(job).duplicates == 0
+    inputs = [
+        ([*old[:120], new[0], *old[120:]], 0),
+        ([*old[:120], *new[:9], *old[120:]], 0),
+        ([*old[:120], *new[:9], *old[120:]], 0),
+        ([*new[9:], *old[:120], *new[:9], *old[120:]], 0),
+        ([*new[9:], *old[:120], *new[:9], *old[120:]], 0),
+        ([*new[9:], *old[:120], new[2], *new[:9], old[119], *old[120:], old[3], new[2]], 4),
+    ]
+    for rows, duplicates in inputs:
+        write_rows(source, rows)
+        summary = run(job)
+        assert (summary.exit_status, summary.duplicates) == (0, duplicates)
+    assert submits(simulator) == 152
+    assert len(by_id(tmp_path / "out")) == 152
+
+
+def test_a_row_that_is_sent_and_comes_again_is_a_duplicate_once_it_is_filed_too(
+    simulate: Simulate, tmp_path: Path
+) -> None:
+    simulator = simulate(latency="constant:0.001")
+    old, new = rows_with_ids(120), rows_with_ids(3, first=500)
+    source = write_rows(tmp_path / "in.jsonl", old)
+    job = job_of(source, tmp_path / "out", simulator.url, limits={"in_flight": 1}, output={"rows_per_part": 1})
+    run(job)
+    write_rows(source, [*old[:110], *new, *new, *old[110:], *new])
+    summary = run(job)
+    assert (summary.exit_status, summary.settled, summary.duplicates) == (0, {"completed": 3}, 6)
 
 
 def test_the_column_that_names_rows_may_not_change(simulate: Simulate, tmp_path: Path) -> None:
