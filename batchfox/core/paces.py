@@ -42,7 +42,7 @@ class Paces:
 
     def of(self, model: str | None) -> Pace:
         """A model's pace."""
-        return self._paces[self._known(model)]
+        return self._paces.get(model) or self._paces[self._known(model)]
 
     def _known(self, model: str | None) -> str | None:
         """The model under whose name its pace is kept."""
