@@ -20,13 +20,25 @@ from typing import Any, Protocol
 
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 
 from batchfox.core.job import Job
-from batchfox.simulator import Settings, SimulatorThread
+from batchfox.simulator import Settings, Simulator, SimulatorThread
 
 KEY = "sk-test-5ecret-0123456789"
 MODEL = "nemotron-3-nano-omni"
 QUICK = "constant:0.02"
+# How long a test waits before it is said to hang. It guards, and no verdict depends on it: a machine may be ten times
+# slower than another, and stand still for seconds.
+GUARD_S = 240.0
+
+# The same examples every time, at any pace: a failure is of the change that was made, not of the day.
+# `pytest --hypothesis-profile=explore` looks further.
+_AT_ANY_PACE: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+hypothesis_settings.register_profile("repeatable", derandomize=True, **_AT_ANY_PACE)
+hypothesis_settings.register_profile("explore", print_blob=True, **_AT_ANY_PACE)
+hypothesis_settings.load_profile("repeatable")
 
 
 # Rows and jobs.
@@ -100,12 +112,21 @@ def log_events(folder: Path) -> list[str]:
 # Conditions.
 
 
-def eventually(condition: Callable[[], Any], what: str, timeout_s: float = 30.0) -> Any:
+def eventually(condition: Callable[[], Any], what: str) -> Any:
     """Looks until the condition holds, and returns what it gave."""
-    deadline = time.monotonic() + timeout_s
+    deadline = time.monotonic() + GUARD_S
     while not (found := condition()):
-        assert time.monotonic() < deadline, f"waited {timeout_s:g} s for {what}"
+        assert time.monotonic() < deadline, f"waited {GUARD_S:g} s for {what}"
         time.sleep(0.002)
+    return found
+
+
+async def in_the_end(condition: Callable[[], Any], what: str) -> Any:
+    """The same on an event loop, which goes on meanwhile."""
+    deadline = time.monotonic() + GUARD_S
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"waited {GUARD_S:g} s for {what}"
+        await asyncio.sleep(0.002)
     return found
 
 
@@ -169,15 +190,15 @@ class Child:
     def send(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
 
-    def wait(self, timeout_s: float = 60.0) -> int:
+    def wait(self) -> int:
         """Its exit status; minus the signal that ended it."""
-        return self._process.wait(timeout_s)
+        return self._process.wait(GUARD_S)
 
     def kill(self) -> None:
         """SIGKILL, and gone when this returns."""
         if self._process.poll() is None:
             self._process.kill()
-        self._process.wait(10)
+        self._process.wait(GUARD_S)
 
 
 class Starter(Protocol):
@@ -208,7 +229,7 @@ class Remote:
         self.url = url
 
     def _ask(self, path: str, body: bytes | None = None) -> Any:
-        with urllib.request.urlopen(urllib.request.Request(self.url + path, data=body), timeout=10) as reply:
+        with urllib.request.urlopen(urllib.request.Request(self.url + path, data=body), timeout=GUARD_S) as reply:
             return json.load(reply)
 
     def totals(self) -> dict[str, Any]:
@@ -260,6 +281,14 @@ def simulate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulate]:
     yield begin
     for simulator in running:
         simulator.stop()
+
+
+def put_forward(simulator: Simulator | SimulatorThread, seconds: float) -> None:
+    """The simulator's clock shows so much more from now on: tasks end without anybody waiting for them."""
+    world = (simulator._simulator if isinstance(simulator, SimulatorThread) else simulator)._world
+    assert world is not None
+    now = world.now
+    world.now = lambda: now() + seconds  # type: ignore[method-assign]
 
 
 Conversation = Callable[[bytes, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

@@ -26,6 +26,7 @@ import pytest
 from aftermath import check_output, digest_of_row
 from click.testing import CliRunner
 from conftest import (
+    GUARD_S,
     KEY,
     MODEL,
     Simulate,
@@ -524,7 +525,7 @@ resource.setrlimit(resource.RLIMIT_NOFILE, (MOST, MOST))
 """
 
 
-def disturbed(code: str, command: list[str | Path], timeout_s: float = 90.0) -> subprocess.CompletedProcess[str]:
+def disturbed(code: str, command: list[str | Path]) -> subprocess.CompletedProcess[str]:
     words = [sys.executable, "-c", code + MAIN, *(str(word) for word in command)]
     return subprocess.run(
         words,
@@ -532,7 +533,7 @@ def disturbed(code: str, command: list[str | Path], timeout_s: float = 90.0) -> 
         capture_output=True,
         text=True,
         env=environment(),
-        timeout=timeout_s,
+        timeout=GUARD_S,
         check=False,
     )
 
@@ -687,7 +688,7 @@ def test_a_terminal_that_is_closed_ends_the_run_and_loses_nothing(
 
         eventually(is_under_way, "some submits")
         os.close(ours)  # the kernel sends SIGHUP, and refuses what is written from now on
-        assert child.wait(60) == 129
+        assert child.wait(GUARD_S) == 129
     status = look(tmp_path / "out")
     assert (status.exit_status, status.in_doubt_now) == (129, 0)
     assert start(*command).wait() == 0
@@ -712,7 +713,7 @@ def test_streams_that_nobody_reads_any_more_do_not_stop_a_run_that_ignores_the_h
             env=environment(),
         )
     os.close(writer)
-    assert child.wait(60) == 0
+    assert child.wait(GUARD_S) == 0
     check_end(tmp_path)
     check_posts(simulator)
     assert KEY.encode() not in (tmp_path / "rest").read_bytes()

@@ -144,12 +144,12 @@ def test_a_key_refused_while_tasks_run_leaves_them_for_the_next_run(
     child = start(*command)
     eventually(lambda: totals(simulator)["submits_accepted"] >= 5 or child.is_over(), "tasks")
     simulator.control(key_refused=True, faults={})
-    assert child.wait(20) == 4, child.err
+    assert child.wait() == 4, child.err
     taken = totals(simulator)["submits_accepted"]
     assert taken < 30
     simulator.control(key_refused=False)
     again = start(*command)
-    assert again.wait(20) == 0, again.err
+    assert again.wait() == 0, again.err
     assert totals(simulator)["submits_accepted"] == 30
     assert {(row["submits"], row["maybe_billed_twice"]) for row in rows_of(tmp_path / "out")} == {(1, False)}
 

@@ -12,7 +12,18 @@ import threading
 from pathlib import Path
 
 import pytest
-from conftest import MODEL, Child, Simulate, Starter, environment, eventually, job_of, rows_with_ids, write_rows
+from conftest import (
+    GUARD_S,
+    MODEL,
+    Child,
+    Simulate,
+    Starter,
+    environment,
+    eventually,
+    job_of,
+    rows_with_ids,
+    write_rows,
+)
 
 from batchfox import run
 from batchfox.errors import OutputError
@@ -193,7 +204,7 @@ def test_watch_redraws_in_place_on_a_terminal(start: Starter, simulate: Simulate
             while chunk := os.read(own, 65536):
                 said += chunk
         os.close(own)
-        assert watcher.wait(30) == 0
+        assert watcher.wait(GUARD_S) == 0
     looks = said.decode().count("/out: run ")
     assert looks >= 2
     assert said.count(b"\x1b[2K") >= 4 * (looks - 1), "the lines of each look but the last are cleared"
