@@ -11,10 +11,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -121,6 +122,20 @@ def eventually(condition: Callable[[], Any], what: str) -> Any:
     return found
 
 
+@contextmanager
+def once(condition: Callable[[], Any], what: str, then: Callable[[], Any]) -> Iterator[None]:
+    """Does `then` in a thread as soon as the condition holds, while the block runs."""
+
+    def wait() -> None:
+        eventually(condition, what)
+        then()
+
+    waiter = threading.Thread(target=wait, daemon=True)
+    waiter.start()
+    yield
+    waiter.join()
+
+
 async def in_the_end(condition: Callable[[], Any], what: str) -> Any:
     """The same on an event loop, which goes on meanwhile."""
     deadline = time.monotonic() + GUARD_S
@@ -159,12 +174,15 @@ def as_anybody(*arguments: str | Path) -> list[str]:
 class Child:
     """A command of batchfox as a process; its output goes to files, so that no pipe can fill up."""
 
-    def __init__(self, arguments: list[str], folder: Path, number: int, env: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, arguments: list[str], folder: Path, number: int, env: dict[str, str] | None = None, code: str = ""
+    ) -> None:
+        words = ["-c", f"{code}\nimport sys\nfrom batchfox.cli import main\nmain(sys.argv[1:])"] if code else []
         self._out = folder / f"child-{number}.out"
         self._err = folder / f"child-{number}.err"
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "batchfox", *arguments],
+                [sys.executable, *(words or ["-m", "batchfox"]), *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
@@ -202,9 +220,9 @@ class Child:
 
 
 class Starter(Protocol):
-    """Starts `batchfox` with these arguments."""
+    """Starts `batchfox` with these arguments; `code` comes before it."""
 
-    def __call__(self, *arguments: str | Path, env: dict[str, str] | None = None) -> Child: ...
+    def __call__(self, *arguments: str | Path, env: dict[str, str] | None = None, code: str = "") -> Child: ...
 
 
 @pytest.fixture
@@ -212,8 +230,8 @@ def start(tmp_path: Path) -> Iterator[Starter]:
     """Starts commands in the test's folder; whatever still runs at its end is killed."""
     children: list[Child] = []
 
-    def begin(*arguments: str | Path, env: dict[str, str] | None = None) -> Child:
-        child = Child([str(argument) for argument in arguments], tmp_path, len(children), env)
+    def begin(*arguments: str | Path, env: dict[str, str] | None = None, code: str = "") -> Child:
+        child = Child([str(argument) for argument in arguments], tmp_path, len(children), env, code)
         children.append(child)
         return child
 

@@ -111,7 +111,8 @@ SUBMIT_FAULTS = {
 def decided(simulator: Simulator) -> int:
     """Submits of which the book says what became of them."""
     totals = simulator.book()["totals"]
-    return int(totals["submits_accepted"]) + sum(totals["submits_refused"].values())
+    refused: dict[str, int] = totals["submits_refused"]
+    return int(totals["submits_accepted"]) + sum(refused.values())
 
 
 @pytest.mark.parametrize("name", SUBMIT_FAULTS)
