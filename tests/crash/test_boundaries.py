@@ -29,7 +29,7 @@ from aftermath import (
     look_after_kill,
 )
 from boundaries import TABLE
-from conftest import KEY, MODEL, environment, parts_of, superseded_rows, write_rows
+from conftest import GUARD_S, KEY, MODEL, environment, parts_of, superseded_rows, write_rows
 
 from batchfox.cli import main
 from batchfox.core.row import Row
@@ -83,7 +83,7 @@ class Forks:
         assert self._server.stdout is not None
         self._server.stdin.close()
         self._server.stdout.close()
-        self._server.wait(30)
+        self._server.wait(GUARD_S)
         self._errors.close()
 
 

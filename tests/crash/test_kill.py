@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
 from aftermath import Kill, check_at_rest, check_bill, check_output, digest_of_row, keys_of, look_after_kill
 from conftest import MODEL, Child, Remote, Starter, by_id, eventually, rows_with_ids, superseded_rows, write_rows
 
@@ -67,7 +66,6 @@ def has_more_than(folder: Path, number: int) -> Callable[[Child], bool]:
     return lambda _: len(names_in(folder) - before) > number
 
 
-@pytest.mark.timeout(180)
 def test_a_run_killed_at_more_than_20_instants_loses_nothing_and_pays_only_for_what_was_on_the_wire(
     start: Starter, remote: Callable[..., Remote], tmp_path: Path
 ) -> None:
@@ -116,7 +114,6 @@ def test_a_run_killed_at_more_than_20_instants_loses_nothing_and_pays_only_for_w
     assert paid_twice > 0, "no kill found a POST on the wire: the test shows nothing"
 
 
-@pytest.mark.timeout(180)
 def test_a_retry_killed_during_its_swaps_replaces_every_row_once_and_keeps_the_old_outcomes(
     start: Starter, remote: Callable[..., Remote], tmp_path: Path
 ) -> None:

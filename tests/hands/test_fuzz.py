@@ -41,7 +41,11 @@ from batchfox.kept import decode_columns, encode_columns
 from batchfox.media import MediaDoor
 from batchfox.source import open_source
 
-IN_FOLDER = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+IN_FOLDER = settings(
+    max_examples=150,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 
 
 def read(path: Path, id_column: str | None = "id") -> tuple[list[Row], InputError | None]:

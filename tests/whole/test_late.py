@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
-from conftest import Simulate, by_id, eventually, job_of, rows_with_ids, write_rows
+from conftest import Simulate, by_id, job_of, put_forward, rows_with_ids, write_rows
 
 from batchfox import run
 from batchfox.core.job import Job
 from batchfox.simulator import SimulatorThread
 
-LATENCY_S = 2.0
+LATENCY_S = 600.0
 
 
 def given_up(
@@ -35,11 +34,6 @@ def submits(simulator: SimulatorThread) -> int:
     return received
 
 
-def wait_for_the_tasks(simulator: SimulatorThread) -> None:
-    last = max(entry["created"] for entry in simulator.book()["entries"])
-    eventually(lambda: time.time() > last + LATENCY_S, "the tasks to end")
-
-
 def carried(folder: Path) -> dict[str, dict[str, Any]]:
     names = ("id", "prompt", "size", "tags", "share", "input_extra")
     return {name: {key: row[key] for key in names} for name, row in by_id(folder).items()}
@@ -51,7 +45,7 @@ def test_answers_that_came_too_late_are_collected_and_nothing_is_paid(simulate: 
         folder.mkdir()
         simulator, job = given_up(simulate, folder, has_ids)
         before = carried(folder / "out")
-        wait_for_the_tasks(simulator)
+        put_forward(simulator, LATENCY_S)
         summary = run(job)
         assert (summary.exit_status, summary.by_status) == (0, {"completed": 10})
         assert submits(simulator) == 10
@@ -78,7 +72,7 @@ def test_a_retry_of_such_rows_pays_only_where_the_free_look_found_nothing(simula
     simulator, job = given_up(simulate, tmp_path, faults={"stuck": 0.4}, seed=3)
     stuck = sum(entry["fate"] == "stuck" for entry in simulator.book()["entries"])
     assert 0 < stuck < 10
-    wait_for_the_tasks(simulator)
+    put_forward(simulator, LATENCY_S)
     simulator.control(faults={}, latency="constant:0.05")
     summary = run(job, retry=("timed_out",))
     assert summary.by_status == {"completed": 10}
@@ -91,7 +85,7 @@ def test_a_task_that_failed_meanwhile_ends_its_row_and_is_not_paid_for_again(
     simulate: Simulate, tmp_path: Path
 ) -> None:
     simulator, job = given_up(simulate, tmp_path, faults={"task_failed": 1.0})
-    wait_for_the_tasks(simulator)
+    put_forward(simulator, LATENCY_S)
     summary = run(job)
     assert summary.by_status == {"failed": 10}
     assert submits(simulator) == 10
