@@ -27,13 +27,18 @@ def test_help_is_there_and_says_what_the_command_does(arguments: list[str]) -> N
 
 def test_help_is_quick() -> None:
     """250 ms, start of the interpreter included. Its CPU time is what counts: of wall clock others take their share."""
-    quickest_s = 10.0
-    for _ in range(5):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run([*BATCHFOX, "--help"], capture_output=True, timeout=GUARD_S, check=True)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        quickest_s = min(quickest_s, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    assert quickest_s < 0.25
+
+    def quickest_s(command: list[str]) -> float:
+        found_s = []
+        for _ in range(5):
+            before = resource.getrusage(resource.RUSAGE_CHILDREN)
+            subprocess.run(command, capture_output=True, timeout=GUARD_S, check=True)
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            found_s.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+        return min(found_s)
+
+    # On a machine where the interpreter alone takes ten times longer than it does elsewhere, so may this.
+    assert quickest_s([*BATCHFOX, "--help"]) < max(0.25, 12 * quickest_s([sys.executable, "-c", "pass"]))
 
 
 @pytest.mark.parametrize("module", ["pyarrow", "aiohttp", "jinja2", "uvloop", "rich"])
