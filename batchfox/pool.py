@@ -302,7 +302,11 @@ class Pool:
         """The outage of the API that is in this run's way: of what, since when (unix), and what was said last."""
         fleet = self.fleet
         is_submitting = fleet.waiting > 0 or fleet.on_the_wire > 0
-        trouble = fleet.health.outage(is_submitting=is_submitting, is_polling=fleet.in_flight > fleet.on_the_wire)
+        trouble = fleet.health.outage(
+            is_submitting=is_submitting,
+            is_polling=fleet.in_flight > fleet.on_the_wire,
+            is_held_back=fleet.gate.breaker.is_open,
+        )
         if trouble is None:
             return None
         return {
