@@ -146,8 +146,8 @@ def test_the_fewer_attempts_are_left_the_longer_the_next_one_waits() -> None:
         breaker.spare(now, attempts)
         return breaker.probe_at - now
 
-    assert [round(wait_s(left, 0)) for left in (2, 3, TRIP - 1)] == [60, 40, 17]
-    assert [round(wait_s(1, failed)) for failed in (0, 1, 2, 3, 30)] == [120, 240, 480, 600, 600]
+    assert [round(wait_s(left, 0)) for left in (1, 2, 4, TRIP - 1)] == [100, 50, 25, 14]
+    assert [round(wait_s(1, failed)) for failed in (1, 6, 7, 30)] == [100, 100, 128, 600], "never less than as ever"
     assert wait_s(TRIP, 0) == wait_s(0, 0) == FIRST_PROBE_S, "with enough of them, as ever"
 
 

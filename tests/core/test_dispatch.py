@@ -515,7 +515,7 @@ def test_few_rows_alone_burn_no_attempts_in_an_outage_that_a_free_question_meets
 
 
 @pytest.mark.parametrize(
-    ("number", "lasts_s"), [(1, 240.0), (2, 600.0), (3, 600.0), (7, 900.0)], ids=["one", "two", "three", "seven"]
+    ("number", "lasts_s"), [(1, 150.0), (2, 120.0), (3, 100.0), (7, 100.0)], ids=["one", "two", "three", "seven"]
 )
 def test_few_rows_alone_outlast_an_outage_that_only_submits_can_tell(number: int, lasts_s: float) -> None:
     world = World(make_fleet(), Gone(lasts_s, is_told=False), rows(number)).run()
@@ -523,7 +523,7 @@ def test_few_rows_alone_outlast_an_outage_that_only_submits_can_tell(number: int
 
 
 def test_few_rows_that_the_api_never_takes_end_all_the_same() -> None:
-    for number, within_s in ((1, 600.0), (2, 2400.0)):
+    for number, within_s in ((1, 200.0), (2, 300.0), (3, 350.0)):
         api = Gone(math.inf, is_told=False)
         world = World(make_fleet(), api, rows(number)).run()
         assert world.statuses() == {"in_doubt": number}

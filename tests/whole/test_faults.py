@@ -22,6 +22,7 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api, "POLL_S", 0.5)
     monkeypatch.setattr(timing, "RETRY_FIRST_S", 0.1)
     monkeypatch.setattr(breaker, "FIRST_PROBE_S", 0.1)
+    monkeypatch.setattr(breaker, "SPARING_S", 0.1)
 
 
 def check_against_the_book(folder: Path, simulator: SimulatorThread) -> dict[str, dict[str, Any]]:

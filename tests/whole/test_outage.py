@@ -25,6 +25,7 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FOXAPI_API_KEY", KEY)
     monkeypatch.setattr(timing, "RETRY_FIRST_S", 0.05)
     monkeypatch.setattr(breaker, "FIRST_PROBE_S", 0.05)
+    monkeypatch.setattr(breaker, "SPARING_S", 0.1)
 
 
 @pytest.fixture
