@@ -27,7 +27,7 @@ from batchfox.core.rulebook import RuleBook
 from batchfox.core.wire import PRICES_PATH
 from batchfox.errors import ApiGoneError, BatchfoxError, JobError, MachineError, UserError, machine_error, path_error
 from batchfox.feed import Feed
-from batchfox.jobfile import find_key, load_job
+from batchfox.jobfile import find_key, load_job, refuse_key_in_job, secret_of
 from batchfox.late import LateRows, file_late
 from batchfox.log import Log
 from batchfox.media import check_mode
@@ -128,9 +128,11 @@ class Execution:
         refuse_constants(renderer, book)
         with contextlib.ExitStack() as stack:
             stack.callback(self._display.close)
-            self._source = open_with_ids(job, with_digest=True)
+            secret = secret_of(job)
+            self._source = open_with_ids(job, with_digest=True, secret=secret)
             self._has_ids = self._source.id_column is not None
             key = find_key(job)
+            refuse_key_in_job(job, secret)
             output = open_output(stack, job, output_root(job, self._clock.unix()), fresh=options.fresh)
             self._folders = output.folders
             self._log = Log(
@@ -159,10 +161,14 @@ class Execution:
             fleet = make_fleet(job, self._run, shop.checkpoint.get("latencies"))
             monitor = Monitor(self._log, self._display)
             self._mark_retries()
-            pool = make_pool(job, shop, fleet, api, self._filing, monitor, book, self._clock, self._run.before)
+            pool = make_pool(
+                job, shop, fleet, api, self._filing, monitor, book, self._clock, self._run.before, self._source.secret
+            )
             for life, old_part in shop.checkpoint.unfinished():
                 pool.adopt(life, old_part)
-            preparer = Preparer(carry_of(job, self._source), renderer, book, prices, monitor.warned)
+            preparer = Preparer(
+                carry_of(job, self._source), renderer, book, prices, monitor.warned, self._source.secret
+            )
             limit = self._options.limit
             look = FirstLook(renderer, job.input, id_column=self._source.id_column, off=book.off)
             feed = make_feed(shop, self._source, pool, preparer, look, self._log, limit=limit)
