@@ -247,11 +247,11 @@ class Execution:
             self._log.warning(
                 "late_tasks_unheard", rows=unlearned.rows, not_paid_anew=unlearned.not_paid, error_message=said
             )
-        marked = int(checkpoint.query("SELECT count(*) FROM retry")[0][0])
+        marked = int(checkpoint.query("SELECT count(*) FROM retry WHERE part >= 0")[0][0])
         is_read = ending.is_finished and not feed.fed.is_limited
         if is_read:  # what is still marked is in the input no more
             with checkpoint.transaction() as db:
-                db.execute("DELETE FROM retry")
+                db.execute("DELETE FROM retry WHERE part >= 0")
         checkpoint.put(latencies=pool.fleet.watch.timing.export())
         history.end_run(
             checkpoint,

@@ -42,7 +42,8 @@ class LateRows:
         self._data = data
         self._has_ids = has_ids
         self._writer: Checkpoint | None = None
-        self.is_at_stake = bool(self._checkpoint.query("SELECT EXISTS (SELECT 1 FROM retry)")[0][0])
+        marked = "SELECT EXISTS (SELECT 1 FROM retry WHERE part >= 0)"
+        self.is_at_stake = bool(self._checkpoint.query(marked)[0][0])
 
     def batches(self) -> AsyncIterator[list[Late]]:
         """All of them, a few at a time, from the parts that the checkpoint counts some in."""

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from batchfox.checkpoint import Again, Done
+from batchfox.checkpoint import NO_PART, Again, Done
 from batchfox.core.lifecycle import Life
 from batchfox.core.outcome import Outcome
 from batchfox.core.prepare import Invalid, hide_in_error, outcome_of
@@ -119,7 +119,7 @@ class Ledger:
         """A finished row gets fresh attempts: what was paid before counts on."""
         life.submits, life.unresolved = again.submits, again.unresolved
         life.maybe_billed_twice = again.maybe_billed_twice
-        self._old_parts[life.key] = again.part
+        self._old_parts[life.key] = None if again.part == NO_PART else again.part
 
     def note_known(self, life: Life, old_part: int | None) -> None:
         """A row from the checkpoint, which will replace an outcome in `old_part`, where that is not None."""
