@@ -471,6 +471,9 @@ def test_a_part_that_is_gone_or_unreadable_has_its_rows_sent_again_and_no_other(
     found = posts(simulator)
     for number, row in enumerate(ROWS):
         assert found[digest_of_row(row)] == 1 + (number in lost)
+    assert f"{len(lost)} rows of those sent again will say so (maybe_billed_twice)" in said
+    flagged = {row["row_index"]: row["submits"] for row in rows_of(out) if row["maybe_billed_twice"]}
+    assert flagged == dict.fromkeys(lost, 2), "what was paid for twice says so"
     assert doctor(out)[0] == 0
 
 

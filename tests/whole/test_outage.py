@@ -26,6 +26,7 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FOXAPI_API_KEY", KEY)
     monkeypatch.setattr(timing, "RETRY_FIRST_S", 0.05)
     monkeypatch.setattr(breaker, "FIRST_PROBE_S", 0.05)
+    monkeypatch.setattr(breaker, "SPARING_S", 0.1)
 
 
 @pytest.fixture
@@ -214,3 +215,37 @@ def test_the_live_display_and_the_plain_one_say_it(
     drawn = capsys.readouterr().out
     assert "takes no submits since" in drawn
     assert "0 submits" in drawn
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_one_or_two_rows_alone_outlast_500s_to_every_submit(
+    simulate: Simulate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Polls and free questions are answered, submits are not: the attempts that are left are spread over time."""
+    monkeypatch.setattr(breaker, "SPARING_S", 4.0)
+    simulator = simulate(faults={"http_500_before": 1.0})
+    source = write_rows(tmp_path / "in.jsonl", rows_with_ids(number))
+    shown: list[str] = []
+
+    class Mender(Watcher):
+        def update(self, view: View) -> None:
+            super().update(view)
+            if outage := view.figures["outage"]:
+                shown.append(outage["kind"])
+                simulator.control(faults={})
+
+    summary = run(job_of(source, tmp_path / "out", simulator.url), display=Mender(), quiet=True)
+    assert summary.by_status == {"completed": number}
+    assert summary.here.submits < 4 * number, "attempts were left"
+    assert shown[0].startswith("HTTP 500"), "people see why it waits"
+
+
+def test_a_row_alone_that_is_never_taken_ends_in_doubt_after_its_attempts(
+    simulate: Simulate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(breaker, "SPARING_S", 0.5)
+    simulator = simulate(faults={"http_500_before": 1.0})
+    source = write_rows(tmp_path / "in.jsonl", rows_with_ids(1))
+    summary = run(job_of(source, tmp_path / "out", simulator.url), quiet=True)
+    assert (summary.exit_status, summary.by_status) == (3, {"in_doubt": 1})
+    assert simulator.book()["totals"]["submits_received"] == 4
