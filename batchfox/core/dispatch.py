@@ -256,7 +256,7 @@ class Fleet:
         if self.gate.is_budget_binding and self.in_flight:
             return None
         due = self._queue.next_due(now)
-        return None if due is None else max(due, self.gate.opens_at(now))
+        return None if due is None else max(due, self.gate.opens_at(now, len(self._sending)))
 
     # What came of it.
 

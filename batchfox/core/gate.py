@@ -70,11 +70,15 @@ class Gate:
             return 0
         if self.breaker.is_open:
             return 1 if self.breaker.allows(now, on_the_wire) else 0
-        return None
+        most = self.pace.may_be_on_the_wire(now)
+        return None if most is None else max(most - on_the_wire, 0)
 
-    def opens_at(self, now: float) -> float:
-        """When the next submit may leave, as far as the breaker goes."""
-        return max(now, self.breaker.probe_at) if self.breaker.is_open else now
+    def opens_at(self, now: float, on_the_wire: int) -> float:
+        """When the next submit may leave, as far as the breaker goes, and what is on the wire already."""
+        if self.breaker.is_open:
+            return max(now, self.breaker.probe_at)
+        most = self.pace.may_be_on_the_wire(now)
+        return now if most is None or on_the_wire < most else self.pace.is_wide_at(now)
 
     def admit(self, life: Life) -> bool:
         """Reserves what the row's next attempt may cost; False where the budget does not allow it."""

@@ -9,16 +9,13 @@ from __future__ import annotations
 import msgspec
 
 from batchfox.core.evidence import MOST_NOISE, Refusals
-from batchfox.core.pace_rules import CUT, DEAR_CUT, LONE_CUT_LEAST, LONE_CUT_MOST, Step
+from batchfox.core.pace_rules import BURST, CUT, DEAR_CUT, LONE_CUT_LEAST, LONE_CUT_MOST, Step
 
 # After so many lone refusals one after the other the pace is halved, or set to so much of what got through since the
 # first, waits and all, where that is more. After so many a trial tells whether they are chance.
 HALVED_AFTER = 3
 GOT_SHARE = 0.97
 TRIED_AFTER = 5
-# A long wait fills a bucket's burst (one of usual size): how soon it is used up tells how far above the
-# limit the pace was.
-BURST = 10.0
 # A trial of chance: so many refusals at the lower pace show it, if their share is at least so much of what it was. That
 # it is a limit is shown by none where so many would be expected, or after so long; by one where twice as many would.
 TRIAL_REFUSED = 2
