@@ -96,8 +96,11 @@ class Gate:
         self.budget.release(life.estimate)
         self.is_budget_binding = False
 
-    def note_submit(self, life: Life, event: Event, sent_at: float, now: float, policy: Policy) -> None:
-        """The reply to a submit that left at `sent_at`; the row has moved already."""
+    def note_submit(
+        self, life: Life, event: Event, sent_at: float, now: float, policy: Policy, *, is_alone: bool = False
+    ) -> None:
+        """The reply to a submit that left at `sent_at`; the row has moved already. `is_alone`: no other is on the
+        wire."""
         if isinstance(event, (Accepted, Answered, Refused)):
             self.idle_since = None
         elif self.idle_since is None:
@@ -125,7 +128,8 @@ class Gate:
                 self.give_back(life)
                 self.breaker.fail(now)
             case Doubted():
-                self.breaker.fail(now, is_risky=True)
+                is_decisive = is_alone and life.attempts == 1 == policy.attempts - 1
+                self.breaker.fail(now, life.key, is_decisive=is_decisive)
                 self.budget.let_stand(held(life))
                 self.doubts.count(life, policy)
             case _:

@@ -22,6 +22,7 @@ from batchfox.core.rulebook import RuleBook
 from batchfox.core.rules import check
 from batchfox.core.shape import media_of
 from batchfox.errors import InputError, JobError, OutputError
+from batchfox.jobfile import secret_of
 from batchfox.media import MediaDoor
 from batchfox.output import is_dated
 from batchfox.source import open_with_ids
@@ -44,8 +45,10 @@ class Surveyor:
         self.renderer = Renderer(job.request, fields=job.input.fields)
         self._book = RuleBook.build(job.rules)
         refuse_constants(self.renderer, self._book)
-        self._preparer = Preparer(Carry(job.input.keep, {*COLUMNS, EXTRA}), self.renderer, self._book)
-        self.source = open_with_ids(job, with_digest=True)
+        secret = secret_of(job)
+        carry = Carry(job.input.keep, {*COLUMNS, EXTRA}, hide=secret.hide)
+        self._preparer = Preparer(carry, self.renderer, self._book, secret=secret)
+        self.source = open_with_ids(job, with_digest=True, secret=secret)
         self._door = MediaDoor(job.media)
         self._look = FirstLook(self.renderer, job.input, id_column=self.source.id_column, off=self._book.off)
 
@@ -59,7 +62,7 @@ class Surveyor:
             if self._look.is_settled:
                 break
         if (verdict := self._look.verdict()) is not None:
-            raise JobError(verdict)
+            raise JobError(self.source.secret.hide(verdict))
         rows = itertools.chain(first, rows)
         while batch := list(itertools.islice(rows, BATCH_ROWS)):
             yield batch
@@ -184,6 +187,8 @@ class _Pass:
         self._found.requests = self._found.valid
         self._found.fields = list(self._fields)
         self._found.findings = self._findings.sorted()
+        for finding in self._found.findings:
+            finding.example = self._surveyor.source.secret.hide(finding.example)
         self._found.forecast.end(self._surveyor.job, self._found.requests)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from conftest import GUARD_S
 
 from batchfox.checkpoint import VERSION, Again, Checkpoint, Done, Group, decode_outcome, encode
 from batchfox.core.event import Answer, ApiError
@@ -344,7 +345,7 @@ def test_a_checkpoint_that_cannot_be_opened_for_want_of_descriptors_is_the_machi
     path = tmp_path / "checkpoint.db"
     Checkpoint(path).close()
     done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_DESCRIPTORS, path], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", WITHOUT_DESCRIPTORS, path], capture_output=True, text=True, timeout=GUARD_S, check=False
     )
     assert "MachineError" in done.stderr
     assert "ulimit -n" in done.stderr

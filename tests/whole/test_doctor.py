@@ -152,7 +152,7 @@ def test_what_is_done_must_be_what_the_parts_hold_row_by_row(out: Path, job: Job
 def test_a_crash_is_no_problem_and_what_it_left_is_a_note(
     tmp_path: Path, start: Starter, simulate: Simulate, job: Job
 ) -> None:
-    simulator = simulate(latency="constant:30")
+    simulator = simulate(latency="constant:600")
     command = ["run", "--input", str(tmp_path / "in.jsonl"), "--id", "id", "--output", str(tmp_path / "late")]
     child = start(*command, "--model", MODEL, "--base-url", simulator.url)
     eventually(lambda: simulator.book()["totals"]["submits_received"] == 120 or child.is_over(), "all submits")
