@@ -102,16 +102,20 @@ class Api:
     async def fetch(self, path: str) -> Any:
         """A free GET (models, prices): its JSON, or None where the API does not give it. Raises `ApiGoneError` where it
         gives nothing at all just now."""
-        try:
-            reply = await self._ask("GET", self._at(path), POLL_S)
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            raise ApiGoneError(self._describe(error, "unreached").message) from error
+        reply = await self.ask(path)
         if reply.status == 429 or reply.status >= 500:
             raise ApiGoneError(f"HTTP {reply.status}")
         try:
             return msgspec.json.decode(reply.body) if reply.status == 200 else None
         except (ValueError, RecursionError):
             return None
+
+    async def ask(self, path: str) -> wire.Reply:
+        """A free GET: the reply, whatever it says. Raises `ApiGoneError` where none comes."""
+        try:
+            return await self._ask("GET", self._at(path), POLL_S)
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            raise ApiGoneError(self._describe(error, "unreached").message) from error
 
     async def is_there(self) -> bool:
         """Asks for something free, once: does the API answer, and not by saying that it is out of order?"""

@@ -80,12 +80,12 @@ def _jobs_near(path: Path, most: int = 5) -> list[str]:
     """The job files beside this path and in `jobs/` there, those with the likest names first."""
     folders = [path.parent, path.parent / "jobs"]
     found = [file for folder in folders if folder.is_dir() for file in sorted(folder.glob("*.toml"))[:100]]
-    likeness = {file: SequenceMatcher(None, file.stem, path.stem).ratio() for file in found if _is_job(file)}
+    likeness = {file: SequenceMatcher(None, file.stem, path.stem).ratio() for file in found if is_job(file)}
     return [str(file) for file in sorted(likeness, key=lambda file: -likeness[file])[:most]]
 
 
-def _is_job(path: Path) -> bool:
-    """Other TOML files (pyproject.toml) are no jobs."""
+def is_job(path: Path) -> bool:
+    """Is this TOML file a job? Others (pyproject.toml) are none."""
     try:
         data = _parse(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError):

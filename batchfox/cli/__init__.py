@@ -16,12 +16,15 @@ from batchfox.version import __version__
 
 # Command → the line that `batchfox --help` shows (each command's own help begins with the same line).
 COMMANDS = {
+    "init": "Write a job file for a data file, by what is in it.",
     "run": "Run a job; the same command again resumes it.",
     "validate": "Check every row of a job without sending any.",
     "status": "Show what a run is doing or did.",
     "export": "Write the results to one file in input order.",
+    "models": "List the models that the key may use, and what each takes.",
     "doctor": "Say what is wrong with this set-up or an output, and repair it.",
     "simulate": "Run the embedded API server on a loopback port.",
+    "completion": "Print what makes a shell complete batchfox's commands.",
 }
 
 

@@ -7,10 +7,13 @@ from pathlib import Path
 import click
 
 from batchfox.cli import say
+from batchfox.cli.complete import complete_output
 
 
 @click.command("doctor", short_help="Say what is wrong with this set-up or an output, and repair it.")
-@click.argument("folder", metavar="[DIR]", required=False, type=click.Path(path_type=Path))
+@click.argument(
+    "folder", metavar="[DIR]", required=False, type=click.Path(path_type=Path), shell_complete=complete_output
+)
 @click.option("--repair", "is_repair", is_flag=True, help="Mend what can be mended in DIR; nothing is thrown away.")
 def command(folder: Path | None, is_repair: bool) -> int:
     """Say what is wrong with this set-up or an output, and repair it.

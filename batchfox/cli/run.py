@@ -9,22 +9,49 @@ from typing import Any
 import click
 
 from batchfox.cli import common, program, say
+from batchfox.cli.complete import (
+    complete_base_url,
+    complete_data,
+    complete_job,
+    complete_key,
+    complete_output,
+    complete_statuses,
+)
 
 
 def job_options(function: Any) -> Any:
     """The options that override, or make, a job."""
     options = [
         click.option(
-            "--input", "inputs", multiple=True, metavar="PATH", help="Input instead of the job's; repeatable."
+            "--input",
+            "inputs",
+            multiple=True,
+            metavar="PATH",
+            shell_complete=complete_data,
+            help="Input instead of the job's; repeatable.",
         ),
-        click.option("--output", metavar="DIR", help="Output folder instead of the job's."),
-        click.option("--set", "sets", multiple=True, metavar="SECTION.KEY=VALUE", help="Override one key; repeatable."),
+        click.option(
+            "--output", metavar="DIR", shell_complete=complete_output, help="Output folder instead of the job's."
+        ),
+        click.option(
+            "--set",
+            "sets",
+            multiple=True,
+            metavar="SECTION.KEY=VALUE",
+            shell_complete=complete_key,
+            help="Override one key; repeatable.",
+        ),
         click.option("--id", "id_column", metavar="COLUMN", help="The column that names a row."),
         click.option("--model", metavar="NAME", help="[request] model."),
         click.option("--prompt", metavar="TEXT", help="[request] prompt; a template over the row's columns."),
         click.option("--system-prompt", metavar="TEXT", help="[request] system_prompt."),
         click.option("--max-tokens", type=int, metavar="N", help="[request] max_tokens."),
-        click.option("--base-url", metavar="URL", help='[api] base_url; "simulator" needs no key.'),
+        click.option(
+            "--base-url",
+            metavar="URL",
+            shell_complete=complete_base_url,
+            help='[api] base_url; "simulator" needs no key.',
+        ),
     ]
     for option in reversed(options):
         function = option(function)
@@ -59,10 +86,15 @@ def read_job(job: str | None, values: dict[str, Any]) -> Any:
 
 
 @click.command("run", short_help="Run a job; the same command again resumes it.")
-@click.argument("job", required=False, type=click.Path())
+@click.argument("job", required=False, type=click.Path(), shell_complete=complete_job)
 @job_options
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N unfinished rows this time.")
-@click.option("--retry", metavar="STATUS[,...]", help="Give rows of these statuses fresh attempts: failed, ...")
+@click.option(
+    "--retry",
+    metavar="STATUS[,...]",
+    shell_complete=complete_statuses,
+    help="Give rows of these statuses fresh attempts: failed, ...",
+)
 @click.option("--dry-run", is_flag=True, help="Print the first requests; send nothing.")
 @click.option("--fresh", is_flag=True, help="Move the old output to DIR.old-<run_id> and start anew.")
 @click.pass_context

@@ -7,11 +7,12 @@ from typing import Any
 
 import click
 
+from batchfox.cli.complete import complete_job
 from batchfox.cli.run import job_options, read_job
 
 
 @click.command("validate", short_help="Check every row of a job without sending any.")
-@click.argument("job", required=False, type=click.Path())
+@click.argument("job", required=False, type=click.Path(), shell_complete=complete_job)
 @job_options
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def command(job: str | None, as_json: bool, **values: Any) -> int:

@@ -86,10 +86,10 @@ def show(value: Any) -> str:
 def show_text(text: str) -> str:
     """Text in quotes, see `show`."""
     if data := _DATA_URI.match(text):
-        return f'"{_printable(data[0].strip())}…" ({len(text)} characters)'
+        return f'"{printable(data[0].strip())}…" ({len(text)} characters)'
     shown = mask(text[:2000])
     shortened = shown[: _MOST_SHOWN - 1] + "…" if len(shown) > _MOST_SHOWN else shown
-    quoted = _printable(json.dumps(shortened, ensure_ascii=False))
+    quoted = printable(json.dumps(shortened, ensure_ascii=False))
     return quoted if len(text) <= 2000 else f"{quoted} ({len(text)} characters)"
 
 
@@ -102,7 +102,8 @@ def mask(text: str) -> str:
     return f"{scheme}{'***@' if user else ''}{host}{path}{'?***' if query else ''}"
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """Text that a terminal shows on one line and takes for no command."""
     if text.isprintable():
         return text
     return "".join(letter if letter.isprintable() else f"\\u{ord(letter):04x}" for letter in text)

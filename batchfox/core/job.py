@@ -195,6 +195,15 @@ class Job(_Section, frozen=True, kw_only=True):
         return {name: _without_none(value) for name, value in data.items()}
 
 
+def job_keys(struct: type[msgspec.Struct] = Job, path: str = "") -> Iterator[str]:
+    """Every key that a job file may set, as `--set` spells it."""
+    for name, section in _sections(struct).items():
+        if section is None:
+            yield f"{path}{name}"
+        else:
+            yield from job_keys(section, f"{path}{name}.")
+
+
 def _without_none(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _without_none(item) for name, item in value.items() if item is not None}
