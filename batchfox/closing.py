@@ -144,6 +144,8 @@ def summarize(
         more_causes=causes.kinds - len(top),
         retry_gone=retry_gone,
         retry_left=retry_left,
+        late_collected=ending.pool.looks.collected,
+        late_credits=ending.pool.looks.collected_credits,
         late_unheard=unlearned.rows,
         retry_unpaid=unlearned.not_paid,
         late_error=said_of(unlearned.last),

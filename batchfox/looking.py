@@ -69,6 +69,9 @@ class SecondLooks:
         self._active: set[asyncio.Task[None]] = set()
         self._turns = asyncio.Semaphore(ON_THE_WIRE)
         self.unlearned = Unlearned()
+        # Rows whose tasks had ended, and what those cost.
+        self.collected = 0
+        self.collected_credits = 0.0
 
     async def run(self, late: LateTasks) -> None:
         """Asks about each. When this returns, and the fleet was not stopped, no row is left on the order to pay anew

@@ -237,6 +237,8 @@ class Pool:
         if outcome is not None:
             self.ledger.note_known(late.life, late.part)
             self.ledger.record_outcome(late.life, outcome)
+            self.looks.collected += 1
+            self.looks.collected_credits += outcome.credits or 0.0
             self._packing.look()
         elif isinstance(event, Halted):
             fleet.stop(event.cause, event.error)

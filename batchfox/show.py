@@ -84,6 +84,9 @@ def _leftovers(summary: Summary) -> Iterator[str]:
     for group, (estimate, came_to) in summary.estimates_low.items():
         model, _, shape = group.rpartition("|")
         yield f"  estimate proved low: {model} ({shape}) {credit(estimate)} expected, {credit(came_to)} came of it"
+    if summary.late_collected:
+        tasks, paid = count(summary.late_collected, "late task"), credit(summary.late_credits)
+        yield f"  collected: {tasks}; {paid} credits, paid when they were submitted"
     if summary.late_unheard:
         yield _unheard(summary)
     if summary.retry_left:

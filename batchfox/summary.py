@@ -77,7 +77,9 @@ class Summary(msgspec.Struct, kw_only=True):
     `exit_status` is the contract's table. `reason`: why the run stopped early, in plain words. `is_limited`: rows
     beyond `limit` were not taken. `left_in_flight`: tasks that the next run picks up; `left_in_doubt`: POSTs without a
     reply, whose fate is unknown. `estimates_low`: with a credit limit, requests (model|shape) that came to more than
-    was expected: the estimate, and what was reserved or charged, in credits. `late_unheard`: rows that stay `timed_out`
+    was expected: the estimate, and what was reserved or charged, in credits. `late_collected`: rows
+    that were `timed_out` and whose tasks had ended meanwhile; `late_credits`: what those cost, paid when they were
+    submitted. `late_unheard`: rows that stay `timed_out`
     because nothing could be learned of their tasks; `retry_unpaid`: those of them that `retry` named, and that were not
     paid for anew therefore; `late_error`: what the last of those polls met.
     """
@@ -105,6 +107,8 @@ class Summary(msgspec.Struct, kw_only=True):
     more_causes: int = 0
     retry_gone: int = 0
     retry_left: int = 0
+    late_collected: int = 0
+    late_credits: float = 0.0
     late_unheard: int = 0
     retry_unpaid: int = 0
     late_error: str | None = None

@@ -314,6 +314,9 @@ def test_a_checkpoint_that_is_gone_before_there_was_a_part_is_noticed_too(
     child.kill()
     lose(tmp_path / "out" / "_batchfox" / "checkpoint.db")
     assert "--repair" in refused(start, simulator, command, "would be paid for again")
+    told = doctor(tmp_path / "out")[1]
+    assert "makes an empty one" in told
+    assert "anew from the parts" not in told
     status, said = doctor(tmp_path / "out", "--repair")
     assert (status, "not recovered" in said) == (0, True), said
     simulator.control(latency="constant:0.02")

@@ -108,8 +108,18 @@ def test_files_that_are_no_parts_are_named_and_never_touched(out: Path, job: Job
     done, remarks = repair(out)
     assert (done, problems(remarks)) == ([], found)
     assert (out / "data" / "notes.txt").read_text() == "mine"
-    with pytest.raises(OutputError, match="move it out"):
+    with pytest.raises(
+        OutputError, match=r"notes\.txt: does not belong here: its name is not that of a part \(and 1 more\)"
+    ):
         run(job)
+
+
+def test_a_finished_output_whose_checkpoint_was_lost_is_not_called_unfinished(out: Path) -> None:
+    for path in (out / "_batchfox").glob("checkpoint.db*"):
+        path.unlink()
+    _, remarks = repair(out)
+    assert "is not known to have finished" in " / ".join(remark.what for remark in remarks)
+    assert "did not finish" not in " / ".join(remark.what for remark in remarks)
 
 
 def test_a_copy_of_a_part_is_found_by_its_rows_and_nothing_is_repaired_while_it_is_there(out: Path) -> None:

@@ -52,6 +52,11 @@ def test_answers_that_came_too_late_are_collected_and_nothing_is_paid(simulate: 
         put_forward(simulator, LATENCY_S)
         summary = run(job)
         assert (summary.exit_status, summary.by_status) == (0, {"completed": 10})
+        paid = sum(row["credits"] for row in by_id(folder / "out").values())
+        assert summary.late_collected == 10
+        assert summary.late_credits == pytest.approx(paid)
+        assert paid > 0
+        assert "collected: 10 late tasks; " in describe(summary, ["batchfox", "run", "job.toml"])
         assert submits(simulator) == 10
         assert carried(folder / "out") == before
         found = by_id(folder / "out").values()
