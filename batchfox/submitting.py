@@ -13,6 +13,7 @@ from batchfox.errors import MachineError
 from batchfox.ledger import Ledger
 from batchfox.limiter import Limiter
 from batchfox.recorder import Recorder
+from batchfox.streaming import Streams
 
 LARGE_BODY = 1 << 20
 # The longest wait for a token before the world is looked at again.
@@ -68,6 +69,7 @@ class Submits:
         recorder: Recorder,
         ledger: Ledger,
         clock: Clock,
+        streams: Streams,
     ) -> None:
         self._fleet = fleet
         self._crew = crew
@@ -76,6 +78,7 @@ class Submits:
         self._recorder = recorder
         self._ledger = ledger
         self._clock = clock
+        self._streams = streams
         self._limiter = Limiter(fleet.gate.pace.per_minute)
         self._large: set[bytes] = set()
         self._bodies = Bodies(fleet.orders.bytes_in_flight)
@@ -150,6 +153,9 @@ class Submits:
         return self._fleet.stopped is None and self._fleet.gate.pace.is_open(self._clock.now())
 
     async def _submit(self, life: Life, body: bytes) -> None:
+        if life.is_streamed:
+            await self._streams.submit(life, body, lambda: self._forget(life, body))
+            return
         event = await self._sender.submit(body, is_sync=life.is_sync)
         self._forget(life, body)
         self._crew.receive(life, event)
