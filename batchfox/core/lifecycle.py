@@ -91,7 +91,7 @@ TABLE: dict[State, dict[type, frozenset[State]]] = {
         Running: frozenset({_.RUNNING, _.SETTLED}),
         Unheard: frozenset({_.RUNNING, _.SETTLED}),
         Missing: frozenset({_.RUNNING, _.SETTLED}),
-        Halted: frozenset({_.RUNNING, _.SETTLED}),
+        Halted: frozenset({_.RUNNING}),
         Answered: frozenset({_.SETTLED}),
         Streamed: frozenset({_.RUNNING}),
         TaskFailed: frozenset({_.WAITING, _.SETTLED}),
@@ -317,7 +317,7 @@ def _with_reasoning(life: Life, answer: Answer) -> Answer:
 def _trust_stream(life: Life, told: Answer, event: AnyEvent, move: Move) -> Move:
     """The whole answer is here, and the task's own, which says what it cost, is only waited for. It counts as failed
     where the API says so, not because nobody says anything."""
-    if isinstance(event, (Answered, TaskFailed, Streamed)):
+    if isinstance(event, (Answered, TaskFailed, Streamed, Halted)):
         return move
     if move.state is not State.SETTLED and life.polls_here + 1 < POLLS_AFTER_STREAM:
         return move
