@@ -32,6 +32,8 @@ from batchfox.core.lifecycle import (
     NO_RESULTS,
     ODD_FOR_S,
     ODD_REPLIES,
+    PARTIAL,
+    POLLS_AFTER_STREAM,
     TABLE,
     AnyEvent,
     IllegalEventError,
@@ -538,7 +540,7 @@ def test_a_broken_stream_leaves_what_it_told_and_the_row_says_so(
     move = go(row, *([event] if event else []), RUNNING, ANSWERED)
     assert move.status == "completed"
     assert move.answer == msgspec.structs.replace(ANSWERED.answer, reasoning=reasoning)
-    assert row.error == ApiError(code=PARTIAL, type="stream", message=said)
+    assert row.error == ApiError(code=PARTIAL, type="stream", message=f"{said}; the answer itself is whole")
 
 
 def test_reasoning_in_the_tasks_own_reply_goes_before_what_a_broken_stream_told() -> None:
