@@ -155,17 +155,20 @@ class Api:
     async def listen(self, path: str, listener: Listener) -> StreamEnd:
         """Hears the stream of a task, once, from its beginning. It is free, as a poll is."""
 
+        started = False
+
         async def exchange(response: aiohttp.ClientResponse) -> StreamEnd:
+            nonlocal started
             if not _is_stream(response):
-                error = wire.read_error(await self._reply_of(response))
-                return StreamEnd(error=msgspec.structs.replace(error, code="no_stream"))
+                return wire.read_no_stream(await self._reply_of(response), time.time())
+            started = True
             return await self._hear(response, listener)
 
         try:
             first_s = min(self._stream_idle_s, self._sync_s)
             return await self._converse("GET", self._at(*path.split("?", 1)), exchange, first_s)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            return StreamEnd(error=self._describe(error, "stream_broken"))
+            return StreamEnd(error=self._describe(error, "stream_broken"), may_open_again=not started)
 
     async def _converse(
         self,

@@ -7,6 +7,7 @@ then on the row is RUNNING and on record, and whatever breaks, it is polled and 
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -17,6 +18,7 @@ from batchfox.core.chunks import Ear
 from batchfox.core.dispatch import Fleet
 from batchfox.core.event import Accepted, Answer, Answered, ApiError, Doubted, Streamed, StreamEnd, SubmitEvent
 from batchfox.core.lifecycle import Life
+from batchfox.core.timing import retry_delay_s
 from batchfox.crew import Crew
 
 if TYPE_CHECKING:
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
 NOT_OFFERED = ApiError(code="no_stream", type="connection", message="the API offered no stream of this task")
 LEFT = ApiError(code="interrupted", type="connection", message="the run ended while the stream was open")
 CUT = ApiError(code="stream_broken", type="connection", message="the stream ended before it had told all")
+
+# A stream that is refused for the moment is asked for so often in all; then its task is polled.
+OPENINGS = 3
 
 _Reply = TypeVar("_Reply", bound=SubmitEvent | StreamEnd)
 
@@ -46,6 +51,9 @@ class Streams:
         self._crew = crew
         self._sender = sender
         self._note = note
+        self._most_held = fleet.orders.bytes_in_flight
+        self._held = 0
+        self._open = 0
 
     async def submit(self, life: Life, body: bytes, posted: Callable[[], None]) -> None:
         """POSTs the row, and hears what its task streams. `posted`: called once the body is not needed any more."""
@@ -62,7 +70,18 @@ class Streams:
             if event.stream is None:
                 self.end(line, NOT_OFFERED)
             else:
-                await self._follow(line, self._sender.listen(event.stream, line))
+                await self._follow(line, self._listen(line, event.stream))
+
+    async def _listen(self, line: _Line, path: str) -> StreamEnd:
+        """Hears the stream at `path`. One that did not even begin has told nothing yet: it is asked for again."""
+        for times in range(1, OPENINGS):
+            end = await self._sender.listen(path, line)
+            if not end.may_open_again:
+                return end
+            await asyncio.sleep(retry_delay_s(times, random.random(), end.retry_after_s))
+            if not self.goes_on(line):
+                return end
+        return await self._sender.listen(path, line)
 
     async def _submit_sync(self, life: Life, body: bytes, posted: Callable[[], None]) -> SubmitEvent | None:
         """The event of a POST that is answered by its stream; None where the stream named the task meanwhile."""
@@ -79,14 +98,27 @@ class Streams:
 
     async def _follow(self, line: _Line, hearing: Awaitable[_Reply]) -> _Reply:
         """Hears a line to its end. Where the run leaves in the middle, what was heard is kept all the same."""
+        self._open += 1
         try:
             reply = await hearing
         except asyncio.CancelledError:
             self.end(line, LEFT)
             raise
+        finally:
+            self._open -= 1
+            self._held -= line.weight
         if isinstance(reply, StreamEnd):
             self.end(line, reply.error)
         return reply
+
+    def weigh(self, line: _Line) -> None:
+        """All streams together hold no more than what may be in flight: past that, one that holds more than its share
+        is heard no further, unless only it knows of a task."""
+        self._held += line.ear.fold.held - line.weight
+        line.weight = line.ear.fold.held
+        share = self._most_held / max(self._open, 1)
+        if self._held > self._most_held and line.weight > share and line.task_id is not None:
+            line.ear.give_up(f"all streams together told more than {self._most_held:,} characters")
 
     def goes_on(self, line: _Line) -> bool:
         """Is the stream worth hearing on? The first time that it names its task, the task is the row's."""
@@ -128,13 +160,16 @@ class _Line:
         self.life = life
         self.task_id = task_id
         self.ear = Ear()
+        self.weight = 0
         self._posted = posted
 
     def hear(self, chunk: bytes) -> bool:
         """What came next; True once it has heard enough."""
         self.note_posted()
-        has_enough = self.ear.hear(chunk)
-        return not self._streams.goes_on(self) or has_enough
+        self.ear.hear(chunk)
+        is_wanted = self._streams.goes_on(self)
+        self._streams.weigh(self)
+        return not is_wanted or self.ear.fold.is_over
 
     def close(self) -> None:
         """The end came."""

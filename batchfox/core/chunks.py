@@ -16,7 +16,7 @@ from batchfox.core.sse import Message, Parser
 from batchfox.core.wire import charge_of, error_of
 
 # What one stream may tell: more is no answer, and thousands of streams are heard at once.
-MOST_CHARACTERS = 8 << 20
+MOST_CHARACTERS = 4 << 20
 MOST_CHOICES = 128
 DONE = "[DONE]"
 _CHUNK_NAMES = ("", "chunk", "message")
@@ -73,13 +73,13 @@ def _told_call(call: dict[str, Any], arguments: _Text) -> dict[str, Any]:
 class Fold:
     """What one stream has told so far.
 
-    `task_id`: the task's, once the stream has named it. `is_over`: nothing more is to be expected. `error`: why it
-    ended badly, as the stream itself says.
+    `held`: characters of it, about. `task_id`: the task's, once the stream has named it. `is_over`: nothing more is to
+    be expected. `error`: why it ended badly, as the stream itself says.
     """
 
     def __init__(self, most_characters: int = MOST_CHARACTERS) -> None:
         self._most = most_characters
-        self._held = 0
+        self.held = 0
         self._frame: dict[str, Any] = {}
         self._choices: dict[int, _Choice] = {}
         self._chunks = 0
@@ -214,8 +214,8 @@ class Fold:
             arguments.add(function["arguments"])
 
     def _hold(self, size: int) -> None:
-        self._held += size
-        if self._held > self._most:
+        self.held += size
+        if self.held > self._most:
             said = f"the stream told more than {self._most:,} characters"
             self.break_off(ApiError(code="stream_too_long", type="connection", message=said))
 
@@ -227,12 +227,16 @@ class Ear:
         self._parser = Parser() if most_bytes is None else Parser(most_bytes)
         self.fold = Fold(most_characters)
 
+    def give_up(self, why: str) -> None:
+        """Hears no more of it: it tells too much."""
+        if not self.fold.is_over:
+            self.fold.break_off(ApiError(code="stream_too_long", type="connection", message=why))
+
     def hear(self, chunk: bytes) -> bool:
         """Takes the bytes that came next; True once it has heard enough."""
         self._take(self._parser.feed(chunk))
-        if self._parser.is_overflowed and not self.fold.is_over:
-            error = ApiError(code="stream_too_long", type="connection", message="an event of the stream has no end")
-            self.fold.break_off(error)
+        if self._parser.is_overflowed:
+            self.give_up("an event of the stream has no end")
         return self.fold.is_over
 
     def close(self) -> None:

@@ -130,10 +130,12 @@ class Unheard(_Event, frozen=True, kw_only=True):
 
 class StreamEnd(_Event, frozen=True, kw_only=True):
     """A connection that carried a stream is done with. `error`: why it broke; None: it came to its end. What the stream
-    told is another matter."""
+    told is another matter. `may_open_again`: it did not even begin, for a reason that passes."""
 
     error: ApiError | None = None
     http_status: int = 200
+    may_open_again: bool = False
+    retry_after_s: float | None = None
 
 
 class Streamed(_Event, frozen=True, kw_only=True):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 
 # One event, at most. A ChatCompletion as a whole is far smaller.
-MOST_BYTES = 8 << 20
+MOST_BYTES = 2 << 20
 _BOM = b"\xef\xbb\xbf"
 
 

@@ -28,6 +28,7 @@ from batchfox.core.event import (
     PollEvent,
     Refused,
     Running,
+    StreamEnd,
     SubmitEvent,
     TaskFailed,
     Unheard,
@@ -166,6 +167,14 @@ def read_poll(reply: Reply, now_unix_s: float) -> PollEvent:
             wait_s = retry_after_s(reply.retry_after, _moment_of(reply.date) or now_unix_s)
             is_rate = meaning == "rate"
             return Unheard(error=error, http_status=reply.status, retry_after_s=wait_s, is_rate=is_rate)
+
+
+def read_no_stream(reply: Reply, now_unix_s: float) -> StreamEnd:
+    """What a reply means that should have been a stream and is none."""
+    error = msgspec.structs.replace(read_error(reply), code="no_stream")
+    wait_s = retry_after_s(reply.retry_after, _moment_of(reply.date) or now_unix_s)
+    passes = verdict.of_poll(reply.status, error, reply.body) in ("rate", "again") and reply.status >= 400
+    return StreamEnd(error=error, http_status=reply.status, may_open_again=passes, retry_after_s=wait_s)
 
 
 def _read_polled(reply: Reply) -> PollEvent:

@@ -528,9 +528,9 @@ def test_a_whole_stream_gives_the_reasoning_and_the_tasks_own_reply_all_else() -
         (
             BROKEN,
             "beca",
-            "the stream broke after 4 characters of reasoning (it went wrong); the answer itself is whole",
+            "the stream broke after 4 characters of reasoning (it went wrong)",
         ),
-        (None, None, "the stream broke after 0 characters of reasoning (the run ended); the answer itself is whole"),
+        (None, None, "the stream broke after 0 characters of reasoning (the run ended)"),
     ],
 )
 def test_a_broken_stream_leaves_what_it_told_and_the_row_says_so(

@@ -36,6 +36,7 @@ from batchfox.simulator.draws import digest_of
 
 THINKER = "kimi-k2.6"
 ROWS = 12
+BREAKS = ("cut", "end", "error", "scrap", "hang")
 ODD = ("unnamed", "marker", "crlf", "comments", "multiline", "split", "task")
 
 
@@ -89,13 +90,13 @@ def test_a_stream_gives_reasoning_and_answer_however_it_looks(
     assert totals(simulator)["streams"] == (0 if is_sync else ROWS)
 
 
-@pytest.mark.parametrize("fault", ["cut", "end", "error", "scrap", "refused", "hang"])
-@pytest.mark.parametrize("is_sync", [False, True], ids=["async", "sync"])
+@pytest.mark.parametrize(
+    ("fault", "is_sync"),
+    [("refused", False), *((fault, is_sync) for fault in BREAKS for is_sync in (False, True))],
+)
 def test_where_a_stream_breaks_the_task_is_polled_and_the_row_says_that_its_reasoning_is_partial(
     simulate: Simulate, tmp_path: Path, fault: str, is_sync: bool
 ) -> None:
-    if is_sync and fault == "refused":
-        pytest.skip("a POST that is refused is no stream")
     simulator = simulate(faults={f"stream_{fault}": 1.0, "stream_task": 1.0}, latency="constant:0.2")
     more = {"sync": True} if is_sync else {}
     status, found = run_streamed(simulator, tmp_path, request=more, poll={"stream_idle": 0.5})
@@ -112,6 +113,28 @@ def test_where_a_stream_breaks_the_task_is_polled_and_the_row_says_that_its_reas
         assert (out["submits"], out["maybe_billed_twice"]) == (1, False)
     assert totals(simulator)["submits_received"] == ROWS
     assert log_events(tmp_path / "out").count("stream_broken") == ROWS
+
+
+def test_a_stream_that_is_refused_for_the_moment_is_asked_for_again(simulate: Simulate, tmp_path: Path) -> None:
+    simulator = simulate(faults={"stream_refused": 0.2})
+    status, found = run_streamed(simulator, tmp_path)
+    assert status == 0
+    assert totals(simulator)["streams"] > ROWS
+    assert totals(simulator)["submits_received"] == ROWS
+    for row in rows_with_ids(ROWS):
+        assert (found[row["id"]]["error_code"], found[row["id"]]["reasoning"]) == (None, reasoning_of(request_of(row)))
+
+
+def test_all_streams_together_hold_no_more_than_may_be_in_flight(simulate: Simulate, tmp_path: Path) -> None:
+    simulator = simulate(latency="constant:0.5")
+    status, found = run_streamed(simulator, tmp_path, limits={"bytes_in_flight": 500})
+    assert status == 0
+    partial = [row for row in found.values() if row["error_code"] == PARTIAL]
+    assert partial
+    assert all("all streams together told more than 500 characters" in row["error_message"] for row in partial)
+    for row in rows_with_ids(ROWS):
+        assert found[row["id"]]["text"] == text_of(request_of(row))
+    assert totals(simulator)["submits_received"] == ROWS
 
 
 def test_a_synchronous_stream_that_breaks_before_it_names_its_task_is_in_doubt(
