@@ -56,6 +56,9 @@ class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
     task_id: str | None
     submitted_at: float | None
     polls: int
+    # What the stream of its task told: later than the other fields, and left out by older versions.
+    reasoning: str | None = None
+    is_told: bool = False
 
 
 _record_fields = tuple(field.name for field in msgspec.structs.fields(Record))

@@ -25,6 +25,7 @@ from batchfox.core.prices import Price, read_prices, refuse_unpriced
 from batchfox.core.render import Renderer
 from batchfox.core.rulebook import RuleBook
 from batchfox.core.wire import PRICES_PATH
+from batchfox.descriptors import room_for_connections
 from batchfox.errors import ApiGoneError, BatchfoxError, JobError, MachineError, UserError, machine_error, path_error
 from batchfox.feed import Feed
 from batchfox.jobfile import find_key, load_job, refuse_key_in_job, secret_of
@@ -153,8 +154,16 @@ class Execution:
         job, shop = self._job, self._shop
         is_sync = bool(job.request.get("sync"))
         submits = job.limits.in_flight if is_sync else min(job.limits.in_flight, MOST_SUBMIT_CONNECTIONS)
-        sync_s = float(job.poll.task_timeout)
-        async with Api(base_url, key, connections=submits + MORE_CONNECTIONS, sync_s=sync_s) as api:
+        connections = submits + MORE_CONNECTIONS
+        async with Api(
+            base_url,
+            key,
+            connections=connections,
+            sync_s=float(job.poll.task_timeout),
+            # A row's own column may ask for a stream: the job alone does not tell.
+            streams=room_for_connections(job.limits.in_flight, beside=connections),
+            stream_idle_s=float(job.poll.stream_idle),
+        ) as api:
             prices = await self._prices(api)
             self._run = history.begin_run(shop.checkpoint, job, self._clock.unix())
             self._log.info("run_begun", run=self._run.run_id, resumes=self._run.is_resume)

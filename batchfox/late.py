@@ -107,6 +107,7 @@ def _life(row: dict[str, Any], columns: dict[str, Any], has_ids: bool) -> Life:
         task_id=row["task_id"],
         submitted_at=_unix(row["submitted_at"]),
         polls=row["polls"],
+        reasoning=row["reasoning"],
     )
 
 

@@ -15,7 +15,7 @@ import msgspec
 
 from batchfox.checkpoint import Again
 from batchfox.core.dispatch import Fleet, StopCause
-from batchfox.core.event import Event, Halted, PollEvent
+from batchfox.core.event import Event, Halted, PollEvent, Streamed
 from batchfox.core.late import second_look
 from batchfox.core.lifecycle import Life, State
 from batchfox.core.prepare import Invalid
@@ -29,6 +29,7 @@ from batchfox.looking import LateTasks, SecondLooks
 from batchfox.packing import Filer, Packing
 from batchfox.polling import Poller, Polls
 from batchfox.recorder import Recorder
+from batchfox.streaming import Streamer, Streams
 from batchfox.submitting import Builder, Submits, Submitter
 
 SHOW_EVERY_S = 0.5
@@ -37,7 +38,7 @@ STOP_S = 5.0
 STOP_LONG_S = 30.0
 
 
-class Sender(Submitter, Poller, Protocol):
+class Sender(Submitter, Poller, Streamer, Protocol):
     """The API, as far as a run needs it."""
 
 
@@ -46,6 +47,7 @@ class Observer(Protocol):
     because the disk is full, ends it."""
 
     def show(self) -> None: ...
+    def note_stream(self, life: Life, event: Streamed) -> None: ...
     def trouble(self) -> MachineError | None: ...
 
 
@@ -84,7 +86,14 @@ class Pool:
         self._before = before or {}
         self._started_at = clock.now()
         self._submits = Submits(
-            fleet, self, sender=sender, builder=builder, recorder=recorder, ledger=ledger, clock=clock
+            fleet,
+            self,
+            sender=sender,
+            builder=builder,
+            recorder=recorder,
+            ledger=ledger,
+            clock=clock,
+            streams=Streams(fleet, self, sender=sender, note=observer.note_stream),
         )
         self._polls = Polls(fleet, self, sender=sender, clock=clock, per_minute=limits.polls_per_minute)
         self.looks = SecondLooks(fleet, self)
@@ -263,7 +272,7 @@ class Pool:
         if outcome is not None:
             self.ledger.record_outcome(life, outcome)
             self._packing.look()
-        elif life.state is not before:
+        elif life.state is not before or isinstance(event, Streamed):
             self.ledger.record(life)
         if life.state is State.RUNNING or self._polls.is_nearly_full():
             self._polls.wake.set()

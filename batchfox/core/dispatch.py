@@ -20,6 +20,7 @@ from batchfox.core.event import (
     Doubted,
     Event,
     Halted,
+    Streamed,
 )
 from batchfox.core.gate import Gate, held
 from batchfox.core.health import Health
@@ -159,7 +160,8 @@ class Fleet:
         known = self.lives[life.key]
         if known.request is not None:
             return
-        known.request, known.group, known.is_sync = life.request, life.group, life.is_sync
+        known.request, known.group = life.request, life.group
+        known.is_sync, known.is_streamed = life.is_sync, life.is_streamed
         known.listed, known.size = life.listed, life.size
         self.bytes_held += life.size
         known.request_hash = known.request_hash or life.request_hash
@@ -258,6 +260,11 @@ class Fleet:
         due = self._queue.next_due(now)
         return None if due is None else max(due, self.gate.opens_at(now, len(self._sending)))
 
+    def is_streaming(self, life: Life, task_id: str) -> bool:
+        """Does this row still wait for that task, so that its stream is worth hearing?"""
+        is_live = self.lives.get(life.key) is life and life.state is State.RUNNING
+        return is_live and life.task_id == task_id
+
     # What came of it.
 
     def receive(self, key: bytes, event: Event, now: float, unix_s: float) -> Outcome | None:
@@ -272,6 +279,8 @@ class Fleet:
         if sent_at is not None:
             del self._sending[key]
             self._note_submit(life, event, sent_at, now)
+        elif isinstance(event, Streamed):
+            self.watch.hear(life, now)
         else:
             life.polls += 1
             life.polls_here += 1
@@ -283,7 +292,7 @@ class Fleet:
             case State.RUNNING:
                 if sent_at is not None:
                     self._begin_running(life)
-                elif self.watch.is_overdue(life, now):
+                elif not isinstance(event, Streamed) and self.watch.is_overdue(life, now):
                     move = advance(life, Overdue(), self.orders.policy, CALM, now)
             case State.WAITING:
                 self._queue_again(life, event, now)
@@ -336,6 +345,8 @@ class Fleet:
     ) -> Outcome:
         if was_running:
             self._end_running(life)
+        if answer is not None and not isinstance(event, Answered):
+            event = Answered(answer=answer)  # its stream had told it
         outcome = outcome_of(life, self.orders, status, answer, unix_s)
         self.gate.note_end(life, event, was_running=was_running, charged=outcome.credits)
         self._forget(life)

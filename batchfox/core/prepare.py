@@ -17,11 +17,9 @@ from batchfox.core.row import Row, key_of_id, key_of_line, key_of_position
 from batchfox.core.rules import Complaint, RuleBook, check, rewrite
 from batchfox.core.secret import NO_SECRET, Secret
 from batchfox.core.shape import shape_of
+from batchfox.core.stream_choice import choose_stream
 
 UNREADABLE = "unreadable_row"
-STREAMED_SYNC = (
-    "sync and stream: found both true; allowed: one of them (a streamed answer to a synchronous call is not built yet)"
-)
 
 
 class Invalid(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,7 +68,7 @@ class Preparer:
         request = self._renderer.render(row)
         if isinstance(request, Complaint):
             return Invalid(row=row, kept=kept, error=_error_of([request]))
-        request = rewrite(request)
+        request = choose_stream(rewrite(request), self._book)
         found = check(request, self._book, final=False)
         refusals = [complaint for complaint in found if complaint.severity == "refusal"]
         model = request.get("model")
@@ -80,10 +78,6 @@ class Preparer:
         if found and self._warn is not None:
             for complaint in found:
                 self._warn(row, complaint)
-        is_sync = bool(request.get("sync"))
-        if is_sync and request.get("stream"):
-            error = ApiError(code="sync_stream", type="invalid_row", message=STREAMED_SYNC)
-            return Invalid(row=row, kept=kept, error=error, model=model)
         shape = shape_of(request)
         request_hash, size = hash_and_size(request)
         return Life(
@@ -97,7 +91,8 @@ class Preparer:
             model=model,
             request_hash=request_hash,
             size=size,
-            is_sync=is_sync,
+            is_sync=bool(request.get("sync")),
+            is_streamed=bool(request.get("stream")),
         )
 
 

@@ -128,8 +128,8 @@ class Surveyor:
                 "rows have no id: they are known by their position, so the input must not change below what is done; "
                 '[input] id = "COLUMN" lifts that'
             )
-        if self.job.request.get("stream"):
-            yield "stream = true: answers are polled; the reasoning that only a stream carries is not collected yet"
+        if found.streamed:
+            yield f"{count(found.streamed, 'row')} streamed: each holds a connection of its own until it is answered"
 
 
 class _Pass:
@@ -176,6 +176,7 @@ class _Pass:
         """A request that is to be made."""
         found, media = self._found, media_of(request)
         found.valid += 1
+        found.streamed += life.is_streamed
         model, shape = life.group.rsplit("|", 1)
         found.by_model[model] = found.by_model.get(model, 0) + 1
         found.by_shape[shape] = found.by_shape.get(shape, 0) + 1

@@ -88,6 +88,22 @@ def test_a_row_on_its_way_is_there_again_with_all_that_a_later_run_needs(tmp_pat
     checkpoint.close()
 
 
+def test_what_a_stream_told_is_there_again_and_records_of_older_versions_are_read(tmp_path: Path) -> None:
+    told = life(1, state=State.RUNNING, task_id="task-1", reasoning="é", is_told=True)
+    streaming = life(2, state=State.RUNNING, task_id="task-2", reasoning="")
+    group = Group()
+    for made in (told, streaming):
+        group.add_row(made, encode(made.kept), None)
+    checkpoint = committed(tmp_path / "c.db", group)
+    assert [(known.reasoning, known.is_told) for known, _ in checkpoint.unfinished()] == [("é", True), ("", False)]
+    for slot, record in checkpoint.query("SELECT slot, record FROM row"):
+        older = msgspec.msgpack.encode(msgspec.msgpack.decode(record)[:-2])
+        with checkpoint.transaction() as db:
+            db.execute("UPDATE row SET record = ? WHERE slot = ?", (older, slot))
+    assert [(known.reasoning, known.is_told) for known, _ in checkpoint.unfinished()] == [(None, False)] * 2
+    checkpoint.close()
+
+
 def test_an_outcome_takes_the_rows_place_and_waits_to_be_filed(tmp_path: Path) -> None:
     group = Group()
     for number in range(3):

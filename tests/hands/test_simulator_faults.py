@@ -13,6 +13,7 @@ import aiohttp
 import pytest
 from conftest import GUARD_S, in_the_end
 
+from batchfox.core.chunks import Ear
 from batchfox.simulator import FAULTS, Settings, Simulator, answer, digest_of
 from batchfox.simulator.draws import draw
 from batchfox.simulator.latency import parse_latency
@@ -325,6 +326,51 @@ async def test_stream_faults() -> None:
         assert found[-1][0] == "error"
 
 
+async def test_streams_that_look_odd_tell_the_same() -> None:
+    odd = ("unnamed", "marker", "crlf", "comments", "multiline", "split", "task")
+    async with serving() as (simulator, client):
+        task_id = await submit(client, STREAMED)
+        for name in odd:
+            simulator.control(faults={f"stream_{name}": 1.0})
+            async with client.get(f"{SUBMIT}/{task_id}/stream") as reply:
+                raw = await reply.read()
+            assert ODDITIES[name](raw), (name, raw)
+            ear = Ear()
+            ear.hear(raw)
+            assert ear.fold.is_whole
+            whole = answer(STREAMED)["choices"][0]["message"]["content"]
+            assert json.loads(ear.fold.completion() or b"")["choices"][0]["message"]["content"] == whole
+
+
+ODDITIES: dict[str, Callable[[bytes], object]] = {
+    "unnamed": lambda raw: b"event: chunk" not in raw and b"event: done" in raw,
+    "marker": lambda raw: raw.endswith(b"data: [DONE]\n\n"),
+    "crlf": lambda raw: b"\r\n\r\n" in raw or b"\r\r" in raw,
+    "comments": lambda raw: b"\n: end\n" in raw and b"event: ping\n\n" in raw,
+    "multiline": lambda raw: raw.count(b"\ndata: ") > 2 * raw.count(b"\n\n"),
+    "split": lambda raw: b"event: done" in raw,
+    "task": lambda raw: raw.startswith(b"event: task\n") and b'"task-llm' in raw.split(b"\n\n")[0],
+}
+
+
+async def test_streams_that_break_off() -> None:
+    async with serving() as (simulator, client):
+        task_id = await submit(client, STREAMED)
+        simulator.control(faults={"stream_end": 1.0})
+        found = await stream(client, task_id)
+        assert found
+        assert {name for name, _ in found} == {"chunk"}
+        simulator.control(faults={"stream_refused": 1.0})
+        assert (await call(client, "GET", f"{SUBMIT}/{task_id}/stream"))[0] == "503"
+        simulator.control(faults={"stream_scrap": 1.0})
+        async with client.get(f"{SUBMIT}/{task_id}/stream") as reply:
+            assert b'data: {"choices": [{"del\n\n' in await reply.read()
+        simulator.control(faults={"stream_hang": 1.0})
+        with pytest.raises(TimeoutError):
+            async with client.get(f"{SUBMIT}/{task_id}/stream", timeout=aiohttp.ClientTimeout(sock_read=0.3)) as reply:
+                await reply.read()
+
+
 def test_every_fault_has_its_test() -> None:
     others = {
         "task_failed",
@@ -339,7 +385,11 @@ def test_every_fault_has_its_test() -> None:
         "stream_cut",
         "stream_error",
         "stream_slow",
-        "stream_unnamed",
+        *(f"stream_{name}" for name in ODDITIES),
+        "stream_end",
+        "stream_refused",
+        "stream_scrap",
+        "stream_hang",
     }
     assert {fault.name for fault in FAULTS} == SUBMIT_FAULTS.keys() | POLL_FAULTS.keys() | others
     billed = {fault.name for fault in FAULTS if fault.where == "submit" and fault.is_task_made}

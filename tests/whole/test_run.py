@@ -284,7 +284,7 @@ def test_sync_is_one_call_and_one_answer_in_the_same_output(simulate: Simulate, 
     assert (totals["submits_received"], totals["polls"]) == (30, 0)
 
 
-def test_stream_falls_back_to_polling(simulate: Simulate, tmp_path: Path) -> None:
+def test_a_streamed_row_is_polled_once_its_stream_is_over(simulate: Simulate, tmp_path: Path) -> None:
     simulator = simulate()
     source = write_rows(tmp_path / "in.jsonl", rows_with_ids(10))
     job = job_of(source, tmp_path / "out", simulator.url, request={"stream": True})
@@ -292,7 +292,7 @@ def test_stream_falls_back_to_polling(simulate: Simulate, tmp_path: Path) -> Non
     assert all(row["text"] == text_of(row["prompt"], stream=True) for row in by_id(tmp_path / "out").values())
     totals = simulator.book()["totals"]
     assert totals["polls"] >= 10
-    assert totals["streams"] == 0
+    assert totals["streams"] == 10
 
 
 def test_in_flight_bounds_the_tasks_that_are_not_settled(simulate: Simulate, tmp_path: Path) -> None:
