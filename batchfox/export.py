@@ -24,7 +24,7 @@ from batchfox.core.outcome import STATUSES
 from batchfox.durable import rename, sync_file
 from batchfox.errors import OutputError, UserError
 from batchfox.parts import number_of
-from batchfox.paths import OWN_FOLDER
+from batchfox.paths import OWN_FOLDER, say_no_output
 
 BYTES_A_RANGE = 32 << 20
 MOST_ROWS_A_RANGE = 50_000
@@ -83,7 +83,7 @@ def part_paths(folder: Path) -> list[Path]:
     """The parts of an output, by number. Raises `OutputError` where there is no output."""
     data = folder / "data"
     if not data.is_dir():
-        raise OutputError(f"{folder}: no output of batchfox (there is no folder {data})")
+        raise OutputError(say_no_output(folder, data))
     paths = sorted(path for path in data.iterdir() if number_of(path.name) is not None)
     if not paths:
         raise OutputError(f"{folder}: no part is written yet; parts appear while the run goes on and at its end")

@@ -38,6 +38,15 @@ def kind_of(path: str) -> str | None:
     return next((kind for suffix, kind in SUFFIXES.items() if name.endswith(suffix)), None)
 
 
+def say_no_output(folder: Path, missing: Path) -> str:
+    """What to tell who named a folder that holds no output: what it lacks, and the output that was perhaps meant."""
+    try:
+        beside = [str(near) for near in folder.parent.iterdir() if (near / OWN_FOLDER).is_dir()]
+    except OSError:
+        beside = []
+    return f"{folder}: no output of batchfox (there is no folder {missing}){nearest(str(folder), beside)}"
+
+
 def list_files(paths: Sequence[str]) -> list[str]:
     """The files of these paths (files, globs, folders, "-"), each once.
 

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
-from batchfox.core.job import SIMULATOR, Job
+from batchfox.core.job import SIMULATOR, Job, nearest
 from batchfox.errors import JobError, OutputError
+
+
+def _say(message: str, settings: type[msgspec.Struct]) -> str:
+    """msgspec's words for a setting that does not exist, with those that do."""
+    unknown = re.match(r"Object contains unknown field `(.*)`", message)
+    if unknown is None:
+        return message
+    names = [field.name for field in msgspec.structs.fields(settings)]
+    return f"unknown setting {unknown[1]}{nearest(unknown[1], names)}; there are {', '.join(names)}"
 
 
 @contextlib.contextmanager
@@ -24,7 +34,7 @@ def api_of(job: Job, *, state: Path | None) -> Iterator[str]:
     try:
         settings = msgspec.convert(job.api.simulate, Settings)
     except (msgspec.ValidationError, SettingsError) as error:
-        raise JobError(f"api.simulate: {error}") from error
+        raise JobError(f"api.simulate: {_say(str(error), Settings)}") from error
     with contextlib.ExitStack() as stack:
         try:
             simulator = stack.enter_context(SimulatorThread(settings, state=state))

@@ -15,6 +15,7 @@ import msgspec
 from batchfox.checkpoint import Checkpoint
 from batchfox.core.outcome import STATUSES
 from batchfox.errors import JobError, OutputError
+from batchfox.paths import say_no_output
 from batchfox.words import count, credit, duration, exit_means, outage_words
 
 _COLUMNS = ("run_id", "run_date", "started_at", "beat_at", "ended_at", "exit_status", "is_finished")
@@ -97,7 +98,7 @@ def checkpoint_path(folder: Path) -> Path:
     """Where the checkpoint of an output is. Raises `OutputError` that says what is missing."""
     own = folder / "_batchfox"
     if not own.is_dir():
-        raise OutputError(f"{folder}: no output of batchfox (there is no folder {own})")
+        raise OutputError(say_no_output(folder, own))
     path = own / "checkpoint.db"
     if not path.exists() and (elsewhere := _checkpoint_elsewhere(own / "job.toml")) is not None:
         path = elsewhere

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from pathlib import Path
@@ -18,6 +19,8 @@ from batchfox.jobfile import load_job
 from batchfox.words import count
 
 CHECKED_ROWS = 100
+# Of so many rows local media are read, too: they may be large.
+READ_ROWS = 3
 
 
 class Drafted(msgspec.Struct, kw_only=True):
@@ -55,7 +58,7 @@ def begin(path: str, job_path: Path | None, *, command: str, is_forced: bool) ->
         command=command,
         path=path,
         job_path=str(job_path),
-        output=f"out/{_name(path)}",
+        output=_free(f"out/{_name(path)}"),
         columns=[column.name for column in columns],
         id_note=_say_unique(sample),
         root=root,
@@ -75,8 +78,9 @@ def begin(path: str, job_path: Path | None, *, command: str, is_forced: bool) ->
 
 
 def _say_unique(sample: Sample) -> str:
-    rows = count(sample.glance.rows, "row")
-    return f"unique in all {rows}" if sample.is_whole else f"unique in the {rows} looked at; `validate` looks at all"
+    if sample.is_whole:
+        return "unique in all rows"
+    return f"unique in the {count(sample.glance.rows, 'row')} looked at; `validate` looks at all"
 
 
 def _name(path: str) -> str:
@@ -85,6 +89,12 @@ def _name(path: str) -> str:
     stem = re.sub(r"(?i)(\.(jsonl|ndjson|parquet|csv|gz|zst))+$", "", name).strip(". ")
     stem = re.sub(r"[^\w.-]+", "_", stem).strip("_-")
     return stem or "job"
+
+
+def _free(folder: str) -> str:
+    """A new job gets an output of its own."""
+    numbered = (f"{folder}-{number}" for number in itertools.count(2))
+    return next(name for name in itertools.chain([folder], numbered) if not Path(name).exists())
 
 
 def _refuse_place(path: str, job_path: Path, *, is_forced: bool) -> None:
@@ -162,7 +172,7 @@ def _try(drafted: Drafted) -> None:
         for batch in surveyor.batches():
             for row in batch[: CHECKED_ROWS - drafted.checked]:
                 drafted.checked += 1
-                prepared = surveyor.prepare(row)
+                prepared = surveyor.prepare(row, with_files=drafted.checked <= READ_ROWS)
                 if isinstance(prepared, Life):
                     continue
                 drafted.refused += 1

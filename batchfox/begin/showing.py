@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shlex
 import shutil
 from collections.abc import Iterator
 
@@ -27,7 +28,7 @@ def describe(drafted: Drafted) -> Iterator[str]:
     yield ""
     yield table(shown, drafted.declared, drafted.guess.roles, sample.glance.rows)
     if len(shown) < len(columns):
-        yield f"and {count(len(columns) - len(shown), 'column')} more"
+        yield f"and {count(len(columns) - len(shown), 'more column')}"
     yield ""
     for note in drafted.notes:
         yield f"note: {printable(note)}"
@@ -36,7 +37,7 @@ def describe(drafted: Drafted) -> Iterator[str]:
             f"note: {drafted.refused:,} of the first {count(drafted.checked, 'row')} would be invalid: "
             f"{printable(shorten(drafted.reason))}"
         )
-    yield f"wrote {drafted.job_path}; read it, then: batchfox validate {drafted.job_path}"
+    yield f"wrote {drafted.job_path}; read it, then: batchfox validate {shlex.quote(str(drafted.job_path))}"
 
 
 def _choose(columns: list[Column], roles: dict[str, str]) -> list[Column]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -29,7 +30,7 @@ def command(data: str, job_path: Path | None, force: bool) -> int:
     """
     from batchfox.begin import begin, describe
 
-    command = f"batchfox init {data}"
+    command = f"batchfox init {shlex.quote(data)}"
     for line in describe(begin(data, job_path, command=command, is_forced=force)):
         say(line)
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator
 from typing import Any
 
@@ -44,7 +45,7 @@ def draft(
 
 
 def _commands(job_path: str) -> Iterator[str]:
-    shown = _shell(job_path)
+    shown = shlex.quote(printable(job_path))
     lines = {
         f"batchfox validate {shown}": "checks every row, sends nothing",
         f"batchfox run {shown} --base-url simulator --output out/rehearsal": "rehearses without a key",
@@ -155,8 +156,3 @@ def _wrapped(text: str, width: int = 110) -> Iterator[str]:
             line = "#"
         line += f" {word}"
     yield line
-
-
-def _shell(path: str) -> str:
-    plain = all(letter.isalnum() or letter in "/._-" for letter in path)
-    return printable(path) if plain else "'" + printable(path).replace("'", "'\\''") + "'"

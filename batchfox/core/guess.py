@@ -70,8 +70,9 @@ def _guess_batch(found: Guess) -> None:
 
 def _take_fields(found: Guess, columns: dict[str, Column], glance: Glance) -> None:
     """Which columns of the API's names really are what the API means by them."""
+    is_request = any(name in columns for name in ("prompt", "messages"))
     named = [column for column in columns.values() if column.name in ROW_FIELDS and column.filled]
-    taken = [column.name for column in named if _is_field(column)]
+    taken = [column.name for column in named if _is_field(column, is_request=is_request)]
     dropped = {column.name: _say_unfit(column) for column in named if column.name not in taken}
     for rival, names in (("messages", PROMPT_FAMILY), *_media_rivals(taken, columns)):
         for name in names if rival in taken else ():
@@ -99,15 +100,20 @@ def _media_rivals(taken: list[str], columns: dict[str, Column]) -> Iterator[tupl
         yield name, tuple(media[at + 1 :])
 
 
-def _is_field(column: Column) -> bool:
+def _is_field(column: Column, *, is_request: bool) -> bool:
+    """`is_request`: there is content under the API's own name, so that other such names are likely to be meant so."""
     if column.name == "model":
         return column.known_models >= MOST_OF_THEM * column.filled
+    if column.name == "stop" and not is_request:
+        return False  # any text passes for one, and it would cut answers short
     return column.unfit <= (1 - MOST_OF_THEM) * column.filled
 
 
 def _say_unfit(column: Column) -> str:
     if column.name == "model":
         return "its values are no names of models that are known here"
+    if not column.unfit:
+        return "nothing says that it is one"
     return f"the API's {column.name} takes other values than {column.unfit:,} of its {column.filled:,}"
 
 
@@ -149,7 +155,7 @@ def _id_rank(column: Column) -> int | None:
     weak = [WEAK_ID_WORDS.index(word) for word in words if word in WEAK_ID_WORDS]
     if weak:
         return _WEAK + min(weak)
-    return _WEAK + 900 if column.way == "url" and not column.is_list else None
+    return _WEAK + 900 if column.way == "url" and column.kind and not column.is_list else None
 
 
 # -- the content ------------------------------------------------------------------------------------------------------
@@ -207,8 +213,8 @@ def _say_gaps(found: Guess, columns: dict[str, Column], media: Media, is_about_m
     """Rows that would be sent without what they are about, or not at all."""
     own = columns.get("prompt") if "prompt" in found.taken else None
     if own is not None and not own.is_full:
-        found.notes.append(f"{own.rows - own.filled:,} of {own.rows:,} rows have no prompt: they would be invalid")
+        found.notes.append(f"{own.rows - own.filled:,} of {own.rows:,} rows come without a prompt: invalid")
     if is_about_media and media.covered < media.rows:
         left = media.rows - media.covered
-        becomes = "would be invalid" if media.columns else "would be sent without it: mend the prompt or the rows"
-        found.notes.append(f"{left:,} of {media.rows:,} rows have no {media.word}: they {becomes}")
+        becomes = "invalid" if media.columns else "they would be sent as they are, so mend the prompt or the rows"
+        found.notes.append(f"{left:,} of {media.rows:,} rows come without {media.word}: {becomes}")

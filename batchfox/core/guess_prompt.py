@@ -88,7 +88,7 @@ def _ask(asking: Column, free: list[Column]) -> Prompt:
 def _say_gaps(column: Column) -> list[str]:
     if column.is_full:
         return []
-    return [f"{column.rows - column.filled:,} of {column.rows:,} rows have no {column.name}: they would be invalid"]
+    return [f"{column.rows - column.filled:,} of {column.rows:,} rows come without {column.name}: invalid"]
 
 
 def _tell_record(columns: dict[str, Column]) -> Prompt:

@@ -99,7 +99,7 @@ LESSER = frozenset({"thumbnail", "thumb", "preview", "icon", "avatar", "logo", "
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 # Words of Python and Jinja2, and names that every template has.
-_RESERVED = {*keyword.kwlist, "true", "false", "none", "loop", "self", "super", "row", "range", "dict", "namespace"}
+_RESERVED = {*keyword.kwlist, "true", "false", "none", "loop", "self", "super", "range", "dict", "namespace"}
 _RESERVED |= {"caller", "varargs", "kwargs", "lipsum", "cycler", "joiner"}
 
 

@@ -355,7 +355,8 @@ def _check(job: Job) -> None:
     )
     _demand(0.01 <= poll.eagerness <= 100, "poll.eagerness", poll.eagerness, "0.01 to 100")
     base = job.api.base_url
-    _demand(base == SIMULATOR or _is_base_url(base), "api.base_url", mask(base), 'an http(s) URL, or "simulator"')
+    wanted = f'an http(s) URL, or "simulator"{nearest(base, [SIMULATOR])}'
+    _demand(base == SIMULATOR or _is_base_url(base), "api.base_url", mask(base), wanted)
     _demand("@" not in base, "api.base_url", mask(base), "no user name or password: the key is all the API takes")
     _demand(
         job.api.base_url == SIMULATOR or not job.api.simulate,

@@ -21,6 +21,7 @@ from batchfox.doctor.salvage import Remains, is_understood, sure_types
 from batchfox.errors import DamagedError, JobError, OutputError
 from batchfox.filing import Folders
 from batchfox.history import unfinished_run
+from batchfox.paths import say_no_output
 from batchfox.reserve import RESERVE_BYTES
 from batchfox.swap import rebuilt_path
 from batchfox.words import count
@@ -49,7 +50,7 @@ class Inspector:
     def __init__(self, root: Path) -> None:
         self.folders = Folders(root=root)
         if not self.folders.own.is_dir():
-            raise OutputError(f"{root}: no output of batchfox (there is no folder {self.folders.own})")
+            raise OutputError(say_no_output(root, self.folders.own))
         self.job = read_job(self.folders)
         self.path = find_checkpoint(self.folders, self.job)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -60,7 +61,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         for name, rate in self.faults.items():
             if faults.named(name) is None:
                 names = ", ".join(fault.name for fault in faults.TABLE)
-                raise SettingsError(f'faults: no fault is named "{name}"; expected one of {names}')
+                close = difflib.get_close_matches(name, [fault.name for fault in faults.TABLE], n=1)
+                hint = f' (did you mean "{close[0]}"?)' if close else ""
+                raise SettingsError(f'faults: no fault is named "{name}"{hint}; expected one of {names}')
             if not 0 <= rate <= 1:
                 raise SettingsError(f"faults.{name}: expected a rate from 0 to 1, found {rate}")
         for model, rpm in self.model_rpm.items():

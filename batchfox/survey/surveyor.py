@@ -11,6 +11,7 @@ from typing import Any
 from batchfox.bodies import is_remote, make_body
 from batchfox.core.carry import Carry
 from batchfox.core.complaint import Complaint
+from batchfox.core.doubts import doubts
 from batchfox.core.first_look import FirstLook, refuse_constants
 from batchfox.core.job import Job
 from batchfox.core.lifecycle import Life
@@ -94,7 +95,7 @@ class Surveyor:
             if not found.refused:
                 _compare(past, None, found)
         pass_.end()
-        found.notes = list(self._notes(found))
+        found.notes = list(self._notes(found, listed or PriceList()))
         return found
 
     def _open_past(self, stack: contextlib.ExitStack, root: Path | None, found: Survey) -> Past:
@@ -109,12 +110,13 @@ class Surveyor:
     def warnings_of(self, row: Row, request: dict[str, Any]) -> list[Complaint]:
         return [complaint for complaint in check(request, self._book, final=False) if complaint.is_warning]
 
-    def _notes(self, found: Survey) -> Iterator[str]:
+    def _notes(self, found: Survey, listed: PriceList) -> Iterator[str]:
         for name, rows in found.passed_over.items():
             yield f"the column {name} is passed over in {count(rows, 'row')}: {self.renderer.reason_to_pass_over(name)}"
         for _, values in self._look.warnings():
             if "named_in" in values:
                 yield f'{values["named_in"]}: "{values["column"]}" is {values["found"]}'
+        yield from doubts(self.job.request, found.by_model, listed.prices, self._book)
         limit, cast = self.job.limits.credits, found.forecast
         if limit is not None and cast.credits is not None and cast.credits > limit:
             yield "the estimate is above limits.credits: the run may stop before all rows are sent"

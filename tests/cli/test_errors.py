@@ -294,7 +294,36 @@ def test_clicks_own_complaints_are_exit_2_too(batchfox: Run, job: Path) -> None:
     assert "Missing argument" in usage(batchfox, "status")
 
 
+def test_an_output_that_is_not_there_names_the_nearest(batchfox: Run) -> None:
+    Path("results/captions/_batchfox").mkdir(parents=True)
+    for command in (("status",), ("doctor",), ("export", "x.csv")):
+        name, *more = command
+        assert 'did you mean "results/captions"' in told(batchfox, name, "results/caption", *more)
+    assert "did you mean" not in told(batchfox, "status", "gone/caption")
+
+
+def test_a_setting_of_the_embedded_api_that_there_is_none(batchfox: Run, job: Path) -> None:
+    assert 'did you mean "simulator"' in told(batchfox, "run", "job.toml", "--base-url", "simulatr")
+    arguments = ("run", "job.toml", "--base-url", "simulator", "--set", "api.simulate.latncy=3")
+    status, out, err = batchfox(*arguments)
+    assert (status, out) == (2, "")
+    assert 'api.simulate: unknown setting latncy (did you mean "latency"?); there are' in err
+
+
+def test_names_that_nothing_refuses_are_doubted_by_validate(batchfox: Run, job: Path, simulate: Simulate) -> None:
+    changes = ("--model", "gemini-2.5-por", "--set", "request.max_token=3")
+    status, out, _ = batchfox("validate", "job.toml", "--base-url", simulate().url, *changes)
+    assert status == 0
+    assert 'the price list does not name the model "gemini-2.5-por" (did you mean "gemini-2.5-pro"?)' in out
+    assert 'request.max_token: no field that is known here (did you mean "max_tokens"?)' in out
+    _, out, _ = batchfox("validate", "job.toml", "--model", "gemnini-2.5-pro")
+    assert 'no rule is known for the model "gemnini-2.5-pro" (did you mean "gemini-*"?)' in out
+    _, out, _ = batchfox("validate", "job.toml", "--base-url", simulate().url)
+    assert "did you mean" not in out
+
+
 def test_a_simulator_that_cannot_be(batchfox: Run) -> None:
+    assert 'did you mean "lost"' in usage(batchfox, "simulate", "--fault", "losst=1")
     assert "no fault is named" in usage(batchfox, "simulate", "--fault", "nonsense=1")
     assert "expected NAME=RATE" in usage(batchfox, "simulate", "--fault", "lost")
     assert "latency" in usage(batchfox, "simulate", "--latency", "quick")
