@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import errno
 import time
-from typing import Any, Self
+from collections.abc import AsyncIterator, Mapping
+from typing import IO, Any, Self
 
 import aiohttp
 import msgspec
 from yarl import URL
 
 from batchfox.core import wire
-from batchfox.core.event import ApiError, Doubted, PollEvent, SubmitEvent, Unheard, Unreached
+from batchfox.core.event import ApiError, Doubted, NotSent, PollEvent, SubmitEvent, Unheard, Unreached
 from batchfox.core.secret import Secret
+from batchfox.core.uploaded import UPLOAD_PATH, failed_upload, read_upload
 from batchfox.deadlines import Deadlines
+from batchfox.envelope import Envelope
 from batchfox.errors import ApiGoneError
 from batchfox.version import __version__
 
@@ -113,6 +116,20 @@ class Api:
         except (ValueError, RecursionError):
             return None
 
+    async def upload(self, file: IO[bytes], *, size: int, name: str, mime: str) -> tuple[str | NotSent, bytes]:
+        """Uploads a file of `size` bytes from where it stands, streamed: its URL, or why there is none; and BLAKE2b-128
+        of the bytes that went out. An upload is free and safe to repeat."""
+        envelope = Envelope(file, size=size, name=name, mime=mime)
+        headers = {"Content-Type": envelope.content_type, "Content-Length": str(envelope.content_length)}
+        try:
+            with self._deadlines.within(SUBMIT_S + size * PER_BYTE_S):
+                reply = await self._exchange("POST", self._at(UPLOAD_PATH), headers, envelope.blocks())
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            return Unreached(error=self._describe(error, "unreached")), b""
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            return failed_upload(self._describe(error, "upload_failed").message or ""), b""
+        return read_upload(reply, size, time.time()), envelope.digest
+
     async def is_there(self) -> bool:
         """Asks for something free, once: does the API answer, and not by saying that it is out of order?"""
         try:
@@ -127,7 +144,9 @@ class Api:
         with self._deadlines.within(most_s):
             return await self._exchange(method, url, headers, body)
 
-    async def _exchange(self, method: str, url: URL, headers: dict[str, str] | None, body: bytes | None) -> wire.Reply:
+    async def _exchange(
+        self, method: str, url: URL, headers: Mapping[str, str] | None, body: bytes | AsyncIterator[bytes] | None
+    ) -> wire.Reply:
         assert self._session is not None
         async with self._session.request(
             method, url, data=body, headers=headers, timeout=CONNECTING, allow_redirects=False

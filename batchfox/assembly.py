@@ -8,7 +8,7 @@ import random
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from batchfox.bodies import Bodies
 from batchfox.checkpoint import Checkpoint
@@ -33,16 +33,23 @@ from batchfox.errors import JobError
 from batchfox.feed import Feed
 from batchfox.filing import Filing, Folders
 from batchfox.ledger import Ledger, Unfiled
+from batchfox.loading import Loader
 from batchfox.media import MediaDoor
 from batchfox.monitor import Monitor
 from batchfox.pool import Limits, Pool, Sender
 from batchfox.recorder import Recorder
 from batchfox.reserve import Reserve
+from batchfox.upload_table import UploadTable
+from batchfox.uploads import Uploader, Uploads
 
 if TYPE_CHECKING:
     from batchfox.history import Run
     from batchfox.log import Log
     from batchfox.source import Source
+
+
+class RemoteApi(Sender, Uploader, Protocol):
+    """The API, as far as a run needs it."""
 
 
 def own_columns() -> set[str]:
@@ -131,7 +138,7 @@ def make_pool(
     job: Job,
     shop: Workshop,
     fleet: Fleet,
-    sender: Sender,
+    sender: RemoteApi,
     filing: Filing,
     monitor: Monitor,
     book: RuleBook,
@@ -159,7 +166,7 @@ def make_pool(
     pool = Pool(
         fleet=fleet,
         sender=sender,
-        builder=Bodies(MediaDoor(job.media), book, shop.thread("media")),
+        builder=make_bodies(job, shop, sender, book, clock),
         recorder=recorder,
         ledger=ledger,
         filer=InThread(),
@@ -173,6 +180,15 @@ def make_pool(
     )
     recorder.stamp = pool.stamp
     return pool
+
+
+def make_bodies(job: Job, shop: Workshop, uploader: Uploader, book: RuleBook, clock: Clock) -> Bodies:
+    """What builds bodies: media read and looked up in a thread of their own."""
+    door, thread = MediaDoor(job.media), shop.thread("media")
+    uploads = Uploads(
+        uploader, UploadTable(shop.connect), door, thread, life_s=float(job.media.upload_life), unix=clock.unix
+    )
+    return Bodies(Loader(door, job.media, book), uploads, book, thread)
 
 
 def make_feed(

@@ -31,7 +31,6 @@ from batchfox.feed import Feed
 from batchfox.jobfile import find_key, load_job
 from batchfox.late import file_late, late_rows
 from batchfox.log import Log
-from batchfox.media import check_mode
 from batchfox.monitor import Display, Monitor, Silence
 from batchfox.opening import fix_job, open_output, output_root
 from batchfox.options import Options, OptionValues
@@ -123,7 +122,6 @@ class Execution:
         """Opens, recovers, runs, closes. Raises `BatchfoxError`."""
         job, options = self._job, self._options
         check_statuses(options.statuses)
-        check_mode(job.media)
         renderer = Renderer(job.request, fields=job.input.fields)
         book = RuleBook.build(job.rules)
         refuse_constants(renderer, book)

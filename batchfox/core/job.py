@@ -111,10 +111,17 @@ class Poll(_Section, frozen=True, kw_only=True):
 
 
 class Media(_Section, frozen=True, kw_only=True):
-    """How media travel; local files must lie below `root`."""
+    """How media travel. `root`: local files must lie below one of these folders, objects below one of these prefixes.
+    `inline_below`: in `auto`, larger local media are uploaded. `upload_life`: how long an upload can be fetched."""
 
     mode: Literal["auto", "url", "inline", "upload"] = "auto"
-    root: str = "."
+    root: str | list[str] = "."
+    inline_below: Size = Size("4MB")
+    upload_life: Duration = Duration("24h")
+
+    @property
+    def roots(self) -> list[str]:
+        return [self.root] if isinstance(self.root, str) else list(self.root)
 
 
 class Output(_Section, frozen=True, kw_only=True):
@@ -312,7 +319,7 @@ def _check(job: Job) -> None:
         *(("input.path", path) for path in job.input.paths),
         ("output.path", output.path),
         ("output.checkpoint", output.checkpoint or ""),
-        ("media.root", job.media.root),
+        *(("media.root", root) for root in job.media.roots),
         ("name", job.name),  # it may stand in the output's path
     ):
         _demand("\0" not in path, where, path, "text without a NUL")
@@ -330,6 +337,10 @@ def _check(job: Job) -> None:
         retry.in_doubt_limit,
         '0 or more, or "auto"',
     )
+    media = job.media
+    _demand(all(media.roots) and bool(media.roots), "media.root", media.root, "at least one folder or prefix")
+    _demand(media.inline_below >= 0, "media.inline_below", int(media.inline_below), "0 or more")
+    _demand(60 <= media.upload_life < float("inf"), "media.upload_life", float(media.upload_life), "a minute or more")
     # An endless patience or time-out would break the promise that a run always ends.
     for where, seconds in (("retry.patience", retry.patience), ("poll.task_timeout", poll.task_timeout)):
         _demand(0 < seconds < float("inf"), where, float(seconds), "more than 0, and an end")

@@ -231,7 +231,8 @@ def _decide(life: Life, event: AnyEvent, policy: Policy, around: Surroundings, n
             _note(life, event.error, None)
             return Move(state=State.SETTLED, status=_status_unsent(life))
         case Deferred():
-            _note_repeat(life)
+            if event.was_posted:
+                _note_repeat(life)
             _note(life, event.error, event.http_status)
             return _defer(life, policy, around, now)
         case Unreached():
@@ -241,7 +242,8 @@ def _decide(life: Life, event: AnyEvent, policy: Policy, around: Surroundings, n
         case Halted():
             if life.state is State.RUNNING:
                 return RUN
-            _note_repeat(life)
+            if event.was_posted:
+                _note_repeat(life)
             return WAIT
         case Doubted():
             _count_post(life)

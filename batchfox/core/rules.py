@@ -67,10 +67,15 @@ def check(request: dict[str, Any], book: RuleBook, *, final: bool = False) -> li
 
 def check_body(body: bytes, request: dict[str, Any], book: RuleBook | None = None) -> list[Complaint]:
     """The size of the encoded body, bytes: 100 MB at most, 20 MB in the audio shape (api.md, "audio")."""
+    return check_size(len(body), request, book)
+
+
+def check_size(size: int, request: dict[str, Any], book: RuleBook | None = None) -> list[Complaint]:
+    """The same of a body that is still to be made, by its bytes."""
     most = MOST_AUDIO_BODY_BYTES if shape_of(request) == "audio" else MOST_BODY_BYTES
-    if len(body) <= most or (book is not None and "body_size" in book.off):
+    if size <= most or (book is not None and "body_size" in book.off):
         return []
-    found, allowed = f"{len(body) / _MB:,.2f} MB", f"at most {most // _MB} MB, all media included"
+    found, allowed = f"{size / _MB:,.2f} MB", f"at most {most // _MB} MB, all media included"
     return [complain("body_size", "body", found, allowed)]
 
 

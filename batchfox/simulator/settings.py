@@ -28,6 +28,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     `burst` that refills at `rpm`. `balance`: credits in all, those already spent included. `keys`: those that are
     taken; empty: any `sk-…`. `gateway`: refuse default user agents. `models`: served beside the built-in ones, by the
     rules of the family that the name begins with. `cache_lag_s`: how old a poll's answer is without `sync_upstream`.
+    `upload_life_s`: how long an upload is kept.
     """
 
     seed: int = 0
@@ -48,6 +49,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     cache_lag_s: float = 0.0
     body_limit_bytes: int = 100_000_000
     upload_limit_bytes: int = 100_000_000
+    upload_life_s: float | None = 86_400.0
 
     def __post_init__(self) -> None:
         try:
@@ -75,6 +77,7 @@ _LEAST: dict[str, float] = {
     "cache_lag_s": 0,
     "body_limit_bytes": 1,
     "upload_limit_bytes": 1,
+    "upload_life_s": 0,
 }
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from batchfox.bodies import is_remote, make_body
+from batchfox.bodies import is_remote
 from batchfox.core.carry import Carry
 from batchfox.core.complaint import Complaint
 from batchfox.core.first_look import FirstLook, refuse_constants
@@ -22,6 +22,7 @@ from batchfox.core.rulebook import RuleBook
 from batchfox.core.rules import check
 from batchfox.core.shape import media_of
 from batchfox.errors import InputError, JobError, OutputError
+from batchfox.loading import Loader
 from batchfox.media import MediaDoor
 from batchfox.output import is_dated
 from batchfox.source import open_with_ids
@@ -46,7 +47,7 @@ class Surveyor:
         refuse_constants(self.renderer, self._book)
         self._preparer = Preparer(Carry(job.input.keep, {*COLUMNS, EXTRA}), self.renderer, self._book)
         self.source = open_with_ids(job, with_digest=True)
-        self._door = MediaDoor(job.media)
+        self._loader = Loader(MediaDoor(job.media), job.media, self._book)
         self._look = FirstLook(self.renderer, job.input, id_column=self.source.id_column, off=self._book.off)
 
     def batches(self) -> Iterator[list[Row]]:
@@ -69,7 +70,7 @@ class Surveyor:
         prepared = self._preparer.prepare(row)
         if isinstance(prepared, Invalid) or prepared.request is None or is_remote(prepared.request) or not with_files:
             return prepared
-        _, _, complaints = make_body(prepared.request, self._door, self._book)
+        complaints = self._loader.examine(prepared.request)
         refusals = [complaint for complaint in complaints if complaint.severity == "refusal"]
         return refusals or prepared
 
