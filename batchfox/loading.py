@@ -11,7 +11,7 @@ from batchfox.closed_door import ClosedDoorError
 from batchfox.core.complaint import Complaint, Place, complain, spell
 from batchfox.core.job import Media
 from batchfox.core.rulebook import RuleBook
-from batchfox.core.rules import check, check_body, check_size
+from batchfox.core.rules import check, check_body, check_size, most_body_bytes
 from batchfox.core.shape import replace_media
 from batchfox.core.travel import Way, decide, weight
 from batchfox.media import MediaDoor, Parcel
@@ -52,7 +52,7 @@ class Loader:
         pieces = [parcel.piece for parcel in parcels]
         own = {parcel.place: "" for parcel in parcels if parcel.origin != "remote"}
         rest = len(_encode(replace_media(request, own) if own else request))
-        ways = decide(pieces, self._media)
+        ways = decide(pieces, self._media, rest=rest, most=most_body_bytes(request, self._book))
         weights = [weight(piece, way) for piece, way in zip(pieces, ways, strict=True) if piece.origin != "remote"]
         uploads = sum(piece.size for piece, way in zip(pieces, ways, strict=True) if way == "upload")
         size = rest + sum(weights)

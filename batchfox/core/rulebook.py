@@ -48,7 +48,7 @@ RULES: dict[str, str] = {
     "max_tokens_required": "the model needs max_tokens with messages",
     "max_tokens_least": "the model needs max_tokens of at least this, with messages",
     "sync_custom": "sync is not documented with messages (a warning)",
-    "body_size": "the body is at most 100 MB, with audio at most 20 MB",
+    "body_size": "the body is at most 100 MB, for gemini with audio_url at most 20 MB",
 }
 FIXED = frozenset({"json"})
 
@@ -69,6 +69,7 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     least_max_tokens_severity: Literal["refusal", "warning"] = "refusal"
     youtube: bool = False
     audio_formats: tuple[str, ...] | None = None
+    most_audio_body_bytes: int | None = None
 
     def fits(self, model: str) -> bool:
         if self.match.endswith("*"):
@@ -91,6 +92,7 @@ MODELS: tuple[ModelFacts, ...] = (
         media=_ALL,
         youtube=True,
         audio_formats=("wav", "mp3", "aiff", "aac", "ogg", "flac", "m4a"),
+        most_audio_body_bytes=MOST_AUDIO_BODY_BYTES,
     ),
     ModelFacts(
         match="nemotron-3-nano-omni",

@@ -5,6 +5,8 @@
 | an http(s) URL | its URL | its URL | its URL | its URL |
 | a data URI | inline | inline | upload | inline |
 | a local file, an object, bytes | refused | inline | upload | inline up to `inline_below`, else upload |
+
+In `auto`, whatever is here is uploaded, the largest first, where the body would be larger than the API takes.
 """
 
 from __future__ import annotations
@@ -31,9 +33,24 @@ class Piece(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     size: int
 
 
-def decide(pieces: Sequence[Piece], media: Media) -> list[Way]:
-    """The way of each. A local one has to be refused before where the mode is `url`."""
-    return [_way_of(piece, media) for piece in pieces]
+def decide(pieces: Sequence[Piece], media: Media, *, rest: int = 0, most: int | None = None) -> list[Way]:
+    """The way of each. A local one has to be refused before where the mode is `url`.
+
+    `rest`: bytes of the request without them; `most`: how large its body may be. Where that is too little, in `auto`,
+    the largest of those that are here are uploaded until it fits, or none is left.
+    """
+    ways = [_way_of(piece, media) for piece in pieces]
+    if media.mode != "auto" or most is None:
+        return ways
+    size = rest + sum(weight(piece, way) for piece, way in zip(pieces, ways, strict=True) if way != "url")
+    inline = [at for at, way in enumerate(ways) if way == "inline"]
+    for at in sorted(inline, key=lambda at: -pieces[at].size):
+        gained = weight(pieces[at], "inline") - URL_BYTES
+        if size <= most or gained <= 0:
+            break
+        ways[at] = "upload"
+        size -= gained
+    return ways
 
 
 def _way_of(piece: Piece, media: Media) -> Way:

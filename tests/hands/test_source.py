@@ -491,7 +491,12 @@ def test_a_folder_of_media_is_one_row_a_file_in_the_order_of_paths(tmp_path: Pat
         {"path": "c.PNG", "name": "c", "kind": "image", "size": 7, "image_urls": ["c.PNG"]},
     ]
     assert [(row.index, row.line) for row in rows] == [(0, 1), (1, 2), (2, 3), (3, 4)]
-    assert len({row.digest for row in rows}) == 4
+    digests = {
+        row.digest
+        for batch in open_source([str(tmp_path)], id_column=None, with_digest=True).batches()
+        for row in batch
+    }
+    assert len(digests) == 4
 
 
 def test_rows_in_a_folder_come_before_media_in_it(tmp_path: Path) -> None:

@@ -243,3 +243,25 @@ def test_a_signal_during_uploads_leaves_at_once_and_resumes(start: Starter, remo
     done = by_id(tmp_path / "out")
     assert len(done) == server.totals()["submits_accepted"] == 30
     assert all(row["submits"] == 1 for row in done.values())
+
+
+def test_in_auto_the_largest_media_are_uploaded_until_the_request_fits(simulate: Simulate, tmp_path: Path) -> None:
+    """Gemini takes 20 MB with audio: 15.5 MB of sound are more than that as base64."""
+    sound = WAV + bytes(15_500_000)
+    (tmp_path / "long.wav").write_bytes(sound)
+    (tmp_path / "b.wav").write_bytes(WAV)
+    simulator = simulate()
+    rows = [{"id": name, "prompt": name, "audio_url": f"{name}.wav"} for name in ("long", "b")]
+    made = job(tmp_path, simulator.url, rows, inline_below="50MB")
+    assert run(made).by_status == {"completed": 2}
+    assert arrived(simulator) == {"long": [f"upload:{digest(sound)}"], "b": [f"inline:{digest(WAV)}"]}
+    assert by_id(tmp_path / "out")["long"]["media"] == ["upload"]
+
+
+def test_inline_a_request_over_the_limit_is_caught_before_it_is_sent(simulate: Simulate, tmp_path: Path) -> None:
+    (tmp_path / "long.wav").write_bytes(WAV + bytes(15_500_000))
+    simulator = simulate()
+    made = job(tmp_path, simulator.url, [{"id": "a", "prompt": "a", "audio_url": "long.wav"}], mode="inline")
+    assert run(made).by_status == {"invalid": 1}
+    assert by_id(tmp_path / "out")["a"]["error_code"] == "body_size"
+    assert simulator.book()["totals"]["submits_received"] == 0
