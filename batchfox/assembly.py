@@ -31,6 +31,7 @@ from batchfox.core.watch import Watch
 from batchfox.crew import Clock
 from batchfox.errors import JobError
 from batchfox.feed import Feed
+from batchfox.fetching import Fetcher
 from batchfox.filing import Filing, Folders
 from batchfox.ledger import Ledger, Unfiled
 from batchfox.loading import Loader
@@ -84,6 +85,7 @@ def make_fleet(job: Job, run: Run, learned: bytes | None) -> Fleet:
         failed=job.retry.failed,
         in_doubt=job.retry.in_doubt,
         patience_s=float(job.retry.patience),
+        falls_back=job.media.mode != "url",
     )
     limits = job.limits
     orders = Orders(
@@ -139,6 +141,7 @@ def make_pool(
     shop: Workshop,
     fleet: Fleet,
     sender: RemoteApi,
+    fetcher: Fetcher,
     filing: Filing,
     monitor: Monitor,
     book: RuleBook,
@@ -166,7 +169,7 @@ def make_pool(
     pool = Pool(
         fleet=fleet,
         sender=sender,
-        builder=make_bodies(job, shop, sender, book, clock),
+        builder=make_bodies(job, shop, sender, fetcher, book, clock),
         recorder=recorder,
         ledger=ledger,
         filer=InThread(),
@@ -182,13 +185,13 @@ def make_pool(
     return pool
 
 
-def make_bodies(job: Job, shop: Workshop, uploader: Uploader, book: RuleBook, clock: Clock) -> Bodies:
+def make_bodies(job: Job, shop: Workshop, uploader: Uploader, fetcher: Fetcher, book: RuleBook, clock: Clock) -> Bodies:
     """What builds bodies: media read and looked up in a thread of their own."""
     door, thread = MediaDoor(job.media), shop.thread("media")
     uploads = Uploads(
         uploader, UploadTable(shop.connect), door, thread, life_s=float(job.media.upload_life), unix=clock.unix
     )
-    return Bodies(Loader(door, job.media, book), uploads, book, thread)
+    return Bodies(Loader(door, job.media, book), uploads, fetcher, book, thread)
 
 
 def make_feed(

@@ -63,6 +63,8 @@ class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
     task_id: str | None
     submitted_at: float | None
     polls: int
+    # Later than the other fields, and left out by older versions.
+    unfetched_at: float | None = None
 
 
 _record_fields = tuple(field.name for field in msgspec.structs.fields(Record))

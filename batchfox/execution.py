@@ -18,6 +18,7 @@ from batchfox import history
 from batchfox.api import Api
 from batchfox.assembly import Workshop, carry_of, make_feed, make_filing, make_fleet, make_pool
 from batchfox.closing import Ending, summarize
+from batchfox.core.addresses import Allowed
 from batchfox.core.first_look import FirstLook, refuse_constants
 from batchfox.core.job import Job
 from batchfox.core.prepare import Preparer
@@ -28,6 +29,7 @@ from batchfox.core.wire import PRICES_PATH
 from batchfox.crew import read_in
 from batchfox.errors import ApiGoneError, BatchfoxError, JobError, MachineError, UserError, machine_error, path_error
 from batchfox.feed import Feed
+from batchfox.fetching import Fetcher
 from batchfox.jobfile import find_key, load_job
 from batchfox.late import file_late, late_rows
 from batchfox.log import Log
@@ -151,14 +153,17 @@ class Execution:
         is_sync = bool(job.request.get("sync"))
         submits = job.limits.in_flight if is_sync else min(job.limits.in_flight, MOST_SUBMIT_CONNECTIONS)
         sync_s = float(job.poll.task_timeout)
-        async with Api(base_url, key, connections=submits + MORE_CONNECTIONS, sync_s=sync_s) as api:
+        async with (
+            Api(base_url, key, connections=submits + MORE_CONNECTIONS, sync_s=sync_s) as api,
+            Fetcher(Allowed(job.media.allow_private)) as fetcher,
+        ):
             prices = await self._prices(api)
             self._run = history.begin_run(shop.checkpoint, job, self._clock.unix())
             self._log.info("run_begun", run=self._run.run_id, resumes=self._run.is_resume)
             fleet = make_fleet(job, self._run, shop.checkpoint.get("latencies"))
             monitor = Monitor(self._log, self._display)
             self._mark_retries()
-            pool = make_pool(job, shop, fleet, api, self._filing, monitor, book, self._clock, self._run.before)
+            pool = make_pool(job, shop, fleet, api, fetcher, self._filing, monitor, book, self._clock, self._run.before)
             for life, old_part in shop.checkpoint.unfinished():
                 pool.adopt(life, old_part)
             preparer = Preparer(carry_of(job, self._source), renderer, book, prices, monitor.warned)

@@ -53,11 +53,12 @@ class Uploads:
         self._under_way: dict[_Key, asyncio.Future[str | NotSent]] = {}
         self._turns = asyncio.Semaphore(MOST_AT_ONCE)
 
-    async def url_of(self, parcel: Parcel) -> str | NotSent:
-        """The URL of an upload of this medium: one that is there, or under way, or a new one. Raises `MachineError`."""
+    async def url_of(self, parcel: Parcel, unfetched_at: float | None = None) -> str | NotSent:
+        """The URL of an upload of this medium: one that is there, or under way, or a new one. One from before
+        `unfetched_at` (unix seconds) is of no use: the API could not fetch it. Raises `MachineError`."""
         loop = asyncio.get_running_loop()
         try:
-            digest, known = await loop.run_in_executor(self._thread, self._look_up, parcel)
+            digest, known = await loop.run_in_executor(self._thread, self._look_up, parcel, unfetched_at or 0.0)
         except ClosedDoorError as refusal:
             return _unsendable(parcel, refusal)
         if known is not None:
@@ -73,10 +74,10 @@ class Uploads:
         for under_way in list(self._under_way.values()):
             under_way.cancel()
 
-    def _look_up(self, parcel: Parcel) -> tuple[bytes, str | None]:
+    def _look_up(self, parcel: Parcel, after: float) -> tuple[bytes, str | None]:
         digest = self._door.digest(parcel)
         found = self._table.find(digest, parcel.suffix)
-        is_usable = found is not None and 0 <= self._unix() - found[1] < self._usable_s
+        is_usable = found is not None and found[1] >= after and 0 <= self._unix() - found[1] < self._usable_s
         return digest, found[0] if found is not None and is_usable else None
 
     async def _upload(self, parcel: Parcel, key: _Key) -> str | NotSent:

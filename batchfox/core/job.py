@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterator
+from ipaddress import ip_network
 from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
 
@@ -112,12 +113,14 @@ class Poll(_Section, frozen=True, kw_only=True):
 
 class Media(_Section, frozen=True, kw_only=True):
     """How media travel. `root`: local files must lie below one of these folders, objects below one of these prefixes.
-    `inline_below`: in `auto`, larger local media are uploaded. `upload_life`: how long an upload can be fetched."""
+    `inline_below`: in `auto`, larger local media are uploaded. `upload_life`: how long an upload can be fetched.
+    `allow_private`: networks (CIDR) that media may be fetched from although they are not public."""
 
     mode: Literal["auto", "url", "inline", "upload"] = "auto"
     root: str | list[str] = "."
     inline_below: Size = Size("4MB")
     upload_life: Duration = Duration("24h")
+    allow_private: list[str] = msgspec.field(default_factory=list)
 
     @property
     def roots(self) -> list[str]:
@@ -339,6 +342,8 @@ def _check(job: Job) -> None:
     )
     media = job.media
     _demand(all(media.roots) and bool(media.roots), "media.root", media.root, "at least one folder or prefix")
+    for network in media.allow_private:
+        _demand(_is_network(network), "media.allow_private", network, 'networks such as "10.1.0.0/16"')
     _demand(media.inline_below >= 0, "media.inline_below", int(media.inline_below), "0 or more")
     _demand(60 <= media.upload_life < float("inf"), "media.upload_life", float(media.upload_life), "a minute or more")
     # An endless patience or time-out would break the promise that a run always ends.
@@ -358,6 +363,14 @@ def _check(job: Job) -> None:
         job.api.simulate,
         'nothing unless base_url = "simulator"',
     )
+
+
+def _is_network(text: str) -> bool:
+    try:
+        ip_network(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_base_url(text: str) -> bool:

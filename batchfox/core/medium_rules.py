@@ -209,6 +209,10 @@ def _a(kind: Kind) -> str:
 # -- rewritten --------------------------------------------------------------------------------------------------------
 
 
+def is_youtube(url: str) -> bool:
+    return _YOUTUBE.match(url) is not None
+
+
 def rewrite_shorts(request: dict[str, Any]) -> dict[str, Any]:
     """YouTube Shorts as the watch?v=ID that the API takes (seed 000), in fields and blocks; else the same object."""
     new = {

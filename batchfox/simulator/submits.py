@@ -9,7 +9,7 @@ from aiohttp import web
 
 from batchfox.simulator import answers, tasks
 from batchfox.simulator.answers import Brief
-from batchfox.simulator.arrivals import arrivals
+from batchfox.simulator.arrivals import URL, arrivals
 from batchfox.simulator.checks import check, parse
 from batchfox.simulator.draws import digest_of
 from batchfox.simulator.faults import Fault
@@ -36,6 +36,8 @@ class Submits:
         reserved = world.reserve(brief, world.now())
         number = world.next_number(brief.digest)
         fault = world.strike("submit", brief.digest, number)
+        if fault is not None and fault.name == "refuse_unfetched" and URL not in brief.media:
+            fault = None
         fate = world.fate_of(brief, number)
         is_sync, has_stream = bool(asked.get("sync")), bool(asked.get("stream"))
         if fault is not None and not fault.is_task_made:

@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 from batchfox.simulator import tasks
 from batchfox.simulator.answers import Brief, completion_tokens
-from batchfox.simulator.arrivals import GONE
+from batchfox.simulator.arrivals import GONE, URL
 from batchfox.simulator.book import Book
 from batchfox.simulator.catalogue import Catalogue
 from batchfox.simulator.draws import draw
@@ -150,6 +150,8 @@ class World:
             return "media_unfetched"
         if self.is_struck("task_rejected", digest):
             return "task_rejected"
+        if URL in brief.media and self.is_struck("media_unfetched", digest, number):
+            return "media_unfetched"
         for fate in _FATES:
             if self.is_struck(fate, digest, number):
                 return fate

@@ -292,7 +292,7 @@ def test_a_dry_run_shows_the_first_requests_that_a_run_would_send(simulate: Simu
     ("tables", "options", "says"),
     [
         ({}, {"retry": "fialed"}, 'did you mean "failed"'),
-        ({"media": {"mode": "upload"}}, {}, "not built yet"),
+        ({"media": {"root": "oci://bucket/photos"}}, {}, "batchfox"),
         ({"request": {"temperature": 3, "prompt": "x"}}, {}, "request.temperature"),
         ({"request": {"prompt": "{{ promt }}"}}, {}, 'did you mean "prompt"'),
         ({"input": {"id": "prompt"}}, {}, "the column that names a row"),
