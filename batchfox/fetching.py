@@ -13,17 +13,20 @@ import socket
 from typing import Any, Self
 
 import aiohttp
+import msgspec
 from yarl import URL
 
 from batchfox.closed_door import ClosedDoorError
 from batchfox.core.addresses import Allowed
 from batchfox.core.complaint import show
+from batchfox.core.mime import HEAD_BYTES
 from batchfox.roots import MOST_FILE_BYTES
 from batchfox.version import __version__
 
 CONNECT_S = 10.0
 READ_S = 30.0
 TOTAL_S = 300.0
+PROBE_S = 30.0
 MOST_REDIRECTS = 5
 MOST_TRIES = 4
 MOST_AT_ONCE = 2
@@ -36,14 +39,28 @@ class _BrokenOffError(Exception):
     """A fetch that may be taken up where it broke off."""
 
 
+class Probe(msgspec.Struct, frozen=True, kw_only=True):
+    """The beginning of a medium, and its size in bytes where the server tells it."""
+
+    head: bytes
+    size: int | None
+
+
 class Fetcher:
     """Use as an async context manager. `most_bytes`: of one medium."""
 
-    def __init__(self, allowed: Allowed, *, most_bytes: int = MOST_FILE_BYTES, total_s: float = TOTAL_S) -> None:
+    def __init__(
+        self,
+        allowed: Allowed,
+        *,
+        most_bytes: int = MOST_FILE_BYTES,
+        total_s: float = TOTAL_S,
+        most_at_once: int = MOST_AT_ONCE,
+    ) -> None:
         self._allowed = allowed
         self._most_bytes = most_bytes
         self._total_s = total_s
-        self._turns = asyncio.Semaphore(MOST_AT_ONCE)
+        self._turns = asyncio.Semaphore(most_at_once)
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
@@ -78,6 +95,36 @@ class Fetcher:
         except TimeoutError:
             raise _closed(url, f"took more than {self._total_s:g} s") from None
         return bytes(content)
+
+    async def probe(self, url: str) -> Probe:
+        """The beginning of what is at a URL, by a ranged GET: links that are signed for GET refuse HEAD. Raises
+        `ClosedDoorError`."""
+        try:
+            async with self._turns, asyncio.timeout(PROBE_S):
+                return await self._probe(url)
+        except TimeoutError:
+            raise _closed(url, "gave no answer in time") from None
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise _closed(url, _say(error)) from error
+
+    async def _probe(self, url: str) -> Probe:
+        assert self._session is not None, "use Fetcher as an async context manager"
+        place = _demand_web(URL(url), url)
+        for _ in range(MOST_REDIRECTS + 1):
+            headers = {"Range": f"bytes=0-{HEAD_BYTES - 1}"}
+            async with self._session.get(place, headers=headers, allow_redirects=False) as reply:
+                if reply.status in _REDIRECTS:
+                    place = _demand_web(place.join(URL(reply.headers.get("Location", ""))), url)
+                    continue
+                if reply.status not in (200, 206):
+                    raise _closed(url, f"HTTP {reply.status}")
+                head = b""
+                while len(head) < HEAD_BYTES and (block := await reply.content.read(HEAD_BYTES - len(head))):
+                    head += block
+                total = reply.headers.get("Content-Range", "").rpartition("/")[2]
+                size = int(total) if total.isdecimal() else reply.content_length if reply.status == 200 else None
+                return Probe(head=head, size=size)
+        raise _closed(url, f"redirects more than {MOST_REDIRECTS} times")
 
     async def _fetch(self, url: str, content: bytearray) -> None:
         for attempt in range(1, MOST_TRIES + 1):

@@ -29,6 +29,7 @@ from batchfox.source import open_with_ids
 from batchfox.survey.findings import Findings, Survey
 from batchfox.survey.forecast import Forecast, PriceList
 from batchfox.survey.past import Past, open_past
+from batchfox.survey.preflight import Media
 from batchfox.survey.seen import Ids
 from batchfox.words import count
 
@@ -74,10 +75,11 @@ class Surveyor:
         refusals = [complaint for complaint in complaints if complaint.severity == "refusal"]
         return refusals or prepared
 
-    def survey(self, root: Path | None, listed: PriceList | None = None) -> Survey:
-        """Every row against the rules. `root`: the output, which may have done some of them."""
+    def survey(self, root: Path | None, listed: PriceList | None = None, media: Media | None = None) -> Survey:
+        """Every row against the rules. `root`: the output, which may have done some of them. `media`: collects those of
+        the requests that are to be sent."""
         found = Survey(id_column=self.source.id_column)
-        pass_ = _Pass(self, found, listed or PriceList())
+        pass_ = _Pass(self, found, listed or PriceList(), media)
         with contextlib.ExitStack() as stack:
             ids = stack.enter_context(Ids())
             past = self._open_past(stack, root, found)
@@ -131,7 +133,8 @@ class Surveyor:
 class _Pass:
     """Sums up what becomes of each row."""
 
-    def __init__(self, surveyor: Surveyor, found: Survey, listed: PriceList) -> None:
+    def __init__(self, surveyor: Surveyor, found: Survey, listed: PriceList, media: Media | None) -> None:
+        self._media = media
         self._surveyor = surveyor
         self._found = found
         self._listed = listed
@@ -154,6 +157,8 @@ class _Pass:
             found.mended += before == "invalid"
             if before is None:
                 self._add(prepared, request)
+                if self._media is not None:
+                    self._media.note(row, request)
             return
         if isinstance(prepared, Invalid):
             error = prepared.error
