@@ -17,6 +17,7 @@ from batchfox.closed_door import ClosedDoorError
 from batchfox.core.complaint import Complaint, Place, complain, show, spell
 from batchfox.core.job import Media
 from batchfox.core.mime import HEAD_BYTES, extension_of, proper, sniff
+from batchfox.core.pixels import MOST_PIXELS, pixels_of
 from batchfox.core.shape import Kind, Medium, media_of
 from batchfox.core.store_path import store_of
 from batchfox.core.travel import Origin, Piece, decoded_bytes
@@ -172,6 +173,11 @@ def _demand_type(head: bytes, size: int, name: str, kind: Kind, shown: str) -> s
     if mime is None:
         what = sniff(head) or next(iter(tell(head)), "nothing known")
         raise ClosedDoorError(f"{shown}, whose bytes say {what}", f"{kind} data here; look at the file")
+    width, height = pixels_of(head) or (0, 0)
+    if kind == "image" and width * height > MOST_PIXELS:
+        raise ClosedDoorError(
+            f"{shown} of {width:,} x {height:,} pixels", f"images of at most {MOST_PIXELS // 10**6} million pixels"
+        )
     return mime
 
 

@@ -18,6 +18,7 @@ from batchfox.core.addresses import Allowed
 from batchfox.core.complaint import show
 from batchfox.core.fallback import to_fetch
 from batchfox.core.job import Job
+from batchfox.core.pixels import MOST_PIXELS, pixels_of
 from batchfox.core.presigned import expires_at
 from batchfox.core.row import Row
 from batchfox.core.shape import Kind, media_of
@@ -125,6 +126,9 @@ class _Look:
         if type_of(probe.head, urlsplit(url).path, kind) is None:
             what = next(iter(tell(probe.head)), "nothing known")
             self._note("media_type", f"{show(url)}: its bytes say {what}, not {kind}", uses, place)
+        width, height = pixels_of(probe.head) or (0, 0)
+        if kind == "image" and width * height > MOST_PIXELS:
+            self._note("media_pixels", f"{show(url)}: {width:,} x {height:,} pixels", uses, place)
         if probe.size is not None and probe.size > MOST_FILE_BYTES:
             self._note("media_size", f"{show(url)}: {probe.size / 1e6:,.1f} MB, more than 100 MB", uses, place)
         ends_at, pace = expires_at(url), self._job.limits.requests_per_minute

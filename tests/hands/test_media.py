@@ -289,6 +289,15 @@ def test_a_file_may_be_as_large_as_the_limit(root: Path) -> None:
     assert isinstance(complaint, Complaint)
 
 
+def test_an_image_that_would_unpack_to_gigabytes_is_refused(root: Path) -> None:
+    bomb = b"\x89PNG\r\n\x1a\n\x00\x00\x00\x0dIHDR" + (50_000).to_bytes(4, "big") * 2 + bytes(50)
+    (root / "bomb.png").write_bytes(bomb)
+    for value in ("bomb.png", bomb):
+        complaint = send(root, image(value))
+        assert isinstance(complaint, Complaint)
+        assert "50,000 x 50,000 pixels" in complaint.found
+
+
 def test_a_link_put_there_after_the_check_leads_nowhere(root: Path) -> None:
     """Two threads: one swaps a folder for a link that leads out, the other reads. It reads the root's or complains."""
     inside, outside = root / "swap", root.parent / "outside"
