@@ -68,6 +68,9 @@ class Bodies:
             except asyncio.CancelledError:
                 if turn.done() and not turn.cancelled():
                     self.drop(size)
+                else:
+                    self._waiting.remove((size, turn))
+                    self.drop(0)  # whoever waited behind it may have room
                 raise
         else:
             self.add(size)
