@@ -10,16 +10,18 @@ import asyncio
 import errno
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol, Self, TypeVar
+from typing import IO, Any, Protocol, Self, TypeVar
 
 import aiohttp
 import msgspec
 from yarl import URL
 
 from batchfox.core import wire
-from batchfox.core.event import ApiError, Doubted, PollEvent, StreamEnd, SubmitEvent, Unheard, Unreached
+from batchfox.core.event import ApiError, Doubted, NotSent, PollEvent, StreamEnd, SubmitEvent, Unheard, Unreached
 from batchfox.core.secret import Secret
+from batchfox.core.uploaded import UPLOAD_PATH, failed_upload, read_upload
 from batchfox.deadlines import Deadlines
+from batchfox.envelope import Envelope
 from batchfox.errors import ApiGoneError
 from batchfox.version import __version__
 
@@ -234,6 +236,28 @@ class Api:
             return await self._ask("GET", self._at(path), POLL_S)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise ApiGoneError(self._describe(error, "unreached").message) from error
+
+    async def upload(self, file: IO[bytes], *, size: int, name: str, mime: str) -> tuple[str | NotSent, bytes]:
+        """Uploads a file of `size` bytes from where it stands, streamed: its URL, or why there is none; and BLAKE2b-128
+        of the bytes that went out. An upload is free and safe to repeat."""
+        assert self._session is not None, "use Api as an async context manager"
+        envelope = Envelope(file, size=size, name=name, mime=mime)
+        headers = {"Content-Type": envelope.content_type, "Content-Length": str(envelope.content_length)}
+        try:
+            with self._deadlines.within(SUBMIT_S + size * PER_BYTE_S):
+                async with self._session.post(
+                    self._at(UPLOAD_PATH),
+                    data=envelope.blocks(),
+                    headers=headers,
+                    timeout=CONNECTING,
+                    allow_redirects=False,
+                ) as response:
+                    reply = await self._reply_of(response)
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            return Unreached(error=self._describe(error, "unreached")), b""
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            return failed_upload(self._describe(error, "upload_failed").message or ""), b""
+        return read_upload(reply, size, time.time()), envelope.digest
 
     async def is_there(self) -> bool:
         """Asks for something free, once: does the API answer, and not by saying that it is out of order?"""

@@ -8,7 +8,7 @@ import random
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from batchfox.bodies import Bodies
 from batchfox.checkpoint import Checkpoint
@@ -32,18 +32,26 @@ from batchfox.core.watch import Watch
 from batchfox.crew import Clock
 from batchfox.errors import JobError
 from batchfox.feed import Feed
+from batchfox.fetching import Fetcher
 from batchfox.filing import Filing, Folders
 from batchfox.ledger import Ledger, Unfiled
+from batchfox.loading import Loader
 from batchfox.media import MediaDoor
 from batchfox.monitor import Monitor
 from batchfox.pool import Limits, Pool, Sender
 from batchfox.recorder import Recorder
 from batchfox.reserve import Reserve
+from batchfox.upload_table import UploadTable
+from batchfox.uploads import Uploader, Uploads
 
 if TYPE_CHECKING:
     from batchfox.history import Run
     from batchfox.log import Log
     from batchfox.source import Source
+
+
+class RemoteApi(Sender, Uploader, Protocol):
+    """The API, as far as a run needs it."""
 
 
 def own_columns() -> set[str]:
@@ -78,6 +86,7 @@ def make_fleet(job: Job, run: Run, learned: bytes | None) -> Fleet:
         failed=job.retry.failed,
         in_doubt=job.retry.in_doubt,
         patience_s=float(job.retry.patience),
+        falls_back=job.media.mode != "url",
     )
     limits = job.limits
     orders = Orders(
@@ -132,7 +141,8 @@ def make_pool(
     job: Job,
     shop: Workshop,
     fleet: Fleet,
-    sender: Sender,
+    sender: RemoteApi,
+    fetcher: Fetcher,
     filing: Filing,
     monitor: Monitor,
     book: RuleBook,
@@ -163,7 +173,7 @@ def make_pool(
     pool = Pool(
         fleet=fleet,
         sender=sender,
-        builder=Bodies(MediaDoor(job.media), book, shop.thread("media")),
+        builder=make_bodies(job, shop, sender, fetcher, book, clock),
         recorder=recorder,
         ledger=ledger,
         filer=InThread(),
@@ -177,6 +187,15 @@ def make_pool(
     )
     recorder.stamp = pool.stamp
     return pool
+
+
+def make_bodies(job: Job, shop: Workshop, uploader: Uploader, fetcher: Fetcher, book: RuleBook, clock: Clock) -> Bodies:
+    """What builds bodies: media read and looked up in a thread of their own."""
+    door, thread = MediaDoor(job.media), shop.thread("media")
+    uploads = Uploads(
+        uploader, UploadTable(shop.connect), door, thread, life_s=float(job.media.upload_life), unix=clock.unix
+    )
+    return Bodies(Loader(door, job.media, book), uploads, fetcher, book, thread)
 
 
 def make_feed(

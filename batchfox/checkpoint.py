@@ -25,7 +25,16 @@ from batchfox.errors import OutputError
 from batchfox.kept import decode_columns
 from batchfox.sqlite_border import at_the_border, damaged
 
-VERSION = 1
+VERSION = 2
+# What makes of a version the next one. Each only adds: what an older version wrote stays as it is.
+_STEPS = {
+    1: """
+    CREATE TABLE upload (
+        digest BLOB NOT NULL, suffix TEXT NOT NULL, url TEXT NOT NULL, uploaded_at REAL NOT NULL,
+        PRIMARY KEY (digest, suffix)
+    ) WITHOUT ROWID
+    """,
+}
 _STATES = {State.WAITING: 0, State.SENDING: 1, State.RUNNING: 2, State.SETTLED: 3}
 _STATE_OF = {number: state for state, number in _STATES.items()}
 _MOST_KEYS = 512
@@ -56,9 +65,10 @@ class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
     task_id: str | None
     submitted_at: float | None
     polls: int
-    # What the stream of its task told: later than the other fields, and left out by older versions.
+    # Later than the other fields, and left out by older versions. What the stream of its task told:
     reasoning: str | None = None
     is_told: bool = False
+    unfetched_at: float | None = None
 
 
 _record_fields = tuple(field.name for field in msgspec.structs.fields(Record))
@@ -177,6 +187,8 @@ class Checkpoint:
         db.execute("PRAGMA synchronous = FULL")
         if version == 0:
             db.executescript(f"BEGIN;\n{_schema()}\nPRAGMA user_version = {VERSION};\nCOMMIT;")
+        for former in range(version or VERSION, VERSION):
+            db.executescript(f"BEGIN IMMEDIATE;\n{_STEPS[former]};\nPRAGMA user_version = {former + 1};\nCOMMIT;")
 
     def _show_as_empty(self) -> None:
         """For a reader of a file that is being created, or whose creation a crash cut: nothing is recorded yet."""

@@ -68,3 +68,12 @@ CREATE TABLE retry (
     unresolved INTEGER NOT NULL,
     doubled    INTEGER NOT NULL
 ) WITHOUT ROWID;
+
+-- Uploaded media by content: `suffix` is the ending of the name they were uploaded under.
+CREATE TABLE upload (
+    digest      BLOB NOT NULL,
+    suffix      TEXT NOT NULL,
+    url         TEXT NOT NULL,
+    uploaded_at REAL NOT NULL,
+    PRIMARY KEY (digest, suffix)
+) WITHOUT ROWID;

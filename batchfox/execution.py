@@ -18,6 +18,7 @@ from batchfox import history
 from batchfox.api import Api
 from batchfox.assembly import Workshop, carry_of, make_feed, make_filing, make_fleet, make_pool
 from batchfox.closing import Ending, said_of, summarize
+from batchfox.core.addresses import Allowed
 from batchfox.core.first_look import FirstLook, refuse_constants
 from batchfox.core.job import Job
 from batchfox.core.prepare import Preparer
@@ -28,10 +29,10 @@ from batchfox.core.wire import PRICES_PATH
 from batchfox.descriptors import room_for_connections
 from batchfox.errors import ApiGoneError, BatchfoxError, JobError, MachineError, UserError, machine_error, path_error
 from batchfox.feed import Feed
+from batchfox.fetching import Fetcher
 from batchfox.jobfile import find_key, load_job, refuse_key_in_job, secret_of
 from batchfox.late import LateRows, file_late
 from batchfox.log import Log
-from batchfox.media import check_mode
 from batchfox.monitor import Display, Monitor, Silence
 from batchfox.opening import fix_job, open_output, output_root
 from batchfox.options import Options, OptionValues
@@ -123,7 +124,6 @@ class Execution:
         """Opens, recovers, runs, closes. Raises `BatchfoxError`."""
         job, options = self._job, self._options
         check_statuses(options.statuses)
-        check_mode(job.media)
         renderer = Renderer(job.request, fields=job.input.fields)
         book = RuleBook.build(job.rules)
         refuse_constants(renderer, book)
@@ -155,15 +155,18 @@ class Execution:
         is_sync = bool(job.request.get("sync"))
         submits = job.limits.in_flight if is_sync else min(job.limits.in_flight, MOST_SUBMIT_CONNECTIONS)
         connections = submits + MORE_CONNECTIONS
-        async with Api(
-            base_url,
-            key,
-            connections=connections,
-            sync_s=float(job.poll.task_timeout),
-            # A row's own column may ask for a stream: the job alone does not tell.
-            streams=room_for_connections(job.limits.in_flight, beside=connections),
-            stream_idle_s=float(job.poll.stream_idle),
-        ) as api:
+        async with (
+            Api(
+                base_url,
+                key,
+                connections=connections,
+                sync_s=float(job.poll.task_timeout),
+                # A row's own column may ask for a stream: the job alone does not tell.
+                streams=room_for_connections(job.limits.in_flight, beside=connections),
+                stream_idle_s=float(job.poll.stream_idle),
+            ) as api,
+            Fetcher(Allowed(job.media.allow_private)) as fetcher,
+        ):
             prices = await self._prices(api)
             self._run = history.begin_run(shop.checkpoint, job, self._clock.unix())
             self._log.info("run_begun", run=self._run.run_id, resumes=self._run.is_resume)
@@ -171,7 +174,17 @@ class Execution:
             monitor = Monitor(self._log, self._display)
             self._mark_retries()
             pool = make_pool(
-                job, shop, fleet, api, self._filing, monitor, book, self._clock, self._run.before, self._source.secret
+                job,
+                shop,
+                fleet,
+                api,
+                fetcher,
+                self._filing,
+                monitor,
+                book,
+                self._clock,
+                self._run.before,
+                self._source.secret,
             )
             for life, old_part in shop.checkpoint.unfinished():
                 pool.adopt(life, old_part)

@@ -1,189 +1,198 @@
-"""The door for media: local files and bytes become data URIs, and no row reaches a file outside `media.root`.
+"""The door for media: what each one is, and its bytes. No row reaches a file outside `media.root`.
 
-Contract, promise 6. Remote URLs pass: the API fetches them, this machine never does.
+Contract, promise 6. Remote URLs pass: the API fetches them.
 """
 
 from __future__ import annotations
 
 import binascii
-import errno
+import io
 import os
-import stat
-from pathlib import Path
-from typing import Any, Literal
-from urllib.parse import unquote, urlsplit
+from hashlib import blake2b
+from typing import IO, Any
 
+import msgspec
+
+from batchfox.closed_door import ClosedDoorError
 from batchfox.core.complaint import Complaint, Place, complain, show, spell
 from batchfox.core.job import Media
-from batchfox.core.mime import HEAD_BYTES, mime_of, sniff
-from batchfox.core.shape import Kind, Medium, media_of, replace_media
-from batchfox.errors import JobError, MachineError
+from batchfox.core.mime import HEAD_BYTES, extension_of, proper, sniff
+from batchfox.core.pixels import MOST_PIXELS, pixels_of
+from batchfox.core.shape import Kind, Medium, media_of
+from batchfox.core.store_path import store_of
+from batchfox.core.travel import Origin, Piece, decoded_bytes
+from batchfox.media_type import tell, type_of
+from batchfox.roots import Roots, path_of_url, refuse_large
+from batchfox.stores import Stores
 
-MOST_FILE_BYTES = 100_000_000
-_READ_BYTES = 1024 * 1024
-_OUT_OF_HANDLES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
-
-Way = Literal["url", "inline"]
-
-
-class _ClosedDoorError(Exception):
-    """A medium that cannot be sent: what was found, what is allowed."""
-
-    def __init__(self, found: str, allowed: str) -> None:
-        super().__init__(found)
-        self.found = found
-        self.allowed = allowed
+DIGEST_BYTES = 16
+_READ_BYTES = 1 << 20
+_MOST_DIGESTS = 10_000
 
 
-def check_mode(media: Media) -> None:
-    """Raises `JobError` where this version cannot do what `[media] mode` asks for; to be called at job start."""
-    if media.mode == "upload":
-        raise JobError('media.mode = "upload" is not built yet; use auto or inline')
+class Parcel(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One medium of a request, looked at. `value`: as the row has it; `path`: the local file's, or the object's.
+
+    `size`: its bytes, decoded; 0 for a remote one. `mime`: its type, "" for a remote one.
+    """
+
+    place: Place
+    kind: Kind
+    origin: Origin
+    value: Any
+    path: str | None = None
+    size: int = 0
+    mime: str = ""
+
+    @property
+    def piece(self) -> Piece:
+        return Piece(origin=self.origin, size=self.size)
+
+    @property
+    def suffix(self) -> str:
+        """The ending, with its dot, of a name for it."""
+        return extension_of(self.mime)
 
 
 class MediaDoor:
-    """Makes of every medium what the API takes. Threads may share one: it holds no state but `media.root`.
-
-    The root is resolved when the door is built, against the working directory.
-    """
+    """Looks at media and reads them. Threads may share one."""
 
     def __init__(self, media: Media) -> None:
-        check_mode(media)
+        """The roots are resolved now, against the working directory."""
         self._mode = media.mode
-        self._root = os.path.realpath(media.root)
+        roots = media.roots
+        self._roots = Roots([root for root in roots if store_of(root) is None])
+        self._stores = Stores([root for root in roots if store_of(root) is not None])
+        self._digests: dict[tuple[str, int, int, int], bytes] = {}
 
-    def send(self, request: dict[str, Any]) -> tuple[dict[str, Any], list[str]] | Complaint:
-        """The request with local media inline, and how each medium travels, in the order of `media_of`.
+    def look(self, request: dict[str, Any]) -> list[Parcel] | Complaint:
+        """Every medium of the request, in the order of `media_of`. Reads the beginning of files: call it in a thread.
 
-        `url`: an http(s) URL as it is. `inline`: a data URI, given so or built from a local path, a `file:` URL or
-        bytes. The argument is not changed. Reads files: call it in a thread. A medium that cannot be read, lies
-        outside the root, is not of its kind or above 100 MB is a complaint with rule `media`.
+        A medium that cannot be read, lies outside the root, is not of its kind or above 100 MB is a complaint with
+        rule `media`. Raises `MachineError`, and `UserError` where a package is missing.
         """
-        new: dict[Place, str] = {}
-        ways: list[str] = []
+        found: list[Parcel] = []
         for medium in media_of(request):
             try:
-                way, value = self._pass(medium)
-            except _ClosedDoorError as refusal:
+                found.append(self._look_at(medium))
+            except ClosedDoorError as refusal:
                 return complain("media", spell(medium.place), refusal.found, refusal.allowed)
-            ways.append(way)
-            if value is not medium.value:
-                new[medium.place] = value
-        return (replace_media(request, new) if new else request), ways
+        return found
 
-    def _pass(self, medium: Medium) -> tuple[Way, Any]:
-        value = medium.value
+    def _look_at(self, medium: Medium) -> Parcel:
+        value, kind, place = medium.value, medium.kind, medium.place
         if isinstance(value, (bytes, bytearray, memoryview)):
-            self._demand_inline(show(value))
-            return "inline", _inline(bytes(value), "", medium.kind, show(value))
+            self._demand_own(show(value))
+            data = bytes(value)
+            mime = _demand_type(data[:HEAD_BYTES], len(data), "", kind, show(value))
+            return Parcel(place=place, kind=kind, origin="local", value=data, size=len(data), mime=mime)
         if not isinstance(value, str):
-            raise _ClosedDoorError(show(value), "an http(s) URL, a data URI or a local path")
+            raise ClosedDoorError(show(value), "an http(s) URL, a data URI or a local path")
         head = value[:8].lower()
         if head.startswith(("http://", "https://")):
-            return "url", value
+            return Parcel(place=place, kind=kind, origin="remote", value=value)
         if head.startswith("data:"):
-            return "inline", value
-        self._demand_inline(f"the local path {show(value)}")
-        path = _path_of_url(value) if head.startswith("file:") else value
-        return "inline", _inline(self._read(path), Path(path).suffix, medium.kind, show(value))
+            mime, start = _data_head(value)
+            size = decoded_bytes(len(value) - start, value[-2:].count("="))
+            return Parcel(place=place, kind=kind, origin="data", value=value, size=size, mime=mime)
+        self._demand_own(f"the local path {show(value)}")
+        path = path_of_url(value) if head.startswith("file:") else value
+        size, first = self._measure(path)
+        mime = _demand_type(first, size, path, kind, show(value))
+        return Parcel(place=place, kind=kind, origin="local", value=value, path=path, size=size, mime=mime)
 
-    def _demand_inline(self, found: str) -> None:
+    def _demand_own(self, found: str) -> None:
         if self._mode == "url":
-            raise _ClosedDoorError(
-                found, 'an http(s) URL or a data URI, since media.mode = "url"; or set mode = "auto"'
-            )
+            raise ClosedDoorError(found, 'an http(s) URL or a data URI, since media.mode = "url"; or set mode = "auto"')
 
-    def _read(self, path: str) -> bytes:
-        """The bytes of a regular file below the root. Raises `_ClosedDoorError`; `MachineError` where the machine, and
-        not the file, is wrong."""
-        shown = show(path)
-        if "\0" in path:
-            raise _ClosedDoorError(f"{shown}, a path with a NUL", "a path below media.root")
-        try:
-            # Also raises UnicodeEncodeError (a ValueError) for half a surrogate pair that is no file name.
-            real = os.path.realpath(os.path.join(self._root, path))  # noqa: PTH118 — an absolute path wins, as meant
-            steps = self._steps_below_root(real, shown)
-            return self._read_below_root(steps, shown)
-        except (OSError, ValueError) as error:
-            if isinstance(error, OSError) and error.errno in _OUT_OF_HANDLES:
-                raise MachineError(
-                    f"{shown}: {error.strerror}; raise the limit (ulimit -n) or lower limits.in_flight, then run "
-                    "the same command again"
-                ) from error
-            why = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
-            raise _ClosedDoorError(
-                f"{shown}, which cannot be read ({why})", f"a readable file below media.root = {self._root}"
-            ) from error
+    def _measure(self, path: str) -> tuple[int, bytes]:
+        """A file's size and first bytes."""
+        if store_of(path) is not None or "::" in path:
+            size = self._stores.size_of(path)
+            refuse_large(size, show(path))
+            with self._stores.open(path) as file:
+                return size, file.read(HEAD_BYTES)
+        with self._roots.open(path) as file:
+            return os.fstat(file.fileno()).st_size, file.read(HEAD_BYTES)
 
-    def _steps_below_root(self, real: str, shown: str) -> list[str]:
-        if os.path.commonpath([real, self._root]) != self._root:
-            raise _ClosedDoorError(
-                f"{shown}, which lies outside",
-                f"files below media.root = {self._root}; move the file, or set media.root",
-            )
-        return list(Path(real).relative_to(self._root).parts)
+    def open(self, parcel: Parcel) -> IO[bytes]:
+        """The bytes of a medium that is here, to be read once. Raises `ClosedDoorError`."""
+        if parcel.path is None:
+            return io.BytesIO(self.read(parcel))
+        if store_of(parcel.path) is not None:
+            return self._stores.open(parcel.path)
+        return self._roots.open(parcel.path)
 
-    def _read_below_root(self, steps: list[str], shown: str) -> bytes:
-        """Walks down from the root, one open a step and no symbolic link followed.
+    def read(self, parcel: Parcel) -> bytes:
+        """All bytes of a medium that is here. Raises `ClosedDoorError`."""
+        if parcel.path is None:
+            return _decode(parcel.value) if parcel.origin == "data" else bytes(parcel.value)
+        with self.open(parcel) as file:
+            data = file.read(parcel.size + 1)
+        if len(data) != parcel.size:
+            raise ClosedDoorError(f"{show(parcel.value)}, which changed while it was read", "a file that stays")
+        return data
 
-        The path was resolved before: a link met now was put there in between, to lead out. Raises OSError.
-        """
-        opened = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            for at, step in enumerate(steps):
-                is_last = at == len(steps) - 1
-                # Without O_NONBLOCK a FIFO would be waited for until somebody writes.
-                flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | (os.O_NONBLOCK if is_last else os.O_DIRECTORY)
-                below = os.open(step, flags, dir_fd=opened)
-                os.close(opened)
-                opened = below
-            return _read_regular(opened, shown)
-        finally:
-            os.close(opened)
+    def inline(self, parcel: Parcel) -> str:
+        """The data URI of a medium that is here, under the MIME type that models take. Raises `ClosedDoorError`."""
+        if parcel.origin == "data":
+            mime, start = _data_head(parcel.value)
+            value: str = parcel.value
+            return value if value[5:].startswith(f"{mime};") else f"data:{mime};base64,{value[start:]}"
+        payload = binascii.b2a_base64(self.read(parcel), newline=False).decode("ascii")
+        return f"data:{parcel.mime};base64,{payload}"
 
-
-def _read_regular(opened: int, shown: str) -> bytes:
-    """All bytes of an open file, at most 100 MB of them. Raises OSError."""
-    state = os.fstat(opened)
-    if stat.S_ISDIR(state.st_mode):
-        raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
-    if not stat.S_ISREG(state.st_mode):
-        raise _ClosedDoorError(f"{shown}, which is no regular file", "a regular file below media.root")
-    blocks: list[bytes] = []
-    size = 0
-    while size <= MOST_FILE_BYTES and state.st_size <= MOST_FILE_BYTES:
-        block = os.read(opened, _READ_BYTES)
-        if not block:
-            return b"".join(blocks)
-        blocks.append(block)
-        size += len(block)
-    megabytes = max(size, state.st_size) / 1e6
-    raise _ClosedDoorError(
-        f"{shown} of {megabytes:,.1f} MB", "files of at most 100 MB; shrink it, or give its http(s) URL"
-    )
+    def digest(self, parcel: Parcel) -> bytes:
+        """BLAKE2b-128 of a medium's bytes. That of a file is remembered as long as its times and size stay."""
+        with self.open(parcel) as file:
+            try:
+                state = os.fstat(file.fileno())
+            except (OSError, AttributeError):  # no file of this machine
+                return digest_of(file)
+            key = (f"{state.st_dev}:{state.st_ino}", state.st_mtime_ns, state.st_ctime_ns, state.st_size)
+            if (known := self._digests.get(key)) is None:
+                if len(self._digests) >= _MOST_DIGESTS:
+                    self._digests.clear()
+                known = self._digests[key] = digest_of(file)
+            return known
 
 
-def _path_of_url(url: str) -> str:
-    """The path that a `file:` URL names. Another host's is refused."""
-    try:
-        parts = urlsplit(url)
-    except ValueError as error:
-        raise _ClosedDoorError(show(url), "a file: URL such as file:pictures/cat.png") from error
-    if parts.netloc.lower() not in ("", "localhost"):
-        raise _ClosedDoorError(f"{show(url)}, a file on another host", "files of this machine, below media.root")
-    # A "?" or "#" would be part of the name only when written %3F, %23.
-    return unquote(parts.path, errors="surrogateescape")
+def digest_of(file: IO[bytes]) -> bytes:
+    """BLAKE2b-128 of what is left to read."""
+    found = blake2b(digest_size=DIGEST_BYTES)
+    while block := file.read(_READ_BYTES):
+        found.update(block)
+    return found.digest()
 
 
-def _inline(data: bytes, suffix: str, kind: Kind, shown: str) -> str:
-    """The data URI of a medium whose bytes are those of its kind."""
-    if not data:
-        raise _ClosedDoorError(f"{shown}, which is empty", f"{kind} data")
-    if len(data) > MOST_FILE_BYTES:
-        raise _ClosedDoorError(f"{shown}, {len(data) / 1e6:,.1f} MB", "at most 100 MB")
-    head = data[:HEAD_BYTES]
-    mime = mime_of(head, suffix, kind)
+def _demand_type(head: bytes, size: int, name: str, kind: Kind, shown: str) -> str:
+    if not size:
+        raise ClosedDoorError(f"{shown}, which is empty", f"{kind} data")
+    refuse_large(size, shown)
+    mime = type_of(head, name, kind)
     if mime is None:
-        what = sniff(head) or "nothing known"
-        raise _ClosedDoorError(f"{shown}, whose bytes say {what}", f"{kind} data here; look at the file")
-    return f"data:{mime};base64,{binascii.b2a_base64(data, newline=False).decode('ascii')}"
+        what = sniff(head) or next(iter(tell(head)), "nothing known")
+        raise ClosedDoorError(f"{shown}, whose bytes say {what}", f"{kind} data here; look at the file")
+    width, height = pixels_of(head) or (0, 0)
+    if kind == "image" and width * height > MOST_PIXELS:
+        raise ClosedDoorError(
+            f"{shown} of {width:,} x {height:,} pixels", f"images of at most {MOST_PIXELS // 10**6} million pixels"
+        )
+    return mime
+
+
+def _data_head(uri: str) -> tuple[str, int]:
+    """The MIME type of a data URI, under its proper name, and where its payload begins. The rules look at its form."""
+    head, comma, _ = uri[:200].partition(",")
+    if not comma:
+        return "", len(uri)
+    mime = head[5:].partition(";")[0]
+    return (proper(mime) if proper(mime) != mime.lower() else mime), len(head) + 1
+
+
+def _decode(uri: str) -> bytes:
+    _, start = _data_head(uri)
+    try:
+        return binascii.a2b_base64(uri[start:], strict_mode=True)
+    except (binascii.Error, ValueError) as error:
+        raise ClosedDoorError(f"{show(uri)} ({error})", "a payload in base64") from error

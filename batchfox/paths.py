@@ -15,6 +15,7 @@ from pathlib import Path
 
 from batchfox.core.job import nearest
 from batchfox.errors import InputError
+from batchfox.media_rows import is_media
 
 STDIN = "-"
 GONE = "the working directory is gone (relative paths start there): cd to one that exists"
@@ -33,7 +34,9 @@ _MAGIC = re.compile(r"[*?\[]")
 
 
 def kind_of(path: str) -> str | None:
-    """ "jsonl", "parquet" or "csv" by the name's ending; None for any other."""
+    """ "jsonl", "parquet" or "csv" by the name's ending, "media" for a folder of those; None for any other."""
+    if path.endswith("/"):
+        return "media"
     name = Path(path).name.lower()
     return next((kind for suffix, kind in SUFFIXES.items() if name.endswith(suffix)), None)
 
@@ -105,22 +108,31 @@ def _expand(path: str) -> list[str]:
 
 
 def _walk(path: str) -> list[str]:
-    """Every input file below a folder, outputs and hidden ones (`.x`, `_x`) aside."""
+    """Every input file below a folder, outputs and hidden ones (`.x`, `_x`) aside; where there is none, but images,
+    videos or audio, the folder itself, with a "/" at its end."""
     if (Path(path) / OWN_FOLDER).is_dir():
         raise InputError(f"{path}: an output of batchfox; to read its results, name {Path(path) / 'data'}")
     found: list[str] = []
     outputs = 0
+    has_media = False
     for folder, below, names in os.walk(path):
         if OWN_FOLDER in below:
             outputs += 1
             below.clear()
             continue
         below[:] = [name for name in below if not _is_hidden(name)]
-        found += (str(Path(folder) / name) for name in names if kind_of(name) and not _is_hidden(name))
+        shown = [name for name in names if not _is_hidden(name)]
+        found += (str(Path(folder) / name) for name in shown if kind_of(name))
+        has_media = has_media or any(map(is_media, shown))
     found = sorted(file for file in found if Path(file).is_file())
+    if not found and has_media:
+        return [f"{path.rstrip('/')}/"]
     if not found:
         skipped = f" (outputs of batchfox in it are passed over: {outputs})" if outputs else ""
-        raise InputError(f"{path}: a folder without input files{skipped}; supported are {', '.join(SUFFIXES)}")
+        raise InputError(
+            f"{path}: a folder without input files{skipped}; supported are {', '.join(SUFFIXES)}, or "
+            "a folder of images, videos or audio"
+        )
     return found
 
 

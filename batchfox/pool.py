@@ -197,6 +197,7 @@ class Pool:
 
     def _leave(self, cause: StopCause) -> None:
         self.fleet.stop(cause)
+        self._submits.leave()
         wait_s = STOP_LONG_S if self._submits.are_slow() else STOP_S
         self._leaves_at = self._clock.now() + wait_s
         asyncio.get_running_loop().call_later(wait_s, self._done.set)

@@ -1,4 +1,4 @@
-"""The input: JSONL, Parquet, CSV → rows, streaming, with the place where a person would look for each.
+"""The input: JSONL, Parquet, CSV, folders of media → rows, streaming, each with the place where a person would look.
 
 Nothing is held but the batch at hand, so a 20 GB file starts as fast as a small one. What cannot be read as a row is
 a row all the same, with its `problem`; what cannot be read as a file is an `InputError`.
@@ -15,6 +15,7 @@ from batchfox.core.job import nearest
 from batchfox.core.render import BATCH_HINT, is_batch_line
 from batchfox.core.row import Row, id_text, key_of_id, key_of_line, key_of_position
 from batchfox.core.secret import NO_SECRET, Secret
+from batchfox.media_rows import read_media
 from batchfox.output import own_outputs
 from batchfox.paths import STDIN, kind_of, list_files, refuse_own_output
 from batchfox.records import Record, parser, raw_lines, read_csv, read_jsonl
@@ -62,7 +63,9 @@ class Source:
         self._peeked: list[Record] = []
         self._stdin: Iterator[Record] | None = None
         self._bytes_read = 0
-        self._bytes_total = sum(Path(file).stat().st_size for file in files if file != STDIN)
+        self._bytes_total = sum(
+            Path(file).stat().st_size for file in files if file != STDIN and kind_of(file) != "media"
+        )
         self._types: dict[str, pa.DataType] | bool | None = False
 
     def with_id(self, column: str) -> Source:
@@ -148,6 +151,8 @@ class Source:
             from batchfox.parquet_rows import read_parquet
 
             return read_parquet(file, with_digest=self._with_digest)
+        if kind == "media":
+            return read_media(file, with_digest=self._with_digest)
         read = read_csv if kind == "csv" else read_jsonl
         return read(file, with_digest=self._with_digest)
 

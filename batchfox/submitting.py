@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from typing import Protocol
 
 from batchfox.core.dispatch import Fleet
@@ -10,9 +11,9 @@ from batchfox.core.event import SubmitEvent, Unsendable
 from batchfox.core.lifecycle import Life
 from batchfox.core.paces import Paces
 from batchfox.crew import Clock, Crew, wait_for
-from batchfox.errors import MachineError
 from batchfox.ledger import Ledger
 from batchfox.limiter import Limiter
+from batchfox.preparing import Preparer, Preparing
 from batchfox.recorder import Recorder
 from batchfox.streaming import Streams
 
@@ -28,11 +29,11 @@ class Submitter(Protocol):
     async def is_there(self) -> bool: ...
 
 
-class Builder(Protocol):
-    """Makes a request's body right before it is sent: media in place, final rules checked. Raises `MachineError` where
-    the machine cannot."""
+class Builder(Preparer, Protocol):
+    """Makes a request's body right before it is sent: media in place, final rules checked. None: that takes time, and
+    is done in the two steps of `Preparer`."""
 
-    async def build(self, life: Life) -> bytes | Unsendable: ...
+    def build(self, life: Life) -> bytes | Unsendable | None: ...
 
 
 class Bodies:
@@ -43,11 +44,41 @@ class Bodies:
         self._most = most
         self._held = 0
         self._expected = 1
+        self._unweighed = 0
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     def room(self) -> int:
         """How many more may be built, as far as can be told; one where there is none."""
-        left = self._most - self._held
-        return max(left // self._expected, 0 if self._held else 1)
+        left = self._most - self._held - self._unweighed * self._expected
+        return max(left // self._expected, 0 if self._held or self._unweighed else 1)
+
+    def expect(self) -> None:
+        """One is being made whose size is not known yet."""
+        self._unweighed += 1
+
+    def forget(self) -> None:
+        """Its size is known now, or it is given up."""
+        self._unweighed -= 1
+
+    async def hold(self, size: int) -> None:
+        """Adds `size` once there is room for it, in turn; a single one always has."""
+        if self._waiting or not self._fits(size):
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.append((size, turn))
+            try:
+                await turn  # whoever drops bytes adds ours
+            except asyncio.CancelledError:
+                if turn.done() and not turn.cancelled():
+                    self.drop(size)
+                else:
+                    self._waiting.remove((size, turn))
+                    self.drop(0)  # whoever waited behind it may have room
+                raise
+        else:
+            self.add(size)
+
+    def _fits(self, size: int) -> bool:
+        return self._held == 0 or self._held + size <= self._most
 
     def add(self, size: int) -> None:
         self._held += size
@@ -55,6 +86,11 @@ class Bodies:
 
     def drop(self, size: int) -> None:
         self._held -= size
+        while self._waiting and (self._waiting[0][1].cancelled() or self._fits(self._waiting[0][0])):
+            next_size, turn = self._waiting.popleft()
+            if not turn.cancelled():
+                self.add(next_size)
+                turn.set_result(None)
 
 
 class Submits:
@@ -86,11 +122,16 @@ class Submits:
         self._bodies = Bodies(fleet.orders.bytes_in_flight)
         self._sync_s = 0.0
         self.wake = asyncio.Event()
+        self._preparing = Preparing(fleet, crew, preparer=builder, held=self._bodies, clock=clock, wake=self.wake)
 
     def are_slow(self) -> bool:
         """Is a POST on the wire that needs its time: a large body, or one that waits for its answer?"""
         sending = self._fleet.sending()
         return bool(self._large & sending) or any(self._fleet.lives[key].is_sync for key in sending)
+
+    def leave(self) -> None:
+        """The run leaves: rows whose media are still being read or uploaded are not sent."""
+        self._preparing.leave()
 
     async def run(self) -> None:
         fleet = self._fleet
@@ -101,6 +142,8 @@ class Submits:
             now = self._clock.now()
             if wait_s > 0.0:
                 await asyncio.sleep(min(wait_s, LOOK_EVERY_S))
+            elif ready := self._preparing.take(self._limiter.ahead(self._sync_s)):
+                await self._send_built(ready)
             elif (room := self._bodies.room()) == 0:
                 await wait_for(self.wake, LOOK_EVERY_S)
             elif chosen := fleet.submits(now, self._clock.unix(), min(self._limiter.ahead(self._sync_s), room)):
@@ -124,26 +167,29 @@ class Submits:
             self._limiter.change(pace.per_minute)
 
     async def _send_all(self, chosen: list[Life]) -> None:
-        fleet = self._fleet
         bodies: list[tuple[Life, bytes]] = []
         for life in chosen:
             if self._bodies.room() == 0:
                 self._fleet.unsend(life, self._clock.now())
                 continue
-            try:
-                body = await self._builder.build(life)
-            except MachineError as error:
-                self._crew.stop_for_machine(error)
-                fleet.unsend(life, self._clock.now())
+            body = self._builder.build(life)
+            if body is None:
+                self._preparing.begin(life)
                 continue
             if isinstance(body, Unsendable):
                 self._crew.receive(life, body)
                 continue
-            if len(body) > LARGE_BODY:
-                self._large.add(life.key)
             self._bodies.add(len(body))
             bodies.append((life, body))
-        for life, _ in bodies:
+        if bodies:
+            await self._send_built(bodies)
+
+    async def _send_built(self, bodies: list[tuple[Life, bytes]]) -> None:
+        """Rows whose bodies are built and held: intents recorded, tokens taken, POSTed."""
+        fleet = self._fleet
+        for life, body in bodies:
+            if len(body) > LARGE_BODY:
+                self._large.add(life.key)
             self._ledger.record(life)
         began_at = self._clock.now()
         await self._recorder.durable()

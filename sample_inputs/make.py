@@ -103,6 +103,9 @@ def list_media() -> None:
     import pyarrow.parquet as pq
 
     pq.write_table(pa.Table.from_pylist(videos), HERE / "videos.parquet")
+    photos = [("sun", "sun.png", "a sun"), ("sea", "sea.jpg", "the sea"), ("brick", "brick.webp", "a wall")]
+    held = [{"image_id": name, "title": title, "image": (MEDIA / file).read_bytes()} for name, file, title in photos]
+    pq.write_table(pa.Table.from_pylist(held), HERE / "images.parquet")
     sounds = [("low", "media/tone_low.wav"), ("high", "media/tone_high.wav")]
     write_lines("audio.jsonl", [{"clip": name, "path": path} for name, path in sounds])
 

@@ -397,4 +397,4 @@ def _renew(life: Life, now_read: Life) -> None:
     """What is asked from now on is what the input says now; its columns and its hash belong to the answer."""
     life.kept, life.media = now_read.kept, now_read.media
     life.request_hash, life.model = now_read.request_hash, now_read.model
-    life.renewal, life.is_kept_new = None, True
+    life.renewal, life.is_kept_new, life.unfetched_at = None, True, None

@@ -63,12 +63,14 @@ class Refused(_Event, frozen=True, kw_only=True):
 
 class Deferred(_Event, frozen=True, kw_only=True):
     """ "Try later": no task exists. `scope` "rate" is a 429, and everybody's; "service": it serves nothing just now;
-    "row": it cannot serve this request just now (no channel for its model)."""
+    "row": it cannot serve this request just now (no channel for its model). `was_posted` False: it was an upload before
+    the POST that was put off."""
 
     error: ApiError
     scope: Literal["rate", "service", "row"]
-    http_status: int
+    http_status: int | None
     retry_after_s: float | None = None
+    was_posted: bool = True
 
 
 class Unreached(_Event, frozen=True, kw_only=True):
@@ -91,11 +93,13 @@ class Unsendable(_Event, frozen=True, kw_only=True):
 
 
 class Halted(_Event, frozen=True, kw_only=True):
-    """A refusal that concerns the whole run, not the row: key, balance, or the gateway in front."""
+    """A refusal that concerns the whole run, not the row: key, balance, or the gateway in front. `was_posted` as in
+    `Deferred`."""
 
     cause: Literal["key", "balance", "gateway"]
     error: ApiError
     http_status: int
+    was_posted: bool = True
 
 
 class Running(_Event, frozen=True, kw_only=True):
@@ -148,5 +152,7 @@ class Streamed(_Event, frozen=True, kw_only=True):
 
 
 SubmitEvent = Accepted | Answered | Refused | Deferred | Unreached | Doubted | Halted | Unsendable
+# What keeps a row's request from being made: nothing was POSTed.
+NotSent = Unsendable | Deferred | Unreached | Halted
 PollEvent = Answered | Running | TaskFailed | Missing | Unheard | Halted
 Event = SubmitEvent | PollEvent | Streamed

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterator
+from ipaddress import ip_network
 from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
 
@@ -113,10 +114,19 @@ class Poll(_Section, frozen=True, kw_only=True):
 
 
 class Media(_Section, frozen=True, kw_only=True):
-    """How media travel; local files must lie below `root`."""
+    """How media travel. `root`: local files must lie below one of these folders, objects below one of these prefixes.
+    `inline_below`: in `auto`, larger local media are uploaded. `upload_life`: how long an upload can be fetched.
+    `allow_private`: networks (CIDR) that media may be fetched from although they are not public."""
 
     mode: Literal["auto", "url", "inline", "upload"] = "auto"
-    root: str = "."
+    root: str | list[str] = "."
+    inline_below: Size = Size("4MB")
+    upload_life: Duration = Duration("24h")
+    allow_private: list[str] = msgspec.field(default_factory=list)
+
+    @property
+    def roots(self) -> list[str]:
+        return [self.root] if isinstance(self.root, str) else list(self.root)
 
 
 class Output(_Section, frozen=True, kw_only=True):
@@ -324,7 +334,7 @@ def _check(job: Job) -> None:
         *(("input.path", path) for path in job.input.paths),
         ("output.path", output.path),
         ("output.checkpoint", output.checkpoint or ""),
-        ("media.root", job.media.root),
+        *(("media.root", root) for root in job.media.roots),
         ("name", job.name),  # it may stand in the output's path
     ):
         _demand("\0" not in path, where, path, "text without a NUL")
@@ -342,6 +352,12 @@ def _check(job: Job) -> None:
         retry.in_doubt_limit,
         '0 or more, or "auto"',
     )
+    media = job.media
+    _demand(all(media.roots) and bool(media.roots), "media.root", media.root, "at least one folder or prefix")
+    for network in media.allow_private:
+        _demand(_is_network(network), "media.allow_private", network, 'networks such as "10.1.0.0/16"')
+    _demand(media.inline_below >= 0, "media.inline_below", int(media.inline_below), "0 or more")
+    _demand(60 <= media.upload_life < float("inf"), "media.upload_life", float(media.upload_life), "a minute or more")
     # An endless patience or time-out would break the promise that a run always ends.
     for where, seconds in (
         ("retry.patience", retry.patience),
@@ -364,6 +380,14 @@ def _check(job: Job) -> None:
         job.api.simulate,
         'nothing unless base_url = "simulator"',
     )
+
+
+def _is_network(text: str) -> bool:
+    try:
+        ip_network(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_base_url(text: str) -> bool:

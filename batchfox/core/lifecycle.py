@@ -32,6 +32,7 @@ from batchfox.core.event import (
     Unreached,
     Unsendable,
 )
+from batchfox.core.fallback import may_fall_back
 from batchfox.core.outcome import Status
 
 # A task is gone for good, or will never show its results, after this many odd replies in a row over at least so long
@@ -81,7 +82,7 @@ TABLE: dict[State, dict[type, frozenset[State]]] = {
     _.SENDING: {
         Accepted: frozenset({_.RUNNING}),
         Answered: frozenset({_.SETTLED}),
-        Refused: frozenset({_.SETTLED}),
+        Refused: frozenset({_.WAITING, _.SETTLED}),
         Unsendable: frozenset({_.SETTLED}),
         Deferred: frozenset({_.WAITING, _.SETTLED}),
         Withheld: frozenset({_.WAITING}),
@@ -109,12 +110,14 @@ class IllegalEventError(AssertionError):
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
-    """The job's `[retry]`, as far as one row's fate goes. Seconds."""
+    """The job's `[retry]`, as far as one row's fate goes. Seconds. `falls_back`: a medium that the API could not fetch
+    is fetched here."""
 
     attempts: int = 4
     failed: Literal["never", "transient", "always"] = "transient"
     in_doubt: Literal["resubmit", "hold"] = "resubmit"
     patience_s: float = 3600.0
+    falls_back: bool = False
 
 
 class Life(msgspec.Struct, kw_only=True, gc=False):
@@ -130,6 +133,7 @@ class Life(msgspec.Struct, kw_only=True, gc=False):
     something else than what was sent; sent again, it is that row. `is_kept_new`: the checkpoint has other columns.
     `is_streamed`: the request asks for a stream. `reasoning`: what the stream of its task has told of it; None where it
     has none. `is_told`: that stream told all, and `told` is what, as long as this execution lasts.
+    `unfetched_at`: when the submit left (unix) whose media the API could not fetch; sent again, they are fetched here.
     """
 
     key: bytes
@@ -181,6 +185,7 @@ class Life(msgspec.Struct, kw_only=True, gc=False):
 
     error: ApiError | None = None
     http_status: int | None = None
+    unfetched_at: float | None = None
 
 
 class Move(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -254,12 +259,15 @@ def _decide(life: Life, event: AnyEvent, policy: Policy, around: Surroundings, n
         case Refused():
             _note_repeat(life)
             _note(life, event.error, event.http_status)
+            if _falls_back(life, event.error, policy):
+                return WAIT
             return Move(state=State.SETTLED, status="failed")
         case Unsendable():
-            _note(life, event.error, None)
+            _note_unsendable(life, event.error)
             return Move(state=State.SETTLED, status=_status_unsent(life))
         case Deferred():
-            _note_repeat(life)
+            if event.was_posted:
+                _note_repeat(life)
             _note(life, event.error, event.http_status)
             return _defer(life, policy, around, now)
         case Unreached():
@@ -269,7 +277,8 @@ def _decide(life: Life, event: AnyEvent, policy: Policy, around: Surroundings, n
         case Halted():
             if life.state is State.RUNNING:
                 return RUN
-            _note_repeat(life)
+            if event.was_posted:
+                _note_repeat(life)
             return WAIT
         case Doubted():
             _count_post(life)
@@ -291,6 +300,9 @@ def _decide(life: Life, event: AnyEvent, policy: Policy, around: Surroundings, n
             _note(life, event.error, event.http_status)
             may = policy.failed == "always" or (policy.failed == "transient" and event.transient)
             life.deferrals += 1
+            is_paid_again = policy.failed != "never" and life.attempts < policy.attempts
+            if is_paid_again and _falls_back(life, event.error, policy):
+                return WAIT
             return WAIT if may and life.attempts < policy.attempts else Move(state=State.SETTLED, status="failed")
         case Overdue():
             message = f"still unfinished after {now - life.watched_since:.0f} s of watching"
@@ -333,7 +345,25 @@ def _status_unsent(life: Life) -> Status:
     """Of a row that is not POSTed again, by what its POSTs until now may have paid for."""
     if life.unresolved:
         return "in_doubt"
-    return "failed" if life.submits else "invalid"
+    return "failed" if life.submits or life.unfetched_at is not None else "invalid"
+
+
+def _falls_back(life: Life, error: ApiError, policy: Policy) -> bool:
+    """Is the row sent again, once, with its media fetched here?"""
+    is_first = policy.falls_back and life.unfetched_at is None and life.submitted_at is not None
+    if not is_first or not may_fall_back(life.request, life.media, error):
+        return False
+    life.unfetched_at = life.submitted_at
+    return True
+
+
+def _note_unsendable(life: Life, error: ApiError) -> None:
+    """Where the API could not fetch a medium, and this machine cannot either, both are told."""
+    if life.unfetched_at is None or life.error is None or error.code != "media":
+        _note(life, error, None)
+        return
+    message = f"{life.error.message}; {error.message}"
+    life.error = ApiError(code=life.error.code, type=life.error.type, message=message)
 
 
 def may_be_sent_again(life: Life, policy: Policy) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 from batchfox.core.complaint import Complaint, complain, show, spell
 from batchfox.core.rulebook import MOST_MEDIA, VIDEO_EXTENSIONS, ModelFacts
 from batchfox.core.shape import MEDIA_BLOCKS, Kind, Medium, media_of, replace_media
+from batchfox.core.store_path import store_of
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")
 _URL = re.compile(
@@ -80,7 +81,7 @@ def _check_medium(medium: Medium, facts: ModelFacts | None, final: bool) -> Iter
 def _is_foreign(value: str) -> bool:
     """Whether it names a scheme that `[media]` cannot send. One letter and a colon is no scheme."""
     scheme = _SCHEME.match(value)
-    return scheme is not None and scheme[1].lower() != "file"
+    return scheme is not None and scheme[1].lower() != "file" and store_of(value) is None
 
 
 def _refuse_address(medium: Medium) -> Complaint:
@@ -206,6 +207,10 @@ def _a(kind: Kind) -> str:
 
 
 # -- rewritten --------------------------------------------------------------------------------------------------------
+
+
+def is_youtube(url: str) -> bool:
+    return _YOUTUBE.match(url) is not None
 
 
 def rewrite_shorts(request: dict[str, Any]) -> dict[str, Any]:

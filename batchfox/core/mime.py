@@ -1,13 +1,16 @@
 """What a medium is, told by its first bytes, then by its name. The bytes win: names lie more often.
 
-Source of the signatures: the formats' own specifications; of the names: IANA's registry.
+Source of the signatures: the formats' own specifications; of the names: IANA's registry. What this short table does not
+know, a longer one may (`told`, see `media_type.py`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from batchfox.core.shape import Kind
 
-HEAD_BYTES = 64
+HEAD_BYTES = 4096
 
 # Offset, bytes → MIME type. The first that fits holds.
 _SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
@@ -80,6 +83,28 @@ _AS_AUDIO = {"video/mp4": "audio/mp4", "video/webm": "audio/webm", "video/quickt
 _AS_VIDEO = {"audio/ogg": "video/ogg", "audio/mp4": "video/mp4"}
 # Formats with many beginnings: where the bytes say nothing, the name is believed.
 _MANY_BEGINNINGS = frozenset({"audio/mpeg", "audio/aac", "video/mpeg", "image/svg+xml"})
+# Other names of types, and the ones that models take them under (nemotron: audio/wav and audio/mpeg; api.md, "audio").
+_PROPER = {
+    "image/jpg": "image/jpeg",
+    "image/pjpeg": "image/jpeg",
+    "image/heif": "image/heic",
+    "audio/wave": "audio/wav",
+    "audio/x-wav": "audio/wav",
+    "audio/vnd.wave": "audio/wav",
+    "audio/mp3": "audio/mpeg",
+    "audio/x-mp3": "audio/mpeg",
+    "audio/mpeg3": "audio/mpeg",
+    "audio/x-m4a": "audio/mp4",
+    "audio/m4a": "audio/mp4",
+    "audio/x-aac": "audio/aac",
+    "audio/x-flac": "audio/flac",
+    "audio/x-aiff": "audio/aiff",
+    "video/x-m4v": "video/mp4",
+}
+_FAMILIES: dict[str, Kind] = {"image": "image", "video": "video", "audio": "audio"}
+_EXTENSIONS: dict[str, str] = {}
+for _suffix, _type in _SUFFIXES.items():
+    _EXTENSIONS.setdefault(_type, _suffix)
 
 
 def sniff(head: bytes) -> str | None:
@@ -103,14 +128,36 @@ def sniff(head: bytes) -> str | None:
     return None
 
 
-def mime_of(head: bytes, suffix: str, kind: Kind) -> str | None:
+def proper(mime: str) -> str:
+    """A MIME type under the name that models take it under."""
+    mime = mime.lower()
+    return _PROPER.get(mime, mime)
+
+
+def extension_of(mime: str) -> str:
+    """The ending, with its dot, that a file of this type is called by; "" for a type that is not known."""
+    return _EXTENSIONS.get(mime, "")
+
+
+def kind_by_name(suffix: str) -> Kind | None:
+    """Image, video or audio by a file name's ending; None for any other."""
+    family = _SUFFIXES.get(suffix.lower(), "").partition("/")[0]
+    return _FAMILIES.get(family)
+
+
+def mime_of(head: bytes, suffix: str, kind: Kind, told: Sequence[str] = ()) -> str | None:
     """The MIME type of a medium of `kind` that begins with `head` and is called `*suffix`; None if it is none.
 
-    `suffix` with its dot, or "" where there is no name. A file may be anything; what is unknown there is
-    `application/octet-stream`.
+    `suffix` with its dot, or "" where there is no name. `told`: types that a longer table gives for these bytes, the
+    likeliest first. A file may be anything; what is unknown there is `application/octet-stream`.
     """
     named = _SUFFIXES.get(suffix.lower())
     found = sniff(head)
+    if found is None:
+        types = [proper(mime) for mime in told]
+        wanted = [mime for mime in types if mime.startswith("" if kind == "file" else f"{kind}/")]
+        if kind != "file" or named is None:  # of a file its name says more than a guess
+            found = named if named in wanted else next(iter(wanted), None)
     if found == "application/zip" and named is not None and named.startswith(_OFFICE):
         found = named
     if kind == "audio" and found is not None:

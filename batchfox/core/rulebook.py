@@ -48,7 +48,7 @@ RULES: dict[str, str] = {
     "max_tokens_required": "the model needs max_tokens with messages",
     "max_tokens_least": "the model needs max_tokens of at least this, with messages",
     "sync_custom": "sync is not documented with messages (a warning)",
-    "body_size": "the body is at most 100 MB, with audio at most 20 MB",
+    "body_size": "the body is at most 100 MB, for gemini with audio_url at most 20 MB",
 }
 FIXED = frozenset({"json"})
 
@@ -71,6 +71,7 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     youtube: bool = False
     thinks: bool = False
     audio_formats: tuple[str, ...] | None = None
+    most_audio_body_bytes: int | None = None
 
     def fits(self, model: str) -> bool:
         if self.match.endswith("*"):
@@ -89,8 +90,21 @@ MODELS: tuple[ModelFacts, ...] = (
     ModelFacts(match="gpt-5.5", media=_IMAGE, least_max_tokens=16, most_images=1),
     ModelFacts(match="gpt-*", media=_IMAGE, least_max_tokens=16, least_max_tokens_severity="warning"),
     ModelFacts(match="kimi-k2.6", media=_IMAGE, thinks=True),
-    ModelFacts(match="gemini-2.5-pro", media=_ALL, youtube=True, audio_formats=_GEMINI_AUDIO, thinks=True),
-    ModelFacts(match="gemini-*", media=_ALL, youtube=True, audio_formats=_GEMINI_AUDIO),
+    ModelFacts(
+        match="gemini-2.5-pro",
+        media=_ALL,
+        youtube=True,
+        audio_formats=_GEMINI_AUDIO,
+        most_audio_body_bytes=MOST_AUDIO_BODY_BYTES,
+        thinks=True,
+    ),
+    ModelFacts(
+        match="gemini-*",
+        media=_ALL,
+        youtube=True,
+        audio_formats=_GEMINI_AUDIO,
+        most_audio_body_bytes=MOST_AUDIO_BODY_BYTES,
+    ),
     ModelFacts(
         match="nemotron-3-nano-omni",
         media=_ALL - {"file"},

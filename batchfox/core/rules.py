@@ -17,7 +17,6 @@ from batchfox.core.complaint import Complaint, Place, complain, show, spell
 from batchfox.core.medium_rules import check_media, rewrite, rewrite_shorts
 from batchfox.core.rulebook import (
     LEAST_INTEGER,
-    MOST_AUDIO_BODY_BYTES,
     MOST_BODY_BYTES,
     MOST_DEPTH,
     MOST_INTEGER,
@@ -66,12 +65,29 @@ def check(request: dict[str, Any], book: RuleBook, *, final: bool = False) -> li
 
 
 def check_body(body: bytes, request: dict[str, Any], book: RuleBook | None = None) -> list[Complaint]:
-    """The size of the encoded body, bytes: 100 MB at most, 20 MB in the audio shape (api.md, "audio")."""
-    most = MOST_AUDIO_BODY_BYTES if shape_of(request) == "audio" else MOST_BODY_BYTES
-    if len(body) <= most or (book is not None and "body_size" in book.off):
+    """The size of the encoded body, bytes: see `most_body_bytes`."""
+    return check_size(len(body), request, book)
+
+
+def check_size(size: int, request: dict[str, Any], book: RuleBook | None = None) -> list[Complaint]:
+    """The same of a body that is still to be made, by its bytes."""
+    book = book or RuleBook()
+    most = most_body_bytes(request, book)
+    if most is None or size <= most:
         return []
-    found, allowed = f"{len(body) / _MB:,.2f} MB", f"at most {most // _MB} MB, all media included"
+    found, allowed = f"{size / _MB:,.2f} MB", f"at most {most // _MB} MB, all media included"
     return [complain("body_size", "body", found, allowed)]
+
+
+def most_body_bytes(request: dict[str, Any], book: RuleBook) -> int | None:
+    """How large the request may be as a body: 100 MB, for gemini 20 MB in the audio shape (api.md, "audio"). None: the
+    rule is off."""
+    if "body_size" in book.off:
+        return None
+    facts = book.facts_of(request.get("model"))
+    if facts is not None and facts.most_audio_body_bytes is not None and shape_of(request) == "audio":
+        return min(facts.most_audio_body_bytes, MOST_BODY_BYTES)
+    return MOST_BODY_BYTES
 
 
 # -- fields: one line each -------------------------------------------------------------------------------------------

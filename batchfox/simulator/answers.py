@@ -20,7 +20,8 @@ _MEDIA_TOKENS = {"image": 258, "video": 20_000, "audio": 1_500, "file": 3_000}
 
 
 class Brief(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What is kept of a request: enough for its answer, without its media. `prompt_head`: 200 characters at most."""
+    """What is kept of a request: enough for its answer, without its media. `prompt_head`: 200 characters at most.
+    `media`: what arrived of each medium (`arrivals.py`)."""
 
     digest: str
     model: str
@@ -33,6 +34,7 @@ class Brief(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     files: int = 0
     max_tokens: int | None = None
     reasoning: bool | None = None
+    media: tuple[str, ...] = ()
 
 
 def shape_of(request: dict[str, Any]) -> Shape | None:
@@ -52,7 +54,7 @@ _SHAPES: tuple[tuple[str, Shape], ...] = (
 )
 
 
-def brief(request: dict[str, Any], digest: str) -> Brief:
+def brief(request: dict[str, Any], digest: str, arrived: tuple[str, ...] = ()) -> Brief:
     """The brief of a request that passed the checks."""
     texts, media = _contents(request)
     tokens = sum(-(-len(text) // _CHARS_A_TOKEN) for text in texts)
@@ -70,6 +72,7 @@ def brief(request: dict[str, Any], digest: str) -> Brief:
         files=media["file"],
         max_tokens=request.get("max_tokens"),
         reasoning=reasoning if isinstance(reasoning, bool) else None,
+        media=arrived,
     )
 
 

@@ -124,6 +124,7 @@ def _entry(task: Task, now: float) -> dict[str, Any]:
         "model": task.brief.model,
         "shape": task.brief.shape,
         "prompt_head": task.brief.prompt_head,
+        "media": list(task.brief.media),
         "fate": task.fate,
         "fault": task.struck,
         "status": status_at(task, now),

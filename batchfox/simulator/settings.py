@@ -30,6 +30,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     single models. `retry_after_s`: what every 429 asks for, whatever the true wait is. `keys`: those that are taken;
     empty: any `sk-…`. `gateway`: refuse default user agents. `models`: served beside the built-in ones, by the rules of
     the family that the name begins with. `cache_lag_s`: how old a poll's answer is without `sync_upstream`.
+    `upload_life_s`: how long an upload is kept.
     """
 
     seed: int = 0
@@ -52,6 +53,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     cache_lag_s: float = 0.0
     body_limit_bytes: int = 100_000_000
     upload_limit_bytes: int = 100_000_000
+    upload_life_s: float | None = 86_400.0
 
     def __post_init__(self) -> None:
         try:
@@ -85,6 +87,7 @@ _LEAST: dict[str, float] = {
     "cache_lag_s": 0,
     "body_limit_bytes": 1,
     "upload_limit_bytes": 1,
+    "upload_life_s": 0,
 }
 
 

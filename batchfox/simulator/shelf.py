@@ -19,7 +19,7 @@ class Upload(msgspec.Struct, frozen=True, kw_only=True):
     filename: str
     size: int
     digest: str
-    created: int
+    created: float
     how: How
     source: str | None = None
 
@@ -73,18 +73,23 @@ class Shelf:
             filename=filename,
             size=draft.size,
             digest=draft.close(),
-            created=int(created),
+            created=created,
             how=how,
             source=source,
         )
         self._uploads[upload.id] = upload
         return upload
 
-    def find(self, file_id: str, filename: str) -> Path | None:
-        """Where the bytes of that file lie, or None."""
+    def find(self, file_id: str, filename: str, since: float) -> Upload | None:
+        """That file, if it was uploaded after `since`, unix seconds; or None."""
         upload = self._uploads.get(file_id)
-        if upload is None or upload.filename != filename or self._folder is None:
+        if upload is None or upload.filename != filename or upload.created <= since:
             return None
+        return upload
+
+    def place(self, upload: Upload) -> Path:
+        """Where a file's bytes lie."""
+        assert self._folder is not None
         return self._folder / upload.id
 
     def uploads(self) -> list[Upload]:

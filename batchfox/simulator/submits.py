@@ -9,6 +9,7 @@ from aiohttp import web
 
 from batchfox.simulator import answers, tasks
 from batchfox.simulator.answers import Brief
+from batchfox.simulator.arrivals import URL, arrivals
 from batchfox.simulator.checks import check, parse
 from batchfox.simulator.draws import digest_of
 from batchfox.simulator.faults import Fault
@@ -32,11 +33,13 @@ class Submits:
         asked, body_bytes = await self._read(request)
         check(asked, world.catalogue, body_bytes=body_bytes)
         world.admit_model(asked["model"], world.now())
-        brief = answers.brief(asked, digest_of(asked))
+        brief = answers.brief(asked, digest_of(asked), arrivals(asked, world.find_upload))
         reserved = world.reserve(brief, world.now())
         number = world.next_number(brief.digest)
         fault = world.strike("submit", brief.digest, number)
-        fate = world.fate_of(brief.digest, number)
+        if fault is not None and fault.name == "refuse_unfetched" and URL not in brief.media:
+            fault = None
+        fate = world.fate_of(brief, number)
         is_sync, has_stream = bool(asked.get("sync")), bool(asked.get("stream"))
         if fault is not None and not fault.is_task_made:
             return await self._refuse(request, fault, brief, number)
@@ -44,6 +47,9 @@ class Submits:
             # A 422 tells the client that nothing was billed: then nothing is.
             world.note_refused(brief.digest, number)
             raise invalid("The request was rejected by the content policy")
+        if fate == "media_unfetched" and is_sync and not has_stream:
+            world.note_refused(brief.digest, number)
+            raise invalid(tasks.UNFETCHED, "media_download_failed")
         task = world.open_task(brief, number, reserved, fate, fault, has_stream=has_stream)
         if fault is not None and fault.way != "slow":
             return await broken(world, request, fault, tasks.submitted(task))

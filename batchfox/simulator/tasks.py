@@ -11,11 +11,12 @@ from batchfox.simulator import answers
 from batchfox.simulator.answers import Brief
 from batchfox.simulator.draws import letters, number_of
 
-Fate = Literal["completed", "task_failed", "task_rejected", "stuck", "expired", "late"]
+Fate = Literal["completed", "task_failed", "task_rejected", "media_unfetched", "stuck", "expired", "late"]
 Status = Literal["pending", "processing", "completed", "failed", "gone"]
 
 SUBMIT_PATH = "/v1/llm/generations"
 LATE_TIMES = 20.0
+UNFETCHED = "Failed to download a medium from its URL"
 
 _PENDING_SHARE = 0.1
 _MOST_UNFINISHED = 99
@@ -68,7 +69,7 @@ def status_at(task: Task, now: float) -> Status:
     """Where the task is; `gone` when an expired one would have finished."""
     if now >= task.finish_at:
         match task.fate:
-            case "task_failed" | "task_rejected":
+            case "task_failed" | "task_rejected" | "media_unfetched":
                 return "failed"
             case "expired":
                 return "gone"
@@ -116,6 +117,8 @@ def failure(task: Task) -> dict[str, str]:
     """The error of a failed task."""
     if task.fate == "task_failed":
         return _error("upstream_error", "The upstream is temporarily unavailable, please try again later")
+    if task.fate == "media_unfetched":
+        return _error("media_download_failed", UNFETCHED)
     if number_of(0, task.brief.digest) % 2:
         return _error("content_policy_violation", "The request was rejected by the content policy")
     return _error("invalid_param", "The upstream could not read the request: invalid content")

@@ -90,11 +90,11 @@ class Uploads:
     async def get(self, request: web.Request) -> web.StreamResponse:
         """The bytes of an uploaded file."""
         name = request.match_info["filename"]
-        path = self._world.shelf.find(request.match_info["id"], name)
-        if path is None:
+        upload = self._world.shelf.find(request.match_info["id"], name, self._world.kept_since())
+        if upload is None:
             raise RefusalError(404, "not_found", f"File {name} not found", code="not_found")
         kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
-        return web.FileResponse(path, headers={"Content-Type": kind})
+        return web.FileResponse(self._world.shelf.place(upload), headers={"Content-Type": kind})
 
     def _draft(self) -> Draft:
         place = len(self._world.shelf.uploads())
@@ -120,7 +120,7 @@ class Uploads:
             "filename": upload.filename,
             "url": f"{self._world.url}/files/{upload.id}/{quote(upload.filename)}",
             "size": upload.size,
-            "created": upload.created,
+            "created": int(upload.created),
         }
         return reply(said)
 

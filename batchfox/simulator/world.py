@@ -11,9 +11,11 @@ from email.utils import formatdate
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, get_args
+from urllib.parse import unquote, urlsplit
 
 from batchfox.simulator import tasks
 from batchfox.simulator.answers import Brief, completion_tokens
+from batchfox.simulator.arrivals import GONE, URL
 from batchfox.simulator.book import Book
 from batchfox.simulator.catalogue import Catalogue
 from batchfox.simulator.draws import draw
@@ -149,10 +151,16 @@ class World:
             self._store.refused(digest, number)
             self._flush_soon()
 
-    def fate_of(self, digest: str, number: int) -> Fate:
-        """How the task of that submit is to end. A rejection is of the request: it recurs with every submit."""
+    def fate_of(self, brief: Brief, number: int) -> Fate:
+        """How the task of that submit is to end. A rejection is of the request: it recurs with every submit; so does an
+        upload that is gone."""
+        digest = brief.digest
+        if GONE in brief.media:
+            return "media_unfetched"
         if self.is_struck("task_rejected", digest):
             return "task_rejected"
+        if URL in brief.media and self.is_struck("media_unfetched", digest, number):
+            return "media_unfetched"
         for fate in _FATES:
             if self.is_struck(fate, digest, number):
                 return fate
@@ -176,7 +184,7 @@ class World:
         now, seed, words = self.now(), self.settings.seed, (brief.digest, number)
         latency_s = self._latency.seconds(draw(seed, "latency", *words), draw(seed, "hump", *words))
         model = self.catalogue.find(brief.model)
-        is_charged = model is not None and fate not in ("task_failed", "task_rejected")
+        is_charged = model is not None and fate not in ("task_failed", "task_rejected", "media_unfetched")
         salt = 0
         while (name := tasks.task_id(seed, brief, number, now, salt)) in self._tasks:
             salt += 1
@@ -212,6 +220,21 @@ class World:
         if self._store is not None:
             self._store.touch(task)
             self._flush_soon()
+
+    def kept_since(self) -> float:
+        """Uploads from before this moment are gone, unix seconds."""
+        life_s = self.settings.upload_life_s
+        return float("-inf") if life_s is None else self.now() - life_s
+
+    def find_upload(self, url: str) -> str | None:
+        """The digest of the uploaded file at a URL of this server, "" where it is gone; None for any other URL. A
+        server that is started again has another port."""
+        parts = urlsplit(url)
+        if parts.hostname != urlsplit(self.url).hostname or not parts.path.startswith("/files/"):
+            return None
+        file_id, _, filename = unquote(parts.path.removeprefix("/files/")).partition("/")
+        upload = self.shelf.find(file_id, filename, self.kept_since())
+        return "" if upload is None else upload.digest
 
     def add_upload(self, upload: Upload) -> None:
         """An upload was kept."""

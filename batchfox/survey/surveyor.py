@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from batchfox.bodies import is_remote, make_body
+from batchfox.bodies import is_remote
 from batchfox.core.carry import Carry
 from batchfox.core.complaint import Complaint
 from batchfox.core.doubts import doubts
@@ -24,12 +24,14 @@ from batchfox.core.rules import check
 from batchfox.core.shape import media_of
 from batchfox.errors import InputError, JobError, OutputError
 from batchfox.jobfile import secret_of
+from batchfox.loading import Loader
 from batchfox.media import MediaDoor
 from batchfox.output import is_dated
 from batchfox.source import open_with_ids
 from batchfox.survey.findings import Findings, Survey
 from batchfox.survey.forecast import Forecast, PriceList
 from batchfox.survey.past import Past, open_past
+from batchfox.survey.preflight import Media
 from batchfox.survey.seen import Ids
 from batchfox.words import count
 
@@ -50,7 +52,7 @@ class Surveyor:
         carry = Carry(job.input.keep, {*COLUMNS, EXTRA}, hide=secret.hide)
         self._preparer = Preparer(carry, self.renderer, self._book, secret=secret)
         self.source = open_with_ids(job, with_digest=True, secret=secret)
-        self._door = MediaDoor(job.media)
+        self._loader = Loader(MediaDoor(job.media), job.media, self._book)
         self._look = FirstLook(self.renderer, job.input, id_column=self.source.id_column, off=self._book.off)
 
     def batches(self) -> Iterator[list[Row]]:
@@ -75,14 +77,15 @@ class Surveyor:
             return prepared
         if is_remote(media_of(prepared.request)):
             return prepared
-        _, _, complaints = make_body(prepared.request, self._door, self._book)
+        complaints = self._loader.examine(prepared.request)
         refusals = [complaint for complaint in complaints if complaint.severity == "refusal"]
         return refusals or prepared
 
-    def survey(self, root: Path | None, listed: PriceList | None = None) -> Survey:
-        """Every row against the rules. `root`: the output, which may have done some of them."""
+    def survey(self, root: Path | None, listed: PriceList | None = None, media: Media | None = None) -> Survey:
+        """Every row against the rules. `root`: the output, which may have done some of them. `media`: collects those of
+        the requests that are to be sent."""
         found = Survey(id_column=self.source.id_column)
-        pass_ = _Pass(self, found, listed or PriceList())
+        pass_ = _Pass(self, found, listed or PriceList(), media)
         with contextlib.ExitStack() as stack:
             ids = stack.enter_context(Ids())
             past = self._open_past(stack, root, found)
@@ -137,7 +140,8 @@ class Surveyor:
 class _Pass:
     """Sums up what becomes of each row."""
 
-    def __init__(self, surveyor: Surveyor, found: Survey, listed: PriceList) -> None:
+    def __init__(self, surveyor: Surveyor, found: Survey, listed: PriceList, media: Media | None) -> None:
+        self._media = media
         self._surveyor = surveyor
         self._found = found
         self._listed = listed
@@ -160,6 +164,8 @@ class _Pass:
             found.mended += before == "invalid"
             if before is None:
                 self._add(prepared, request)
+                if self._media is not None:
+                    self._media.note(row, request)
             return
         if isinstance(prepared, Invalid):
             error = prepared.error

@@ -248,8 +248,10 @@ def test_a_status_that_cannot_be_retried(batchfox: Run, job: Path) -> None:
     assert "there are failed, invalid, in_doubt, timed_out" in told(batchfox, "run", "job.toml", "--retry", "completed")
 
 
-def test_a_mode_that_is_not_built_yet(batchfox: Run, job: Path) -> None:
-    assert "media.mode" in told(batchfox, "run", "job.toml", "--set", "media.mode=upload")
+def test_a_store_that_cannot_be_read(batchfox: Run, job: Path) -> None:
+    said = told(batchfox, "run", "job.toml", "--set", 'media.root="oci://bucket/photos"')
+    assert "media.root: oci://bucket/photos cannot be read" in said
+    assert "pip install" in said
 
 
 def test_an_output_that_is_a_strangers_folder(batchfox: Run, job: Path) -> None:

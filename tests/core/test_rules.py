@@ -332,7 +332,13 @@ def test_blocks_are_rewritten_to_the_documented_form() -> None:
 
 
 @pytest.mark.parametrize(
-    ("request_", "limit"), [({"audio_url": PNG}, 20_000_000), (text(), 100_000_000), (chat(), 100_000_000)]
+    ("request_", "limit"),
+    [
+        ({"model": "gemini-2.5-pro", "audio_url": PNG}, 20_000_000),
+        ({"model": "nemotron-3-nano-omni", "audio_url": PNG}, 100_000_000),
+        (text(), 100_000_000),
+        (chat(), 100_000_000),
+    ],
 )
 def test_the_body_may_be_as_long_as_the_limit(request_: dict[str, Any], limit: int) -> None:
     body = bytes(limit + 1)

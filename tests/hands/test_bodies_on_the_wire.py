@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,29 @@ def test_bodies_have_room_by_the_size_of_the_last_one_and_one_always_has() -> No
     bodies.add(1_000)
     assert bodies.room() == 0
     bodies.drop(1_000)
+    assert bodies.room() == 1
+
+
+async def test_bodies_are_held_in_turn_and_who_gives_up_holds_nothing() -> None:
+    bodies = Bodies(100)
+    await bodies.hold(500)  # a single one always has room
+    waiting = [asyncio.ensure_future(bodies.hold(size)) for size in (60, 30, 60)]
+    await asyncio.sleep(0)
+    assert not any(one.done() for one in waiting)
+    bodies.drop(500)
+    await asyncio.wait(waiting[:2])
+    assert not waiting[2].done()
+    waiting[2].cancel()
+    await asyncio.wait(waiting[2:])
+    late = asyncio.ensure_future(bodies.hold(10))
+    await late
+    assert bodies.room() == 0
+    bodies.drop(100)
+    bodies.expect()
+    bodies.add(100)
+    assert bodies.room() == 0
+    bodies.forget()
+    bodies.drop(100)
     assert bodies.room() == 1
 
 

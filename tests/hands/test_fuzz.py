@@ -25,8 +25,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from batchfox.api import Api
-from batchfox.bodies import make_body
 from batchfox.core.carry import Carry
+from batchfox.core.complaint import Complaint
 from batchfox.core.event import PollEvent, SubmitEvent
 from batchfox.core.job import Media, Rules
 from batchfox.core.lifecycle import Life
@@ -38,6 +38,7 @@ from batchfox.core.rulebook import RuleBook
 from batchfox.core.wire import Reply, read_poll, read_submit
 from batchfox.errors import InputError
 from batchfox.kept import decode_columns, encode_columns
+from batchfox.loading import Loader
 from batchfox.media import MediaDoor
 from batchfox.source import open_source
 
@@ -227,8 +228,13 @@ def check_prepared(row: Row, made: Life | Invalid, root: Path) -> None:
     """A life whose body is JSON as the API takes it, or an outcome with a reason that can be shown and stored."""
     if isinstance(made, Life):
         assert made.request is not None
-        body, _, complaints = make_body(made.request, MediaDoor(Media(root=str(root))), RuleBook.build(Rules()))
+        media = Media(root=str(root))
+        loader = Loader(MediaDoor(media), media, RuleBook.build(Rules()))
+        load = loader.weigh(made.request)
+        body, complaints = (b"", [load]) if isinstance(load, Complaint) else loader.make(load, {})
         if body:
+            assert not isinstance(load, Complaint)
+            assert load.size >= len(body) > 0
             assert msgspec.json.decode(body) == msgspec.json.decode(msgspec.json.encode(made.request))
         complaint = " ".join(complaint.message for complaint in complaints)
     else:

@@ -21,8 +21,11 @@ from batchfox.core.job import Media, Rules
 from batchfox.core.mime import mime_of, sniff
 from batchfox.core.rules import RuleBook, check
 from batchfox.core.shape import Kind
-from batchfox.errors import JobError
-from batchfox.media import MOST_FILE_BYTES, MediaDoor, check_mode
+from batchfox.errors import UserError
+from batchfox.loading import Loader
+from batchfox.media import MediaDoor
+from batchfox.media_type import type_of
+from batchfox.roots import MOST_FILE_BYTES
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(40))
 MP4 = b"\x00\x00\x00\x18ftypisom" + bytes(20)
@@ -45,8 +48,23 @@ def root(tmp_path: Path) -> Path:
     return root
 
 
-def door(root: Path, mode: Any = "auto") -> MediaDoor:
-    return MediaDoor(Media(mode=mode, root=str(root)))
+class Door:
+    """A request's media looked at, decided on and put in place; a medium to be uploaded gets a URL of ours."""
+
+    def __init__(self, media: Media) -> None:
+        self._loader = Loader(MediaDoor(media), media, BOOK)
+
+    def send(self, request: dict[str, Any]) -> Any:
+        load = self._loader.weigh(request)
+        if isinstance(load, Complaint):
+            return load
+        urls = {parcel.place: f"https://uploads.example/{parcel.size}{parcel.suffix}" for parcel in load.to_upload}
+        sent = self._loader.fill(load, urls)
+        return sent if isinstance(sent, Complaint) else (sent, load.ways)
+
+
+def door(root: Path, mode: Any = "auto") -> Door:
+    return Door(Media(mode=mode, root=str(root)))
 
 
 def image(value: Any) -> dict[str, Any]:
@@ -214,7 +232,7 @@ SEND = """
 import sys
 from batchfox.core.job import Media
 from batchfox.media import MediaDoor
-print(MediaDoor(Media(root=sys.argv[1])).send({"model": "m", "prompt": "p", "image_urls": [sys.argv[2]]}))
+print(MediaDoor(Media(root=sys.argv[1])).look({"model": "m", "prompt": "p", "image_urls": [sys.argv[2]]}))
 """
 
 
@@ -271,6 +289,15 @@ def test_a_file_may_be_as_large_as_the_limit(root: Path) -> None:
     assert "100.0 MB" in complaint.found
     complaint = send(root, image(bytes(MOST_FILE_BYTES + 1)))
     assert isinstance(complaint, Complaint)
+
+
+def test_an_image_that_would_unpack_to_gigabytes_is_refused(root: Path) -> None:
+    bomb = b"\x89PNG\r\n\x1a\n\x00\x00\x00\x0dIHDR" + (50_000).to_bytes(4, "big") * 2 + bytes(50)
+    (root / "bomb.png").write_bytes(bomb)
+    for value in ("bomb.png", bomb):
+        complaint = send(root, image(value))
+        assert isinstance(complaint, Complaint)
+        assert "50,000 x 50,000 pixels" in complaint.found
 
 
 def test_a_link_put_there_after_the_check_leads_nowhere(root: Path) -> None:
@@ -332,10 +359,115 @@ def test_mode_inline_leaves_remote_media_to_the_api(root: Path) -> None:
     assert send(root, image("https://e.com/a.png"), mode="inline") == (image("https://e.com/a.png"), ["url"])
 
 
-def test_mode_upload_is_refused_at_the_start() -> None:
-    with pytest.raises(JobError, match=r'media\.mode = "upload" is not built yet; use auto or inline'):
-        check_mode(Media(mode="upload"))
-    check_mode(Media(mode="auto"))
+def test_mode_upload_uploads_all_that_is_here_and_leaves_urls(root: Path) -> None:
+    given = inline("image/gif", b"GIF89a")
+    for value, url in ((PNG, "48.png"), ("a.png", "48.png"), ("file:a.png", "48.png"), (given, "6.gif")):
+        sent, ways = send(root, image(value), mode="upload")
+        assert (sent["image_urls"], ways) == ([f"https://uploads.example/{url}"], ["upload"])
+    assert send(root, image("https://e.com/a.png"), mode="upload")[1] == ["url"]
+
+
+def test_auto_uploads_what_is_large(root: Path) -> None:
+    with (root / "large.png").open("wb") as file:
+        file.write(PNG)
+        file.truncate(4_000_001)
+    with (root / "small.png").open("wb") as file:
+        file.write(PNG)
+        file.truncate(4_000_000)
+    request = {"model": "m", "prompt": "p", "image_urls": ["large.png", "small.png", PNG + bytes(4_000_000)]}
+    _, ways = send(root, request)
+    assert ways == ["upload", "inline", "upload"]
+
+
+def test_a_file_that_changes_while_it_is_read_is_not_sent(root: Path) -> None:
+    loader = Loader(MediaDoor(Media(root=str(root))), Media(root=str(root)), BOOK)
+    load = loader.weigh(image("a.png"))
+    assert not isinstance(load, Complaint)
+    (root / "a.png").write_bytes(PNG + b"more")
+    sent = loader.fill(load, {})
+    assert isinstance(sent, Complaint)
+    assert "changed while it was read" in sent.found
+
+
+@pytest.mark.parametrize(
+    ("given", "sent"),
+    [
+        ("audio/x-wav", "audio/wav"),
+        ("audio/mp3", "audio/mpeg"),
+        ("AUDIO/WAVE", "audio/wav"),
+        ("audio/ogg", "audio/ogg"),
+    ],
+)
+def test_a_data_uri_carries_the_type_that_models_take(root: Path, given: str, sent: str) -> None:
+    found, ways = send(root, {"model": "m", "audio_url": inline(given, WAV)})
+    assert (found["audio_url"], ways) == (inline(sent, WAV), ["inline"])
+
+
+def test_several_roots_are_tried_in_order(root: Path) -> None:
+    other = root.parent / "other"
+    other.mkdir()
+    (other / "b.gif").write_bytes(b"GIF89a-other")
+    (other / "a.png").write_bytes(b"GIF89a-hidden")
+    both = Door(Media(root=[str(root), str(other)]))
+    for path, found in (("a.png", inline("image/png", PNG)), ("b.gif", inline("image/gif", b"GIF89a-other"))):
+        assert both.send(image(path))[0]["image_urls"] == [found]
+    assert both.send(image(str(other / "b.gif")))[1] == ["inline"]
+    for path, said in (("../secret.png", "outside"), ("c.png", "No such file")):
+        assert said in both.send(image(path)).found
+
+
+# Object stores.
+
+
+@pytest.fixture
+def store() -> Any:
+    """Objects in fsspec's store in memory."""
+    fsspec = pytest.importorskip("fsspec")
+    files = fsspec.filesystem("memory")
+    files.pipe("/photos/mine/a.png", PNG)
+    files.pipe("/photos/theirs/a.png", PNG + b"secret")
+    yield files
+    files.rm("/photos", recursive=True)
+
+
+def test_an_object_below_a_listed_prefix_is_sent(store: Any, root: Path) -> None:
+    opened = Door(Media(root=[str(root), "memory://photos/mine"]))
+    sent, ways = opened.send(image("memory://photos/mine/a.png"))
+    assert (sent["image_urls"], ways) == ([inline("image/png", PNG)], ["inline"])
+    assert opened.send(image("a.png"))[1] == ["inline"]
+    only = Door(Media(root="memory://photos/mine", mode="upload"))
+    assert only.send(image("memory://photos/mine/a.png"))[1] == ["upload"]
+    assert "names no local folder" in only.send(image("a.png")).message
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        ("memory://photos/theirs/a.png", "outside"),
+        ("memory://photos/mine-not/a.png", "outside"),
+        ("memory://photos/mine/../theirs/a.png", "steps or signs"),
+        ("memory://photos/mine//a.png", "steps or signs"),
+        ("memory://photos/mine/./a.png", "steps or signs"),
+        ("memory://photos/mine/a.png?x=1", "steps or signs"),
+        ("memory://photos/mine/*.png", "steps or signs"),
+        ("simplecache::memory://photos/mine/a.png", "chain"),
+        ("memory://photos/mine/a.png::memory://photos/theirs/a.png", "chain"),
+        ("s3://photos/mine/a.png", "outside"),
+        ("memory://photos/mine/none.png", "cannot be read"),
+        ("memory://photos/mine", "outside"),
+    ],
+)
+def test_no_other_object_is_opened(store: Any, path: str, found: str) -> None:
+    sent = Door(Media(root="memory://photos/mine")).send(image(path))
+    assert isinstance(sent, Complaint), sent
+    assert found in sent.found
+
+
+def test_a_store_whose_package_is_missing_is_told_at_the_start() -> None:
+    with pytest.raises(
+        UserError, match=r"media\.root: oci://b/p cannot be read: .*pip install 'batchfox\[stores\]' ocifs"
+    ):
+        MediaDoor(Media(root="oci://b/p"))
 
 
 @pytest.mark.parametrize(
@@ -399,3 +531,18 @@ DOCX = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
 )
 def test_the_bytes_win_over_the_name(head: bytes, suffix: str, kind: Kind, mime: str | None) -> None:
     assert mime_of(head, suffix, kind) == mime
+
+
+@pytest.mark.parametrize(
+    ("head", "kind", "mime"),
+    [
+        (b"8BPS\x00\x01" + bytes(20), "image", "image/vnd.adobe.photoshop"),
+        (b"FLV\x01" + bytes(20), "video", "video/x-flv"),
+        (b"FLV\x01" + bytes(20), "image", None),
+        (b"hello world", "image", None),
+        (b"hello world", "file", "text/plain"),
+        (PNG, "image", "image/png"),
+    ],
+)
+def test_what_the_short_table_does_not_know_a_longer_one_tells(head: bytes, kind: Kind, mime: str | None) -> None:
+    assert type_of(head, "x.txt", kind) == mime

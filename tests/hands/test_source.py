@@ -473,3 +473,39 @@ def test_kept_columns_come_back_as_they_went(tmp_path: Path) -> None:
 
 def _has_surrogate(value: Any) -> bool:
     return any("\ud800" <= letter <= "\udfff" for letter in json.dumps(value, ensure_ascii=False))
+
+
+# A folder of media.
+
+
+def test_a_folder_of_media_is_one_row_a_file_in_the_order_of_paths(tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    (tmp_path / ".hidden").mkdir()
+    for name in ("c.PNG", "b/2.mp4", "b/1.wav", "a.jpg", "notes.txt", "_x.png", ".hidden/y.png"):
+        (tmp_path / name).write_bytes(b"x" * 7)
+    rows = read(tmp_path)
+    assert [row.columns for row in rows] == [
+        {"path": "a.jpg", "name": "a", "kind": "image", "size": 7, "image_urls": ["a.jpg"]},
+        {"path": "b/1.wav", "name": "1", "kind": "audio", "size": 7, "audio_url": "b/1.wav"},
+        {"path": "b/2.mp4", "name": "2", "kind": "video", "size": 7, "video_urls": ["b/2.mp4"]},
+        {"path": "c.PNG", "name": "c", "kind": "image", "size": 7, "image_urls": ["c.PNG"]},
+    ]
+    assert [(row.index, row.line) for row in rows] == [(0, 1), (1, 2), (2, 3), (3, 4)]
+    digests = {
+        row.digest
+        for batch in open_source([str(tmp_path)], id_column=None, with_digest=True).batches()
+        for row in batch
+    }
+    assert len(digests) == 4
+
+
+def test_rows_in_a_folder_come_before_media_in_it(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"x")
+    write(tmp_path / "in.jsonl", b'{"a": 1}\n')
+    assert [row.columns for row in read(tmp_path)] == [{"a": 1}]
+
+
+def test_a_media_file_whose_name_is_no_text_is_a_row_with_its_problem(tmp_path: Path) -> None:
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.png")).write_bytes(b"x")
+    (row,) = read(tmp_path)
+    assert "not UTF-8" in (row.problem or "")

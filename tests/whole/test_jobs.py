@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,15 @@ from batchfox.simulator import SimulatorThread
 
 ROOT = Path(__file__).parents[2]
 FAST = ["--set", 'api.simulate={ latency = "constant:0.02" }', "--set", "limits.requests_per_minute=6000"]
-ROWS = {"demo": 100, "caption_images": 7, "label_videos": 4, "transcribe_audio": 2, "chat": 4}
+ROWS = {
+    "demo": 100,
+    "caption_images": 7,
+    "caption_folder": 6,
+    "caption_parquet": 3,
+    "label_videos": 4,
+    "transcribe_audio": 2,
+    "chat": 4,
+}
 
 
 def run_job(job: str, output: Path, *more: str) -> subprocess.CompletedProcess[str]:
@@ -29,10 +38,14 @@ def rows_of(output: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def totals_of(output: Path) -> dict[str, Any]:
-    """The totals of the book that the embedded server keeps in this output."""
+def book_of(output: Path) -> dict[str, Any]:
+    """The book that the embedded server keeps in this output."""
     with SimulatorThread(state=output / "_batchfox" / "simulator.db") as simulator:
-        totals: dict[str, Any] = simulator.book(has_entries=False)["totals"]
+        return dict(simulator.book())
+
+
+def totals_of(output: Path) -> dict[str, Any]:
+    totals: dict[str, Any] = book_of(output)["totals"]
     return totals
 
 
@@ -67,6 +80,17 @@ def test_local_media_travel_inline_and_urls_as_they_are(tmp_path: Path) -> None:
     assert ways["sun"] == ways["sea"] == ways["brick"] == ["inline"]
     assert run_job("transcribe_audio", tmp_path / "audio").returncode == 0
     assert all(row["media"] == ["inline"] for row in rows_of(tmp_path / "audio"))
+
+
+@pytest.mark.parametrize(("job", "way", "number"), [("caption_folder", "inline", 6), ("caption_parquet", "upload", 3)])
+def test_the_bytes_of_local_media_arrive(job: str, way: str, number: int, tmp_path: Path) -> None:
+    assert run_job(job, tmp_path / "out").returncode == 0
+    files = sorted((ROOT / "sample_inputs" / "media").iterdir())
+    if number == 3:
+        files = [file for file in files if file.suffix in (".png", ".jpg", ".webp")]
+    expected = sorted(f"{way}:{blake2b(file.read_bytes(), digest_size=16).hexdigest()}" for file in files)
+    assert sorted(medium for entry in book_of(tmp_path / "out")["entries"] for medium in entry["media"]) == expected
+    assert all(row["media"] == [way] for row in rows_of(tmp_path / "out"))
 
 
 def test_input_columns_travel_with_their_types(tmp_path: Path) -> None:

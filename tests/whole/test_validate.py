@@ -258,9 +258,8 @@ def test_columns_that_are_not_sent_or_named_in_vain_are_notes(tmp_path: Path) ->
 def test_the_body_is_checked_as_it_would_go_out(tmp_path: Path) -> None:
     (tmp_path / "a.mp3").write_bytes(b"ID3" + bytes(16_000_000))
     source = write_rows(tmp_path / "in.jsonl", [{"id": "a", "audio_url": "a.mp3"}])
-    job = job_of(
-        source, tmp_path / "out", "http://x", request={"model": "gemini-2.5-pro"}, media={"root": str(tmp_path)}
-    )
+    media = {"root": str(tmp_path), "mode": "inline"}
+    job = job_of(source, tmp_path / "out", "http://x", request={"model": "gemini-2.5-pro"}, media=media)
     (finding,) = survey(job).findings
     assert finding.rule == "body_size"
 
@@ -293,7 +292,7 @@ def test_a_dry_run_shows_the_first_requests_that_a_run_would_send(simulate: Simu
     ("tables", "options", "says"),
     [
         ({}, {"retry": "fialed"}, 'did you mean "failed"'),
-        ({"media": {"mode": "upload"}}, {}, "not built yet"),
+        ({"media": {"root": "oci://bucket/photos"}}, {}, "batchfox"),
         ({"request": {"temperature": 3, "prompt": "x"}}, {}, "request.temperature"),
         ({"request": {"prompt": "{{ promt }}"}}, {}, 'did you mean "prompt"'),
         ({"input": {"id": "prompt"}}, {}, "the column that names a row"),
