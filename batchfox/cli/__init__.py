@@ -20,6 +20,7 @@ COMMANDS = {
     "validate": "Check every row of a job without sending any.",
     "status": "Show what a run is doing or did.",
     "export": "Write the results to one file in input order.",
+    "verify": "Recount input, checkpoint and Parquet of an output.",
     "doctor": "Say what is wrong with this set-up or an output, and repair it.",
     "simulate": "Run the embedded API server on a loopback port.",
 }
