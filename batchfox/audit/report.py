@@ -87,7 +87,7 @@ def _table(audit: Audit) -> Iterator[str]:
     if len(lines) + bool(audit.replaced.rows) > 1:
         rows, submits = (sum(getattr(cost, name) for _, cost in lines) for name in ("rows", "submits"))
         yield f"  {'together':<26} {rows:>11,} {submits:>11,} {credit(audit.credits):>14}"
-    if audit.dearest:
+    if audit.dearest and audit.dearest[0].credits > audit.dearest[-1].credits:
         dear = "; ".join(f"{shorten(row.row_id, 60)} {credit(row.credits)}" for row in audit.dearest)
         yield f"  dearest rows: {dear}"
 
