@@ -39,6 +39,7 @@ __all__ = ["Choice", "audit_output"]
 
 # So often the parts may be other ones by the time the checkpoint is copied, as while a retry takes rows out of them.
 MOST_TRIES = 5
+_UNDERWAY = "SELECT state, count(*) FROM underway GROUP BY state ORDER BY state"
 WITHOUT = "--no-input compares the parts with the checkpoint alone"
 
 
@@ -177,7 +178,7 @@ class _Auditor:
             is_finished=recorded.is_finished,
             output_rows=written.rows,
             parts=len(written.parts),
-            unfinished={STATES[state]: rows for state, rows in sorted(recorded.states.items())},
+            unfinished={STATES[state]: rows for state, rows in self._rolls.query(_UNDERWAY)},
             findings=found,
         )
         if asked is not None:

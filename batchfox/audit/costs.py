@@ -23,13 +23,16 @@ WHERE NOT EXISTS (SELECT 1 FROM held h WHERE h.key = r.key AND h.task_id IS r.ta
   AND NOT EXISTS (SELECT 1 FROM pending p WHERE p.key = r.key AND p.task_id IS r.task_id AND r.task_id IS NOT NULL)
 GROUP BY r.key, coalesce(r.task_id, r.rowid)
 """
+# Outcomes in no part yet; one that tells more of a task that a part tells of already is counted there.
+_RECORDED = """underway u WHERE u.state = 3 AND NOT EXISTS
+    (SELECT 1 FROM held h WHERE h.key = u.key AND h.task_id = u.task_id)"""
 HEADER = ("row_index", "row_id", "status", "submits", "credits", "credits_replaced", "maybe_billed_twice")
 
 
 def add_costs(audit: Audit, rolls: Rolls) -> None:
     """Adds them up."""
     audit.costs = _by_status(rolls, "held")
-    audit.recorded_costs = _by_status(rolls, "pending WHERE state = 3")
+    audit.recorded_costs = _by_status(rolls, _RECORDED)
     rows = rolls.count("SELECT count(*) FROM replaced")
     paid = rolls.query(f"SELECT coalesce(sum(credits), 0.0) FROM ({_REPLACED})")[0][0]
     audit.replaced = Cost(rows=rows, submits=0, credits=paid)

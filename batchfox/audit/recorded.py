@@ -16,6 +16,7 @@ from batchfox.core.row import key_of_position
 from batchfox.errors import DamagedError
 from batchfox.sqlite_border import at_the_border, damaged
 
+# A row's state, by its number.
 STATES = ("waiting", "sending", "running", "recorded")
 
 
@@ -31,8 +32,8 @@ class Recorded(msgspec.Struct, kw_only=True):
     """What a checkpoint says of its output, the rows aside.
 
     `rows_read`: how many rows the last run read of its input, where it came to its end. `swapping`: parts that a new
-    one is just taking rows out of. `blocks`: of an input without ids, rows read and their digest. `states`: rows on
-    their way, in the order of `STATES`; `marked`: rows that `--retry` named.
+    one is just taking rows out of. `blocks`: of an input without ids, rows read and their digest. `marked`: rows
+    that `--retry` named.
     """
 
     job: dict[str, Any] | None
@@ -43,7 +44,6 @@ class Recorded(msgspec.Struct, kw_only=True):
     parts: dict[int, FiledPart] = msgspec.field(default_factory=dict)
     swapping: set[int] = msgspec.field(default_factory=set)
     blocks: dict[int, tuple[int, bytes]] = msgspec.field(default_factory=dict)
-    states: dict[int, int] = msgspec.field(default_factory=dict)
     marked: int = 0
 
     @property
@@ -78,7 +78,6 @@ def _copy(checkpoint: Checkpoint, rolls: Rolls) -> Recorded:
     rolls.put("recorded_part", ((number,) for number in found.parts), 1)
     swapping = "SELECT DISTINCT old_part FROM row WHERE part IS NOT NULL AND old_part IS NOT NULL"
     found.swapping = {part for (part,) in checkpoint.query(swapping)}
-    found.states = dict(checkpoint.query("SELECT state, count(*) FROM row GROUP BY state"))
     found.marked = int(checkpoint.query("SELECT count(*) FROM retry")[0][0])
     rolls.put("pending", _pending(checkpoint), 11)
     if found.has_ids:

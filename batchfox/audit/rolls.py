@@ -28,6 +28,9 @@ CREATE TABLE recorded_part (number INTEGER PRIMARY KEY);
 CREATE TABLE held (key BLOB PRIMARY KEY, times INTEGER NOT NULL, part INTEGER NOT NULL, {_ENDED}) WITHOUT ROWID;
 CREATE TABLE asked (key BLOB PRIMARY KEY, times INTEGER NOT NULL, row_index INTEGER NOT NULL, row_id TEXT NOT NULL,
                     hash BLOB) WITHOUT ROWID;
+-- Of those pending the ones in no part yet: a run may stop between putting a part in its place and saying so.
+CREATE VIEW underway AS SELECT * FROM pending p
+    WHERE p.part IS NULL OR NOT EXISTS (SELECT 1 FROM held h WHERE h.key = p.key AND h.part = p.part);
 """
 _ENDED_NAMES = "row_index, row_id, status, hash, task_id, credits, submits, twice"
 # The first of each key: SQLite takes the other columns from the row that has the least.

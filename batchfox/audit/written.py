@@ -30,6 +30,7 @@ _COLUMNS = [
     *("maybe_billed_twice", "finished_at"),
 ]
 _STATUS = {status: number for number, status in enumerate(STATUSES)}
+ROWS_AT_ONCE = 1_000
 _Identity = tuple[int, int, int]
 
 
@@ -105,7 +106,7 @@ class Written:
     def _count(self, path: Path, number: int) -> None:
         counts: Counter[str] = Counter()
         before = self.rows
-        for table in parts.read(path):
+        for table in parts.read(path, rows=ROWS_AT_ONCE):
             rows = table.select(_COLUMNS).to_pylist()
             counts.update(str(row["status"]) for row in rows)
             self._rolls.put("written", self._entries(rows, number, path.name), 10)

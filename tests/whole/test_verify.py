@@ -8,6 +8,8 @@ import json
 import shutil
 import signal
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,13 +17,19 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import MODEL, Simulate, Starter, eventually, job_of, parts_of, rows_with_ids, tables_of, write_rows
+from conftest import KEY, MODEL, Simulate, Starter, eventually, job_of, parts_of, rows_with_ids, tables_of, write_rows
 
 from batchfox import run
 from batchfox.audit import Choice, audit_output
 from batchfox.audit.finding import Audit
+from batchfox.checkpoint import Checkpoint, encode
 from batchfox.core.job import Job
-from batchfox.errors import DamagedError, OutputError
+from batchfox.core.outcome import Outcome
+from batchfox.core.prepare import key_of_outcome
+from batchfox.core.render import request_hash
+from batchfox.doctor import repair
+from batchfox.errors import DamagedError, OutputBusyError, OutputError
+from batchfox.simulator import Settings, SimulatorThread
 
 Row = dict[str, Any]
 
@@ -57,20 +65,45 @@ def has_ids(request: pytest.FixtureRequest) -> bool:
     return bool(request.param)
 
 
+def job_in(folder: Path, base_url: str, *, has_ids: bool) -> Job:
+    """120 rows in parts of 40. One task at a time: rows stand in the parts as in the input."""
+    column = {} if has_ids else {"id": None}
+    source = write_rows(folder / "in.jsonl", rows_with_ids(120))
+    return job_of(source, folder / "out", base_url, rows_per_part=40, input=column, limits={"in_flight": 1})
+
+
 @pytest.fixture
 def job(tmp_path: Path, simulate: Simulate, has_ids: bool) -> Job:
-    source = write_rows(tmp_path / "in.jsonl", rows_with_ids(120))
-    # One task at a time: rows stand in the parts as in the input.
-    limits = {"in_flight": 1}
-    column = {} if has_ids else {"id": None}
-    simulator = simulate(latency="constant:0.001")
-    return job_of(source, tmp_path / "out", simulator.url, rows_per_part=40, input=column, limits=limits)
+    return job_in(tmp_path, simulate(latency="constant:0.001").url, has_ids=has_ids)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Callable[[bool], Path]:
+    """Folders with an input and its finished output, made once."""
+    made: dict[bool, Path] = {}
+
+    def make(has_ids: bool) -> Path:
+        if has_ids not in made:
+            folder = made[has_ids] = tmp_path_factory.mktemp("finished")
+            simulator = SimulatorThread(Settings(latency="constant:0.001"))
+            with contextlib.ExitStack() as stack:
+                patch = stack.enter_context(pytest.MonkeyPatch.context())
+                patch.setenv("FOXAPI_API_KEY", KEY)
+                simulator.start()
+                stack.callback(simulator.stop)
+                assert run(job_in(folder, simulator.url, has_ids=has_ids)).exit_status == 0
+        return made[has_ids]
+
+    return make
 
 
 @pytest.fixture
-def out(tmp_path: Path, job: Job) -> Path:
-    """A finished output of 120 rows in 3 parts."""
-    assert run(job).exit_status == 0
+def out(tmp_path: Path, finished: Callable[[bool], Path], has_ids: bool) -> Path:
+    """A finished output of 120 rows in 3 parts, a copy of its own."""
+    made = finished(has_ids)
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    kept = tmp_path / "out" / "_batchfox" / "job.toml"
+    kept.write_text(kept.read_text().replace(str(made), str(tmp_path)))
     return tmp_path / "out"
 
 
@@ -385,7 +418,10 @@ def test_a_run_at_work_is_never_taken_for_damage(start: Starter, simulate: Simul
         kept = tmp_path / "live" / "_batchfox" / "job.toml"
         eventually(kept.exists, "a job on record")
         while not child.is_over():
-            audit = audit_output(tmp_path / "live")
+            try:
+                audit = audit_output(tmp_path / "live")
+            except OutputBusyError:
+                continue
             assert off(audit) == {}, audit.problems
             seen += audit.is_running
         assert child.wait() == 3, child.err
@@ -393,6 +429,104 @@ def test_a_run_at_work_is_never_taken_for_damage(start: Starter, simulate: Simul
     audit = audit_output(tmp_path / "live")
     assert off(audit) == {}
     assert audit.replaced.rows > 0
+
+
+def test_a_run_that_was_killed_between_putting_a_part_in_its_place_and_saying_so(out: Path, has_ids: bool) -> None:
+    """The rows are in the part and among the recorded ones; each is counted, and paid, once."""
+    table = pq.read_table(parts_of(out)[2])
+    rows = table.to_pylist()
+    with (
+        contextlib.closing(Checkpoint(out / "_batchfox" / "checkpoint.db")) as checkpoint,
+        checkpoint.transaction() as db,
+    ):
+        for slot, row in enumerate(rows):
+            names = ("row_index", "row_id", "status", "task_id", "credits", "submits", "request_hash", "run_id")
+            values = {name: row[name] for name in names}
+            outcome = Outcome(**values, finished_at=row["finished_at"].timestamp(), run_date=str(row["run_date"]))
+            key = key_of_outcome(row, has_ids=has_ids)
+            db.execute("INSERT INTO row VALUES (?, ?, 3, NULL, x'80', ?, 2, NULL)", (slot, key, encode(outcome)))
+        db.execute("UPDATE part SET is_filed = 0, counts = '{}' WHERE number = 2")
+        db.execute("UPDATE run SET is_finished = 0")
+        db.execute("DELETE FROM finished WHERE row_index >= 80")
+        db.execute("UPDATE finished_block SET done = CAST(substr(done, 1, 10) || zeroblob(1240) AS BLOB)")
+    audit = audit_output(out)
+    assert audit.findings == []
+    assert {status: cost.rows for status, cost in audit.costs.items()} == {"completed": 120}
+    assert (audit.recorded_costs, audit.unfinished) == ({}, {})
+    parts_of(out)[2].unlink()
+    audit = audit_output(out)
+    assert (off(audit), notes(audit)) == ({}, {"unfinished": 40})
+    assert (audit.costs["completed"].rows, audit.recorded_costs["completed"].rows) == (80, 40)
+
+
+def test_parts_that_change_while_they_are_read_are_read_again(simulate: Simulate, tmp_path: Path) -> None:
+    """A retry takes rows out of parts that were read and puts them into a new one, and only then all is compared."""
+    simulator = simulate(faults={"task_failed": 0.4})
+    source = write_rows(tmp_path / "in.jsonl", rows_with_ids(60))
+    job = job_of(source, tmp_path / "out", simulator.url, rows_per_part=20, retry={"failed": "never"})
+    failed = run(job).by_status["failed"]
+    simulator.control(faults={})
+    told: list[str] = []
+
+    def tell(what: str, _: int) -> None:
+        told.append(what)
+        if len(told) == 1:
+            assert run(job, retry="failed").settled == {"completed": failed}
+
+    audit = audit_output(tmp_path / "out", None, tell)
+    assert audit.findings == []
+    assert {status: cost.rows for status, cost in audit.costs.items()} == {"completed": 60}
+    assert (audit.replaced.rows, audit.output_rows) == (failed, 60)
+    assert told.count("reading the parts") > 4
+
+
+def test_parts_that_change_again_and_again_are_told_and_not_taken_for_damage(out: Path) -> None:
+    def tell(_: str, __: int) -> None:
+        path = parts_of(out)[0]
+        shutil.copy(path, out / "copy")
+        (out / "copy").rename(path)
+
+    with pytest.raises(OutputBusyError, match="faster than they can be read"):
+        audit_output(out, None, tell)
+
+
+@only_ids
+def test_memory_does_not_grow_with_the_rows(out: Path, tmp_path: Path) -> None:
+    """50 MB of ids more, which stand in the input, in the parts and in all that is compared."""
+    code = (
+        "import pathlib, resource, sys\nfrom batchfox.audit import audit_output\n"
+        "audit = audit_output(pathlib.Path(sys.argv[1]))\n"
+        "print(len(audit.problems), audit.output_rows, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)"
+    )
+
+    def audited() -> tuple[int, ...]:
+        done = subprocess.run(
+            [sys.executable, "-c", code, out], capture_output=True, text=True, timeout=200, check=True
+        )
+        return tuple(int(word) for word in done.stdout.split())
+
+    schema = pq.read_schema(parts_of(out)[0])
+    example = pq.read_table(parts_of(out)[0]).to_pylist()[0]
+
+    def add(numbers: range) -> None:
+        with (tmp_path / "in.jsonl").open("a") as file:
+            for number in numbers:
+                rows: list[Row] = []
+                for index in range(number * 1_000, (number + 1) * 1_000):
+                    row_id, prompt = f"{index}-{'x' * 5_000}", f"question {index}"
+                    file.write(json.dumps({"id": row_id, "prompt": prompt}) + "\n")
+                    known = {"id": row_id, "prompt": prompt, "row_index": index, "row_id": row_id}
+                    hashed = request_hash({"model": MODEL, "prompt": prompt})
+                    rows.append(example | known | {"task_id": f"t{index}", "request_hash": hashed})
+                pq.write_table(pa.Table.from_pylist(rows, schema), out / "data" / f"part-{number:05d}.parquet")
+        assert repair(out)[1] == []
+
+    add(range(3, 5))
+    *_, small_mb = audited()
+    add(range(5, 15))
+    problems, rows_found, large_mb = audited()
+    assert (problems, rows_found) == (0, 12_120)
+    assert large_mb - small_mb < 35
 
 
 # Costs.
