@@ -52,7 +52,7 @@ def export(folder: Path, target: Path, *, columns: Sequence[str] = (), statuses:
         if status not in STATUSES:
             raise UserError(f"--status {status}: no such status{nearest(status, STATUSES)}")
     paths = part_paths(folder)
-    _refuse_output(target)
+    refuse_target(target)
     schema = _schema_of(paths, columns)
     temporary = target.with_name(f".{target.name}.part")
     rows = 0
@@ -70,7 +70,7 @@ def export(folder: Path, target: Path, *, columns: Sequence[str] = (), statuses:
     return rows
 
 
-def _refuse_output(target: Path) -> None:
+def refuse_target(target: Path) -> None:
     """Raises `UserError` for a file among the parts or the records of an output: it would be in the way of the next
     run."""
     folder = target.absolute().parent.resolve()

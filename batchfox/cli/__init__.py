@@ -22,6 +22,7 @@ COMMANDS = {
     "status": "Show what a run is doing or did.",
     "export": "Write the results to one file in input order.",
     "models": "List the models that the key may use, and what each takes.",
+    "verify": "Recount input, checkpoint and Parquet of an output.",
     "doctor": "Say what is wrong with this set-up or an output, and repair it.",
     "simulate": "Run the embedded API server on a loopback port.",
     "completion": "Print what makes a shell complete batchfox's commands.",

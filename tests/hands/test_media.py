@@ -409,7 +409,10 @@ def test_several_roots_are_tried_in_order(root: Path) -> None:
     (other / "b.gif").write_bytes(b"GIF89a\x01\x00\x01\x00other")
     (other / "a.png").write_bytes(b"GIF89a\x01\x00\x01\x00hidden")
     both = Door(Media(root=[str(root), str(other)]))
-    for path, found in (("a.png", inline("image/png", PNG)), ("b.gif", inline("image/gif", b"GIF89a\x01\x00\x01\x00other"))):
+    for path, found in (
+        ("a.png", inline("image/png", PNG)),
+        ("b.gif", inline("image/gif", b"GIF89a\x01\x00\x01\x00other")),
+    ):
         assert both.send(image(path))[0]["image_urls"] == [found]
     assert both.send(image(str(other / "b.gif")))[1] == ["inline"]
     for path, said in (("../secret.png", "outside"), ("c.png", "No such file")):
