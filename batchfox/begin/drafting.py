@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
-from batchfox.begin.sampling import Sample, take_sample
+from batchfox.begin.sampling import Sample, take_sample, weigh
 from batchfox.core.draft import draft
 from batchfox.core.glance import Column
 from batchfox.core.guess import Guess, guess
@@ -19,6 +19,7 @@ from batchfox.jobfile import load_job
 from batchfox.words import count
 
 CHECKED_ROWS = 100
+CHECKED_BYTES = 32 << 20
 # Of so many rows local media are read, too: they may be large.
 READ_ROWS = 3
 
@@ -167,18 +168,20 @@ def _try(drafted: Drafted) -> None:
     from batchfox.core.prepare import Invalid
     from batchfox.survey.surveyor import Surveyor
 
+    left = CHECKED_BYTES
     try:
         surveyor = Surveyor(load_job(drafted.job_path))
         for batch in surveyor.batches():
             for row in batch[: CHECKED_ROWS - drafted.checked]:
                 drafted.checked += 1
+                left -= weigh(row)
                 prepared = surveyor.prepare(row, with_files=drafted.checked <= READ_ROWS)
                 if isinstance(prepared, Life):
                     continue
                 drafted.refused += 1
                 said = (prepared.error.message or "") if isinstance(prepared, Invalid) else prepared[0].message
                 drafted.reason = drafted.reason or said
-            if drafted.checked >= CHECKED_ROWS:
+            if drafted.checked >= CHECKED_ROWS or left < 0:
                 return
     except JobError as error:
         drafted.notes.append(f"the job does not run as it is: {error}")
