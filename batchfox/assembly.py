@@ -25,6 +25,7 @@ from batchfox.core.paces import Paces
 from batchfox.core.prepare import Preparer
 from batchfox.core.row import Row
 from batchfox.core.rulebook import RuleBook
+from batchfox.core.secret import Secret
 from batchfox.core.settle import Orders
 from batchfox.core.timing import Timing
 from batchfox.core.watch import Watch
@@ -108,7 +109,7 @@ def make_fleet(job: Job, run: Run, learned: bytes | None) -> Fleet:
 
 def carry_of(job: Job, source: Source) -> Carry:
     """Which of the input's columns travel."""
-    return Carry(job.input.keep, own_columns(), binary=source.binary_columns)
+    return Carry(job.input.keep, own_columns(), binary=source.binary_columns, hide=source.secret.hide)
 
 
 def make_filing(job: Job, shop: Workshop, folders: Folders, source: Source, log: Log) -> Filing:
@@ -137,8 +138,10 @@ def make_pool(
     book: RuleBook,
     clock: Clock,
     before: dict[str, Any],
+    secret: Secret,
 ) -> Pool:
-    """The loops and what they work with. `before`: the run's figures as its earlier executions left them."""
+    """The loops and what they work with. `before`: the run's figures as its earlier executions left them. `secret`:
+    what no record may hold."""
     thread = shop.thread("file")
     rows_per_part = job.output.rows_per_part
 
@@ -155,6 +158,7 @@ def make_pool(
         unix=clock.unix,
         now=clock.now,
         settled=monitor.settled,
+        secret=secret,
     )
     pool = Pool(
         fleet=fleet,
@@ -193,7 +197,7 @@ def make_feed(
         if rows and not look.is_settled:
             return True
         if (verdict := look.verdict()) is not None:
-            raise JobError(verdict)
+            raise JobError(source.secret.hide(verdict))
         for event, values in look.warnings():
             log.warning(event, **values)
         return False

@@ -33,6 +33,8 @@ _MOST_KEYS = 512
 LEAST_FREE_PAGES = 256
 # Of each connection; what a million finished keys would fill, and ten thousand would not.
 _CACHE_KB = 4000
+# In the table `retry`: the row's outcome is in no part any more (`doctor --repair`).
+NO_PART = -1
 _UNFILED = "SELECT key, outcome FROM row WHERE state = 3"
 
 
@@ -54,6 +56,9 @@ class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
     task_id: str | None
     submitted_at: float | None
     polls: int
+    # What the stream of its task told: later than the other fields, and left out by older versions.
+    reasoning: str | None = None
+    is_told: bool = False
 
 
 _record_fields = tuple(field.name for field in msgspec.structs.fields(Record))
@@ -111,7 +116,7 @@ class Done(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Again(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A finished row that gets fresh attempts: where its outcome is, and what was paid so far."""
+    """A finished row that gets fresh attempts: where its outcome is (or `NO_PART`), and what was paid so far."""
 
     part: int
     submits: int

@@ -59,7 +59,8 @@ CREATE TABLE block (
     digest BLOB NOT NULL
 );
 
--- Finished rows that `--retry` gives fresh attempts; gone once their new outcome is filed.
+-- Finished rows that `--retry` gives fresh attempts, and (part -1) rows that were maybe paid for and whose part was
+-- lost; gone once their new outcome is filed.
 CREATE TABLE retry (
     key        BLOB PRIMARY KEY,
     part       INTEGER NOT NULL,

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from batchfox.core.dispatch import Fleet
+from batchfox.core.event import ApiError
 from batchfox.core.gate import Gate
 from batchfox.feed import Fed
 from batchfox.history import Run
@@ -117,6 +118,7 @@ def summarize(
 ) -> Summary:
     """The record of an execution. `by_status`: rows of the whole output."""
     top = causes.top()
+    unlearned = ending.pool.looks.unlearned
     tally, progress, gate = ending.pool.ledger.tally, ending.progress, ending.fleet.gate
     return Summary(
         run_id=run.run_id,
@@ -142,7 +144,17 @@ def summarize(
         more_causes=causes.kinds - len(top),
         retry_gone=retry_gone,
         retry_left=retry_left,
+        late_collected=ending.pool.looks.collected,
+        late_credits=ending.pool.looks.collected_credits,
+        late_unheard=unlearned.rows,
+        retry_unpaid=unlearned.not_paid,
+        late_error=said_of(unlearned.last),
     )
+
+
+def said_of(error: ApiError | None) -> str | None:
+    """An error in a few words; None where nothing was said."""
+    return None if error is None else error.message or error.code or error.type
 
 
 def used(figures: dict[str, Any]) -> Used:

@@ -17,7 +17,7 @@ import msgspec
 from batchfox import history
 from batchfox.api import Api
 from batchfox.assembly import Workshop, carry_of, make_feed, make_filing, make_fleet, make_pool
-from batchfox.closing import Ending, summarize
+from batchfox.closing import Ending, said_of, summarize
 from batchfox.core.first_look import FirstLook, refuse_constants
 from batchfox.core.job import Job
 from batchfox.core.prepare import Preparer
@@ -25,11 +25,11 @@ from batchfox.core.prices import Price, read_prices, refuse_unpriced
 from batchfox.core.render import Renderer
 from batchfox.core.rulebook import RuleBook
 from batchfox.core.wire import PRICES_PATH
-from batchfox.crew import read_in
+from batchfox.descriptors import room_for_connections
 from batchfox.errors import ApiGoneError, BatchfoxError, JobError, MachineError, UserError, machine_error, path_error
 from batchfox.feed import Feed
-from batchfox.jobfile import find_key, load_job
-from batchfox.late import file_late, late_rows
+from batchfox.jobfile import find_key, load_job, refuse_key_in_job, secret_of
+from batchfox.late import LateRows, file_late
 from batchfox.log import Log
 from batchfox.media import check_mode
 from batchfox.monitor import Display, Monitor, Silence
@@ -129,9 +129,11 @@ class Execution:
         refuse_constants(renderer, book)
         with contextlib.ExitStack() as stack:
             stack.callback(self._display.close)
-            self._source = open_with_ids(job, with_digest=True)
+            secret = secret_of(job)
+            self._source = open_with_ids(job, with_digest=True, secret=secret)
             self._has_ids = self._source.id_column is not None
             key = find_key(job)
+            refuse_key_in_job(job, secret)
             output = open_output(stack, job, output_root(job, self._clock.unix()), fresh=options.fresh)
             self._folders = output.folders
             self._log = Log(
@@ -152,31 +154,43 @@ class Execution:
         job, shop = self._job, self._shop
         is_sync = bool(job.request.get("sync"))
         submits = job.limits.in_flight if is_sync else min(job.limits.in_flight, MOST_SUBMIT_CONNECTIONS)
-        sync_s = float(job.poll.task_timeout)
-        async with Api(base_url, key, connections=submits + MORE_CONNECTIONS, sync_s=sync_s) as api:
+        connections = submits + MORE_CONNECTIONS
+        async with Api(
+            base_url,
+            key,
+            connections=connections,
+            sync_s=float(job.poll.task_timeout),
+            # A row's own column may ask for a stream: the job alone does not tell.
+            streams=room_for_connections(job.limits.in_flight, beside=connections),
+            stream_idle_s=float(job.poll.stream_idle),
+        ) as api:
             prices = await self._prices(api)
             self._run = history.begin_run(shop.checkpoint, job, self._clock.unix())
             self._log.info("run_begun", run=self._run.run_id, resumes=self._run.is_resume)
             fleet = make_fleet(job, self._run, shop.checkpoint.get("latencies"))
             monitor = Monitor(self._log, self._display)
             self._mark_retries()
-            pool = make_pool(job, shop, fleet, api, self._filing, monitor, book, self._clock, self._run.before)
+            pool = make_pool(
+                job, shop, fleet, api, self._filing, monitor, book, self._clock, self._run.before, self._source.secret
+            )
             for life, old_part in shop.checkpoint.unfinished():
                 pool.adopt(life, old_part)
-            preparer = Preparer(carry_of(job, self._source), renderer, book, prices, monitor.warned)
+            preparer = Preparer(
+                carry_of(job, self._source), renderer, book, prices, monitor.warned, self._source.secret
+            )
             limit = self._options.limit
             look = FirstLook(renderer, job.input, id_column=self._source.id_column, off=book.off)
             feed = make_feed(shop, self._source, pool, preparer, look, self._log, limit=limit)
             viewer = Viewer(job, self._source, pool, limit=limit, now=self._clock.now)
             viewer.count_rows(shop.thread("count"))
             monitor.view = viewer.view
-            late = late_rows(shop.connect(read_only=True), self._folders.data, has_ids=self._has_ids)
+            late = LateRows(shop.connect, shop.thread("late"), self._folders.data, has_ids=self._has_ids)
             pool.warm_up = _settle_heap
             if fleet.lives:
                 _settle_heap()
             with self._signals(pool), _quiet_heap():
                 try:
-                    await pool.run(feed, read_in(shop.thread("late"), late))
+                    await pool.run(feed, late)
                 except* BatchfoxError as group:
                     raise _first(group) from group
             if not isinstance(pool.error, MachineError):
@@ -237,10 +251,15 @@ class Execution:
         ending = Ending(
             pool=pool, fed=feed.fed, progress=pool.progress(), signal=self._signal, unix_s=self._clock.unix()
         )
-        marked = int(checkpoint.query("SELECT count(*) FROM retry")[0][0])
+        if (unlearned := pool.looks.unlearned).rows:
+            said = said_of(unlearned.last)
+            self._log.warning(
+                "late_tasks_unheard", rows=unlearned.rows, not_paid_anew=unlearned.not_paid, error_message=said
+            )
+        marked = int(checkpoint.query("SELECT count(*) FROM retry WHERE part >= 0")[0][0])
         if ending.is_finished:  # what is still marked is in the input no more
             with checkpoint.transaction() as db:
-                db.execute("DELETE FROM retry")
+                db.execute("DELETE FROM retry WHERE part >= 0")
         checkpoint.put(latencies=pool.fleet.watch.timing.export())
         history.end_run(
             checkpoint,

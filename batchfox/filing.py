@@ -110,6 +110,12 @@ class Filing:
         foreign = sorted(name for name in names if number_of(name) not in parts)
         if foreign and foreign == [part_name(0)] and not parts and self._is_empty_part(self._folders.data / foreign[0]):
             foreign = []
+        if foreign and number_of(foreign[0]) is None:
+            raise OutputError(
+                f"{self._folders.data / foreign[0]}: does not belong here: its name is not that of a part"
+                f"{f' (and {len(foreign) - 1} more)' if len(foreign) > 1 else ''}; nothing was changed: move it out "
+                "of data/ and run the same command again"
+            )
         if foreign:
             raise OutputError(
                 f"{self._folders.data / foreign[0]}: no record of this output names this file"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from batchfox.core.job import SIMULATOR, Job
+from batchfox.core.secret import NO_SECRET, Secret
 from batchfox.errors import JobError, UserError
 from batchfox.paths import GONE
 from batchfox.words import shorten
@@ -145,6 +146,27 @@ def find_key(job: Job) -> str:
     if job.api.base_url == SIMULATOR:
         return "sk-simulator"
     return find_key_named(job.api.key_env)
+
+
+def secret_of(job: Job) -> Secret:
+    """The key as what is to be hidden; none where there is none, or where it cannot be had."""
+    try:
+        return Secret(find_key(job))
+    except UserError:
+        return NO_SECRET
+
+
+def refuse_key_in_job(job: Job, secret: Secret) -> None:
+    """Raises `JobError` where `[request]` holds the key: the job is kept beside the output, and every row would send
+    it."""
+    if job.api.base_url == SIMULATOR:
+        return
+    for name, value in job.request.items():
+        if secret.hide_in(value) != value:
+            raise JobError(
+                f"request.{name}: holds the API key itself: take it out; the key comes from the environment variable "
+                f"{job.api.key_env} or a .env file, and belongs into no job"
+            )
 
 
 def find_key_named(name: str) -> str:

@@ -1,9 +1,12 @@
-"""Finds the rows that ended as `timed_out`: their tasks are asked about once more by every later run, for free."""
+"""Finds the rows that ended as `timed_out`: their tasks are asked about once more by every later run, for free. Takes
+them off the order to pay anew where nothing is learned of their tasks."""
 
 from __future__ import annotations
 
+import asyncio
 import itertools
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Executor
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ from batchfox.checkpoint import Checkpoint
 from batchfox.core.lifecycle import Life, State
 from batchfox.core.outcome import COLUMNS, EXTRA
 from batchfox.core.prepare import key_of_outcome
+from batchfox.crew import read_in
 from batchfox.filing import Filing
 
 BATCH = 100
@@ -27,11 +31,37 @@ class Late(msgspec.Struct, frozen=True):
     part: int
 
 
-def late_rows(checkpoint: Checkpoint, data: Path, *, has_ids: bool) -> Iterator[list[Late]]:
-    """All of them, a few at a time, from the parts that the checkpoint counts some in."""
-    found = _read(checkpoint, data, has_ids)
-    while batch := list(itertools.islice(found, BATCH)):
-        yield batch
+class LateRows:
+    """Those of one output. Everything but the first look is done in `thread`."""
+
+    def __init__(self, connect: Callable[..., Checkpoint], thread: Executor, data: Path, *, has_ids: bool) -> None:
+        """`connect`: gives connections to the checkpoint, `read_only` ones where told."""
+        self._connect = connect
+        self._checkpoint = connect(read_only=True)
+        self._thread = thread
+        self._data = data
+        self._has_ids = has_ids
+        self._writer: Checkpoint | None = None
+        marked = "SELECT EXISTS (SELECT 1 FROM retry WHERE part >= 0)"
+        self.is_at_stake = bool(self._checkpoint.query(marked)[0][0])
+
+    def batches(self) -> AsyncIterator[list[Late]]:
+        """All of them, a few at a time, from the parts that the checkpoint counts some in."""
+        return read_in(self._thread, self._batches())
+
+    def _batches(self) -> Iterator[list[Late]]:
+        found = _read(self._checkpoint, self._data, self._has_ids)
+        while batch := list(itertools.islice(found, BATCH)):
+            yield batch
+
+    async def unmark(self, keys: list[bytes]) -> int:
+        """Takes rows off the order to pay anew, durably. Returns how many of them were on it."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._delete, keys)
+
+    def _delete(self, keys: list[bytes]) -> int:
+        self._writer = self._writer or self._connect()
+        with self._writer.transaction() as db:
+            return db.executemany("DELETE FROM retry WHERE key = ?", [(key,) for key in keys]).rowcount
 
 
 def file_late(checkpoint: Checkpoint, filing: Filing, rows_per_part: int) -> None:
@@ -77,6 +107,7 @@ def _life(row: dict[str, Any], columns: dict[str, Any], has_ids: bool) -> Life:
         task_id=row["task_id"],
         submitted_at=_unix(row["submitted_at"]),
         polls=row["polls"],
+        reasoning=row["reasoning"],
     )
 
 

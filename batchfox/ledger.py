@@ -11,10 +11,11 @@ from collections.abc import Callable
 
 import msgspec
 
-from batchfox.checkpoint import Again, Done
+from batchfox.checkpoint import NO_PART, Again, Done
 from batchfox.core.lifecycle import Life
 from batchfox.core.outcome import Outcome
-from batchfox.core.prepare import Invalid, outcome_of
+from batchfox.core.prepare import Invalid, hide_in_error, outcome_of
+from batchfox.core.secret import NO_SECRET, Secret
 from batchfox.core.settle import Orders
 from batchfox.kept import encode_columns
 from batchfox.recorder import Recorder
@@ -96,7 +97,9 @@ class Ledger:
         unix: Callable[[], float],
         now: Callable[[], float],
         settled: Callable[[Outcome], None],
+        secret: Secret = NO_SECRET,
     ) -> None:
+        """`secret`: what rows hold of it by mistake is not recorded."""
         self._recorder = recorder
         self._orders = orders
         self.unfiled = unfiled
@@ -105,6 +108,7 @@ class Ledger:
         self._unix = unix
         self._now = now
         self._on_settled = settled
+        self._secret = secret
         self.tally = Tally()
 
     def note_block(self, block: int, rows: int, digest: bytes) -> None:
@@ -115,7 +119,7 @@ class Ledger:
         """A finished row gets fresh attempts: what was paid before counts on."""
         life.submits, life.unresolved = again.submits, again.unresolved
         life.maybe_billed_twice = again.maybe_billed_twice
-        self._old_parts[life.key] = again.part
+        self._old_parts[life.key] = None if again.part == NO_PART else again.part
 
     def note_known(self, life: Life, old_part: int | None) -> None:
         """A row from the checkpoint, which will replace an outcome in `old_part`, where that is not None."""
@@ -130,18 +134,20 @@ class Ledger:
             self._renew_columns(life)
         else:
             life.slot = next(self._slots)
-            group.add_row(life, encode_columns(life.kept), self._old_parts.pop(life.key, None))
+            group.add_row(life, self._columns_of(life), self._old_parts.pop(life.key, None))
         self._recorder.touch()
 
     def record_outcome(self, life: Life, outcome: Outcome) -> None:
         """How the row ended."""
+        if outcome.error is not None:
+            outcome = msgspec.structs.replace(outcome, error=hide_in_error(self._secret, outcome.error))
         size = _SMALL_ROW
         if life.slot:
             size += self._recorder.group.add_outcome(life.slot, outcome)
             self._renew_columns(life)
         else:
             life.slot = next(self._slots)
-            self._recorder.group.add_row(life, encode_columns(life.kept), self._old_parts.pop(life.key, None), outcome)
+            self._recorder.group.add_row(life, self._columns_of(life), self._old_parts.pop(life.key, None), outcome)
         self._recorder.touch()
         self.unfiled.add(life.key, Done(status=outcome.status, row_index=outcome.row_index), size, self._now())
         self.tally.see(outcome)
@@ -169,7 +175,12 @@ class Ledger:
     def _renew_columns(self, life: Life) -> None:
         if life.is_kept_new:
             life.is_kept_new = False
-            self._recorder.group.columns[life.slot] = encode_columns(life.kept)
+            self._recorder.group.columns[life.slot] = self._columns_of(life)
+
+    def _columns_of(self, life: Life) -> bytes:
+        """The columns that travel, encoded: from here on they are in files."""
+        columns = encode_columns(life.kept)
+        return encode_columns(self._secret.hide_in(life.kept)) if self._secret.is_in_bytes(columns) else columns
 
     def forget(self, life: Life) -> None:
         """The row left no trace: nothing was paid, and the input no longer has it."""

@@ -10,6 +10,8 @@ from typing import Any, Protocol
 import msgspec
 
 from batchfox.core.complaint import Complaint
+from batchfox.core.event import Streamed
+from batchfox.core.lifecycle import Life
 from batchfox.core.outcome import Outcome
 from batchfox.core.row import Row
 from batchfox.errors import DiskFullError, MachineError
@@ -83,6 +85,20 @@ class Monitor:
             error_code=error.code if error else None,
             error_message=error.message if error else None,
         )
+
+    def note_stream(self, life: Life, event: Streamed) -> None:
+        """The stream of a row's task is over; one that broke is a line, as the row is answered all the same."""
+        if event.error is not None:
+            self._log.info(
+                "stream_broken",
+                row=life.id,
+                task_id=life.task_id,
+                error_code=event.error.code,
+                error_message=event.error.message,
+                reasoning_characters=len(event.reasoning),
+            )
+        elif self._log.debugs():
+            self._log.debug("stream_ended", row=life.id, task_id=life.task_id)
 
     def show(self) -> None:
         if self.view is None:

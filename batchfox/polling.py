@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
 from typing import Protocol
 
 from batchfox.core.dispatch import Fleet
-from batchfox.core.event import PollEvent, Unheard
+from batchfox.core.event import PollEvent
 from batchfox.core.lifecycle import Life
 from batchfox.crew import Clock, Crew, wait_for
-from batchfox.late import Late
 from batchfox.limiter import Limiter
 
 POLLS_ON_THE_WIRE = 100
-# So many second looks in a row without a reply, and the rest is left for the next run: nobody is there.
-UNHEARD_IN_A_ROW = 20
 
 
 class Poller(Protocol):
@@ -24,16 +20,10 @@ class Poller(Protocol):
     async def poll(self, task_id: str, *, sync_upstream: bool) -> PollEvent: ...
 
 
-class LateCrew(Crew, Protocol):
-    """The pool, as far as second looks need it."""
-
-    def receive_late(self, late: Late, event: PollEvent) -> None: ...
-
-
 class Polls:
     """The loop, and how many polls are on the wire."""
 
-    def __init__(self, fleet: Fleet, crew: LateCrew, *, sender: Poller, clock: Clock, per_minute: float | None) -> None:
+    def __init__(self, fleet: Fleet, crew: Crew, *, sender: Poller, clock: Clock, per_minute: float | None) -> None:
         self._fleet = fleet
         self._crew = crew
         self._sender = sender
@@ -78,21 +68,12 @@ class Polls:
         finally:
             self._on_the_wire -= 1
 
-    # Tasks that earlier runs gave up.
-
-    async def look_again(self, late: Iterable[Late]) -> bool:
-        """Asks about each once. False where nobody answers: the others are left for a later run."""
-        unheard = 0
-
-        async def look(row: Late) -> None:
-            nonlocal unheard
-            await self._take_turn()
-            event = await self._ask(row.life, sync_upstream=True)
-            self._fleet.watch.polls += 1
-            unheard = unheard + 1 if isinstance(event, Unheard) and not event.without_results else 0
-            self._crew.receive_late(row, event)
-
-        async with asyncio.TaskGroup() as group:
-            for row in late:
-                group.create_task(look(row))
-        return unheard < UNHEARD_IN_A_ROW
+    async def ask_freely(self, life: Life, *, sync_upstream: bool) -> PollEvent:
+        """One poll of a task that is not watched."""
+        await self._take_turn()
+        self._fleet.watch.polls += 1
+        try:
+            return await self._ask(life, sync_upstream=sync_upstream)
+        finally:
+            if self.is_nearly_full():
+                self.wake.set()

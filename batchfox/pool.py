@@ -8,14 +8,14 @@ the second leaves at once. Both lose nothing.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Protocol
 
 import msgspec
 
 from batchfox.checkpoint import Again
 from batchfox.core.dispatch import Fleet, StopCause
-from batchfox.core.event import Event, PollEvent
+from batchfox.core.event import Event, Halted, PollEvent, Streamed
 from batchfox.core.late import second_look
 from batchfox.core.lifecycle import Life, State
 from batchfox.core.prepare import Invalid
@@ -25,9 +25,11 @@ from batchfox.feed import Feed
 from batchfox.figures import of_run
 from batchfox.late import Late
 from batchfox.ledger import Ledger
+from batchfox.looking import LateTasks, SecondLooks
 from batchfox.packing import Filer, Packing
 from batchfox.polling import Poller, Polls
 from batchfox.recorder import Recorder
+from batchfox.streaming import Streamer, Streams
 from batchfox.submitting import Builder, Submits, Submitter
 
 SHOW_EVERY_S = 0.5
@@ -36,7 +38,7 @@ STOP_S = 5.0
 STOP_LONG_S = 30.0
 
 
-class Sender(Submitter, Poller, Protocol):
+class Sender(Submitter, Poller, Streamer, Protocol):
     """The API, as far as a run needs it."""
 
 
@@ -45,6 +47,7 @@ class Observer(Protocol):
     because the disk is full, ends it."""
 
     def show(self) -> None: ...
+    def note_stream(self, life: Life, event: Streamed) -> None: ...
     def trouble(self) -> MachineError | None: ...
 
 
@@ -83,9 +86,17 @@ class Pool:
         self._before = before or {}
         self._started_at = clock.now()
         self._submits = Submits(
-            fleet, self, sender=sender, builder=builder, recorder=recorder, ledger=ledger, clock=clock
+            fleet,
+            self,
+            sender=sender,
+            builder=builder,
+            recorder=recorder,
+            ledger=ledger,
+            clock=clock,
+            streams=Streams(fleet, self, sender=sender, note=observer.note_stream),
         )
         self._polls = Polls(fleet, self, sender=sender, clock=clock, per_minute=limits.polls_per_minute)
+        self.looks = SecondLooks(fleet, self)
         self._packing = Packing(self, filer=filer, recorder=recorder, unfiled=ledger.unfiled, clock=clock)
         self._done = asyncio.Event()
         self._leaves_at: float | None = None
@@ -139,7 +150,7 @@ class Pool:
 
     # The run.
 
-    async def run(self, feed: Feed, late: AsyncIterator[list[Late]]) -> None:
+    async def run(self, feed: Feed, late: LateTasks) -> None:
         """Runs to the fleet's end. `late`: rows whose task was given up; they are asked about before the input is read.
         Raises the first error of a loop, the cause kept."""
         self._feed = feed
@@ -210,22 +221,23 @@ class Pool:
             else:
                 self.ledger.record_outcome(life, outcome)
 
-    async def _feed_loop(self, feed: Feed, late: AsyncIterator[list[Late]]) -> None:
+    async def _feed_loop(self, feed: Feed, late: LateTasks) -> None:
         """An input that cannot be read on ends the feeding, not what is in flight: see `error`."""
         try:
-            await self._look_again(late)
+            await self.looks.run(late)
             await feed.run()
         except UserError as error:
             self.error = error
             self.fleet.stop("input")
         self.check_done()
 
-    async def _look_again(self, late: AsyncIterator[list[Late]]) -> None:
-        async for batch in late:
-            known = (self.fleet.lives, self.ledger.unfiled)
-            rows = [row for row in batch if not any(where.get(row.life.key) for where in known)]
-            if self.fleet.stopped is not None or not await self._polls.look_again(rows):
-                return
+    def is_known(self, key: bytes) -> bool:
+        """Is the row on its way, or has it a new outcome, so that what its part says of it is old?"""
+        return key in self.fleet.lives or self.ledger.unfiled.get(key) is not None
+
+    async def ask_freely(self, life: Life, *, sync_upstream: bool) -> PollEvent:
+        """One poll of a task that was given up."""
+        return await self._polls.ask_freely(life, sync_upstream=sync_upstream)
 
     def receive_late(self, late: Late, event: PollEvent) -> None:
         """What one more poll of a task that was given up has shown."""
@@ -234,7 +246,12 @@ class Pool:
         if outcome is not None:
             self.ledger.note_known(late.life, late.part)
             self.ledger.record_outcome(late.life, outcome)
+            self.looks.collected += 1
+            self.looks.collected_credits += outcome.credits or 0.0
             self._packing.look()
+        elif isinstance(event, Halted):
+            fleet.stop(event.cause, event.error)
+            self.check_done()
 
     def spawn(self, request: Coroutine[Any, Any, None]) -> None:
         """By hand, since every request passes here: a task group would keep and call back a second time."""
@@ -255,7 +272,7 @@ class Pool:
         if outcome is not None:
             self.ledger.record_outcome(life, outcome)
             self._packing.look()
-        elif life.state is not before:
+        elif life.state is not before or isinstance(event, Streamed):
             self.ledger.record(life)
         if life.state is State.RUNNING or self._polls.is_nearly_full():
             self._polls.wake.set()
@@ -306,7 +323,11 @@ class Pool:
         """The outage of the API that is in this run's way: of what, since when (unix), and what was said last."""
         fleet = self.fleet
         is_submitting = fleet.waiting > 0 or fleet.on_the_wire > 0
-        trouble = fleet.health.outage(is_submitting=is_submitting, is_polling=fleet.in_flight > fleet.on_the_wire)
+        trouble = fleet.health.outage(
+            is_submitting=is_submitting,
+            is_polling=fleet.in_flight > fleet.on_the_wire,
+            is_held_back=fleet.gate.breaker.is_open,
+        )
         if trouble is None:
             return None
         return {

@@ -13,6 +13,10 @@ from batchfox.checkpoint import Checkpoint, Group
 from batchfox.errors import MachineError
 from batchfox.reserve import Reserve
 
+# Commits begin so far apart at least. A sync costs a quarter of a millisecond of CPU: at a thousand rows a second this
+# halves what each pays of it, and a submit that takes a second does not notice.
+LEAST_APART_S = 0.008
+
 
 class Recorder:
     """Owns the checkpoint's writing connection while `run` runs. `failed`: told of a commit that only the reserve made
@@ -48,9 +52,14 @@ class Recorder:
 
     async def run(self) -> None:
         """The loop. A failed commit fails everyone who waits for it, and ends the run."""
+        loop = asyncio.get_running_loop()
+        began_at = float("-inf")
         while True:
             await self._wake.wait()
+            if not self._is_closing and (rest_s := began_at + LEAST_APART_S - loop.time()) > 0.0:
+                await asyncio.sleep(rest_s)
             self._wake.clear()
+            began_at = loop.time()
             group, self.group = self.group, Group()
             waiters, self._waiters = self._waiters, []
             if group:

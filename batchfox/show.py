@@ -8,6 +8,11 @@ from collections.abc import Iterator
 from batchfox.summary import Cause, Summary, Used
 from batchfox.words import count, credit, duration, exit_means, shorten
 
+ASKS_OR_PAYS = (
+    "timed_out: the same command without --retry asks about their tasks again, free; --retry timed_out pays anew where "
+    "there is still no answer"
+)
+
 
 def describe(summary: Summary, command: list[str]) -> str:
     """What a person reads when a run ends. `command`: this run's own, for the line to type next."""
@@ -36,6 +41,8 @@ def _lines(summary: Summary, command: list[str]) -> Iterator[str]:
     yield f"exit {summary.exit_status}: {means}".rstrip(": ")
     if summary.needs_mending:
         yield "first: mend the input or the job; a row that is invalid ends as invalid again as it is"
+    if summary.asks_or_pays:
+        yield ASKS_OR_PAYS
     if (line := summary.next_step(command)) is not None:
         yield f"next: {line}"
 
@@ -77,10 +84,24 @@ def _leftovers(summary: Summary) -> Iterator[str]:
     for group, (estimate, came_to) in summary.estimates_low.items():
         model, _, shape = group.rpartition("|")
         yield f"  estimate proved low: {model} ({shape}) {credit(estimate)} expected, {credit(came_to)} came of it"
+    if summary.late_collected:
+        tasks, paid = count(summary.late_collected, "late task"), credit(summary.late_credits)
+        yield f"  collected: {tasks}; {paid} credits, paid when they were submitted"
+    if summary.late_unheard:
+        yield _unheard(summary)
     if summary.retry_left:
         yield f"  marked for retry, and left for the next run: {count(summary.retry_left, 'row')}"
     if summary.retry_gone:
         yield f"  marked for retry, but no longer in the input: {count(summary.retry_gone, 'row')}"
+
+
+def _unheard(summary: Summary) -> str:
+    """Tasks of which nothing could be learned: what was not paid for, and why."""
+    last = f" (last: {shorten(summary.late_error)})" if summary.late_error else ""
+    if summary.retry_unpaid:
+        rows = count(summary.retry_unpaid, "timed_out row")
+        return f"  not paid for anew: {rows}; no poll told whether their tasks have ended meanwhile{last}"
+    return f"  no news of {count(summary.late_unheard, 'timed_out task')}: the next run asks again, free{last}"
 
 
 def _cause(cause: Cause) -> str:

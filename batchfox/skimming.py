@@ -117,5 +117,6 @@ class Skimmer:
 def skimmer_of(checkpoint: Checkpoint, id_column: str | None) -> Skimmer | None:
     """None where nothing is done yet, or rows that are done get fresh attempts."""
     table = "finished" if id_column is not None else "finished_block"
-    is_done, is_retried = checkpoint.query(f"SELECT EXISTS (SELECT 1 FROM {table}), EXISTS (SELECT 1 FROM retry)")[0]
+    retried = "SELECT 1 FROM retry WHERE part >= 0"
+    is_done, is_retried = checkpoint.query(f"SELECT EXISTS (SELECT 1 FROM {table}), EXISTS ({retried})")[0]
     return Skimmer(checkpoint, id_column) if is_done and not is_retried else None

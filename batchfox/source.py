@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from batchfox.core.job import nearest
 from batchfox.core.render import BATCH_HINT, is_batch_line
 from batchfox.core.row import Row, id_text, key_of_id, key_of_line, key_of_position
+from batchfox.core.secret import NO_SECRET, Secret
 from batchfox.output import own_outputs
 from batchfox.paths import STDIN, kind_of, list_files, refuse_own_output
 from batchfox.records import Record, parser, raw_lines, read_csv, read_jsonl
@@ -36,22 +37,26 @@ def open_source(paths: Sequence[str], *, id_column: str | None, with_digest: boo
     return Source(list_files(paths), id_column=id_column, with_digest=with_digest)
 
 
-def open_with_ids(job: Job, *, with_digest: bool) -> Source:
+def open_with_ids(job: Job, *, with_digest: bool, secret: Secret = NO_SECRET) -> Source:
     """The job's input; lines in the OpenAI batch form bring their id along. Raises `InputError`."""
     files = list_files(job.input.paths)
     refuse_own_output(files, own_outputs(job))
     wanted = job.input.id
-    source = Source(files, id_column=wanted, with_digest=with_digest and wanted is None)
+    source = Source(files, id_column=wanted, with_digest=with_digest and wanted is None, secret=secret)
     if wanted is None and source.is_batch_form():
         source = source.with_id("custom_id")
     return source
 
 
 class Source:
-    """The input. `id_column`: the column that names a row, None where position does."""
+    """The input. `id_column`: the column that names a row, None where position does. `secret`: where an id holds it by
+    mistake, the row is named without it, everywhere and in every run."""
 
-    def __init__(self, files: list[str], *, id_column: str | None, with_digest: bool) -> None:
+    def __init__(
+        self, files: list[str], *, id_column: str | None, with_digest: bool, secret: Secret = NO_SECRET
+    ) -> None:
         self._files = files
+        self.secret = secret
         self.id_column = id_column
         self._with_digest = with_digest
         self._peeked: list[Record] = []
@@ -157,6 +162,8 @@ class Source:
                 row_id, key = f"line:{line_overall}", key_of_line(line_overall)
                 problem = problem or _say_no_id(self.id_column, record.columns)
             else:
+                if self.secret.is_in(text):
+                    text = self.secret.hide(text)
                 row_id, key = text, key_of_id(text)
         return Row(
             index=index,

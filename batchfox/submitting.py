@@ -14,6 +14,7 @@ from batchfox.errors import MachineError
 from batchfox.ledger import Ledger
 from batchfox.limiter import Limiter
 from batchfox.recorder import Recorder
+from batchfox.streaming import Streams
 
 LARGE_BODY = 1 << 20
 # The longest wait for a token before the world is looked at again.
@@ -69,6 +70,7 @@ class Submits:
         recorder: Recorder,
         ledger: Ledger,
         clock: Clock,
+        streams: Streams,
     ) -> None:
         self._fleet = fleet
         self._crew = crew
@@ -77,6 +79,7 @@ class Submits:
         self._recorder = recorder
         self._ledger = ledger
         self._clock = clock
+        self._streams = streams
         self._limiter = Limiter(fleet.gate.pace.per_minute)
         self._was_open = True
         self._large: set[bytes] = set()
@@ -160,6 +163,9 @@ class Submits:
         self._crew.check_done()
 
     async def _submit(self, life: Life, body: bytes) -> None:
+        if life.is_streamed:
+            await self._streams.submit(life, body, lambda: self._forget(life, body))
+            return
         event = await self._sender.submit(body, is_sync=life.is_sync)
         self._forget(life, body)
         self._crew.receive(life, event)

@@ -77,7 +77,11 @@ class Summary(msgspec.Struct, kw_only=True):
     `exit_status` is the contract's table. `reason`: why the run stopped early, in plain words. `is_limited`: rows
     beyond `limit` were not taken. `left_in_flight`: tasks that the next run picks up; `left_in_doubt`: POSTs without a
     reply, whose fate is unknown. `estimates_low`: with a credit limit, requests (model|shape) that came to more than
-    was expected: the estimate, and what was reserved or charged, in credits.
+    was expected: the estimate, and what was reserved or charged, in credits. `late_collected`: rows
+    that were `timed_out` and whose tasks had ended meanwhile; `late_credits`: what those cost, paid when they were
+    submitted. `late_unheard`: rows that stay `timed_out`
+    because nothing could be learned of their tasks; `retry_unpaid`: those of them that `retry` named, and that were not
+    paid for anew therefore; `late_error`: what the last of those polls met.
     """
 
     run_id: str
@@ -103,6 +107,11 @@ class Summary(msgspec.Struct, kw_only=True):
     more_causes: int = 0
     retry_gone: int = 0
     retry_left: int = 0
+    late_collected: int = 0
+    late_credits: float = 0.0
+    late_unheard: int = 0
+    retry_unpaid: int = 0
+    late_error: str | None = None
 
     @property
     def data(self) -> str:
@@ -127,6 +136,11 @@ class Summary(msgspec.Struct, kw_only=True):
     def needs_mending(self) -> bool:
         """Does `next_step` take rows that end the same way again unless the input or the job is mended?"""
         return self.exit_status == 3 and not self.is_limited and bool(self.by_status.get("invalid"))
+
+    @property
+    def asks_or_pays(self) -> bool:
+        """Does `next_step` pay anew for tasks that a run without it would ask about for free?"""
+        return self.exit_status == 3 and not self.is_limited and bool(self.by_status.get("timed_out"))
 
     def to_dict(self) -> dict[str, Any]:
         found: dict[str, Any] = msgspec.to_builtins(self)

@@ -73,6 +73,9 @@ def outage_words(outage: Mapping[str, Any], now_unix_s: float) -> str:
 def stop_words(figures: dict[str, Any]) -> str:
     """What a run that is stopping still waits for."""
     cause, wait_s = figures["stopped"], figures["leaves_in_s"]
+    if wait_s is None and cause in ("key", "gateway"):
+        tasks = count(figures["in_flight"], "task")
+        return f"stopping ({cause}): nothing more is submitted, {tasks} in flight left for the next run"
     if wait_s is None:
         return f"stopping ({cause}): nothing more is submitted, {count(figures['in_flight'], 'task')} to be finished"
     wire = count(figures["on_the_wire"], "submit")

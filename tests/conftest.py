@@ -11,22 +11,35 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 
 from batchfox.core.job import Job
-from batchfox.simulator import Settings, SimulatorThread
+from batchfox.simulator import Settings, Simulator, SimulatorThread
 
 KEY = "sk-test-5ecret-0123456789"
 MODEL = "nemotron-3-nano-omni"
 QUICK = "constant:0.02"
+# How long a test waits before it is said to hang. It guards, and no verdict depends on it: a machine may be ten times
+# slower than another, and stand still for seconds.
+GUARD_S = 240.0
+
+# The same examples every time, at any pace: a failure is of the change that was made, not of the day.
+# `pytest --hypothesis-profile=explore` looks further.
+_AT_ANY_PACE: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+hypothesis_settings.register_profile("repeatable", derandomize=True, **_AT_ANY_PACE)
+hypothesis_settings.register_profile("explore", print_blob=True, **_AT_ANY_PACE)
+hypothesis_settings.load_profile("repeatable")
 
 
 # Rows and jobs.
@@ -100,12 +113,35 @@ def log_events(folder: Path) -> list[str]:
 # Conditions.
 
 
-def eventually(condition: Callable[[], Any], what: str, timeout_s: float = 30.0) -> Any:
+def eventually(condition: Callable[[], Any], what: str) -> Any:
     """Looks until the condition holds, and returns what it gave."""
-    deadline = time.monotonic() + timeout_s
+    deadline = time.monotonic() + GUARD_S
     while not (found := condition()):
-        assert time.monotonic() < deadline, f"waited {timeout_s:g} s for {what}"
+        assert time.monotonic() < deadline, f"waited {GUARD_S:g} s for {what}"
         time.sleep(0.002)
+    return found
+
+
+@contextmanager
+def once(condition: Callable[[], Any], what: str, then: Callable[[], Any]) -> Iterator[None]:
+    """Does `then` in a thread as soon as the condition holds, while the block runs."""
+
+    def wait() -> None:
+        eventually(condition, what)
+        then()
+
+    waiter = threading.Thread(target=wait, daemon=True)
+    waiter.start()
+    yield
+    waiter.join()
+
+
+async def in_the_end(condition: Callable[[], Any], what: str) -> Any:
+    """The same on an event loop, which goes on meanwhile."""
+    deadline = time.monotonic() + GUARD_S
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"waited {GUARD_S:g} s for {what}"
+        await asyncio.sleep(0.002)
     return found
 
 
@@ -138,12 +174,15 @@ def as_anybody(*arguments: str | Path) -> list[str]:
 class Child:
     """A command of batchfox as a process; its output goes to files, so that no pipe can fill up."""
 
-    def __init__(self, arguments: list[str], folder: Path, number: int, env: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, arguments: list[str], folder: Path, number: int, env: dict[str, str] | None = None, code: str = ""
+    ) -> None:
+        words = ["-c", f"{code}\nimport sys\nfrom batchfox.cli import main\nmain(sys.argv[1:])"] if code else []
         self._out = folder / f"child-{number}.out"
         self._err = folder / f"child-{number}.err"
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "batchfox", *arguments],
+                [sys.executable, *(words or ["-m", "batchfox"]), *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
@@ -169,21 +208,21 @@ class Child:
     def send(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
 
-    def wait(self, timeout_s: float = 60.0) -> int:
+    def wait(self) -> int:
         """Its exit status; minus the signal that ended it."""
-        return self._process.wait(timeout_s)
+        return self._process.wait(GUARD_S)
 
     def kill(self) -> None:
         """SIGKILL, and gone when this returns."""
         if self._process.poll() is None:
             self._process.kill()
-        self._process.wait(10)
+        self._process.wait(GUARD_S)
 
 
 class Starter(Protocol):
-    """Starts `batchfox` with these arguments."""
+    """Starts `batchfox` with these arguments; `code` comes before it."""
 
-    def __call__(self, *arguments: str | Path, env: dict[str, str] | None = None) -> Child: ...
+    def __call__(self, *arguments: str | Path, env: dict[str, str] | None = None, code: str = "") -> Child: ...
 
 
 @pytest.fixture
@@ -191,8 +230,8 @@ def start(tmp_path: Path) -> Iterator[Starter]:
     """Starts commands in the test's folder; whatever still runs at its end is killed."""
     children: list[Child] = []
 
-    def begin(*arguments: str | Path, env: dict[str, str] | None = None) -> Child:
-        child = Child([str(argument) for argument in arguments], tmp_path, len(children), env)
+    def begin(*arguments: str | Path, env: dict[str, str] | None = None, code: str = "") -> Child:
+        child = Child([str(argument) for argument in arguments], tmp_path, len(children), env, code)
         children.append(child)
         return child
 
@@ -208,7 +247,7 @@ class Remote:
         self.url = url
 
     def _ask(self, path: str, body: bytes | None = None) -> Any:
-        with urllib.request.urlopen(urllib.request.Request(self.url + path, data=body), timeout=10) as reply:
+        with urllib.request.urlopen(urllib.request.Request(self.url + path, data=body), timeout=GUARD_S) as reply:
             return json.load(reply)
 
     def totals(self) -> dict[str, Any]:
@@ -260,6 +299,14 @@ def simulate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulate]:
     yield begin
     for simulator in running:
         simulator.stop()
+
+
+def put_forward(simulator: Simulator | SimulatorThread, seconds: float) -> None:
+    """The simulator's clock shows so much more from now on: tasks end without anybody waiting for them."""
+    world = (simulator._simulator if isinstance(simulator, SimulatorThread) else simulator)._world
+    assert world is not None
+    now = world.now
+    world.now = lambda: now() + seconds  # type: ignore[method-assign]
 
 
 Conversation = Callable[[bytes, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

@@ -14,8 +14,10 @@ from batchfox.begin.sampling import Sample, take_sample, weigh
 from batchfox.core.draft import draft
 from batchfox.core.glance import Column
 from batchfox.core.guess import Guess, guess
+from batchfox.core.job import Job
+from batchfox.core.secret import Secret
 from batchfox.errors import JobError, UserError
-from batchfox.jobfile import load_job
+from batchfox.jobfile import load_job, secret_of
 from batchfox.words import count
 
 CHECKED_ROWS = 100
@@ -26,7 +28,7 @@ READ_ROWS = 3
 
 class Drafted(msgspec.Struct, kw_only=True):
     """What `begin` saw and wrote. `checked`: rows that were tried with the job, `refused` of them with the first
-    reason, which a run would end as invalid."""
+    reason, which a run would end as invalid. `secret`: the key, should the data hold it."""
 
     path: str
     job_path: Path
@@ -35,6 +37,7 @@ class Drafted(msgspec.Struct, kw_only=True):
     columns: list[Column]
     declared: dict[str, str]
     notes: list[str]
+    secret: Secret
     checked: int = 0
     refused: int = 0
     reason: str = ""
@@ -45,6 +48,7 @@ def begin(path: str, job_path: Path | None, *, command: str, is_forced: bool) ->
 
     Raises `UserError` where the job file exists (`is_forced` aside), `InputError` for the input.
     """
+    secret = secret_of(Job.from_dict({"input": {"path": path}, "output": {"path": "out"}}))
     job_path = job_path or Path(f"{_name(path)}.toml")
     _refuse_place(path, job_path, is_forced=is_forced)
     sample = take_sample(path)
@@ -64,7 +68,7 @@ def begin(path: str, job_path: Path | None, *, command: str, is_forced: bool) ->
         id_note=_say_unique(sample),
         root=root,
     )
-    _write(job_path, text, is_forced=is_forced)
+    _write(job_path, secret.hide(text), is_forced=is_forced)
     drafted = Drafted(
         path=path,
         job_path=job_path,
@@ -73,6 +77,7 @@ def begin(path: str, job_path: Path | None, *, command: str, is_forced: bool) ->
         columns=columns,
         declared=_declared(sample),
         notes=notes,
+        secret=secret,
     )
     _try(drafted)
     return drafted

@@ -135,7 +135,7 @@ def _run(context: click.Context, job: str | None, read: Any, values: dict[str, A
     from batchfox.execution import run
     from batchfox.show import describe
 
-    raise_descriptor_limit()
+    raise_descriptor_limit(read.limits.in_flight)
     options = _options(context, values)
     display = make_display(quiet=options.quiet, form=options.log_format)
     summary = run(read, options, display=display)

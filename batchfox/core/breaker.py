@@ -1,8 +1,11 @@
 """A circuit breaker for submits: when the API takes nothing at all, stop throwing rows at it.
 
-Closed: submits flow. After `TRIP` submits in a row that were not taken by anyone (no connection, 503, or no readable
-verdict) it opens. Then, ever more rarely, a free question is asked first; once that is answered one submit is let
-through as a probe, and the first that is taken closes it. Polls go on whatever it says.
+Closed: submits flow. It opens after `TRIP` submits in a row that were not taken by anyone (no connection, 503, or no
+readable verdict). Few rows would have burnt their attempts by then, so it opens as well when a row is in doubt again
+and no submit got a verdict since it was in doubt before: where others get through meanwhile, the trouble is the row's
+own; where nobody does, an outage is suspected. Then, ever more rarely, a free question is asked first; once that is
+answered one submit is let through as a probe, and the first that is taken closes it. The fewer attempts are left among
+the rows, the longer the next one waits. Polls go on whatever it says.
 """
 
 from __future__ import annotations
@@ -12,6 +15,10 @@ FIRST_PROBE_S = 1.0
 MOST_PROBE_S = 60.0
 # A probe that ends in doubt may have been paid for, and costs a row an attempt.
 MOST_RISK_S = 600.0
+# With fewer attempts than `TRIP` left among all rows, the next probe waits at least so long, divided by how many are
+# left: a lone row that has used two of four is risked after 50 s, and for the last time 100 s later. What is not the
+# API's moment but the row's own fault has ended within 5 minutes all the same.
+SPARING_S = 100.0
 
 
 class Breaker:
@@ -23,6 +30,8 @@ class Breaker:
         self.probe_at = 0.0
         self._probes = 0
         self._is_there = False
+        # Rows that were in doubt since the last verdict.
+        self._doubted: set[bytes] = set()
 
     @property
     def is_open(self) -> bool:
@@ -49,18 +58,28 @@ class Breaker:
         self.streak = 0
         self.opened_at = None
         self._probes = 0
+        self._doubted.clear()
 
-    def fail(self, now: float, *, is_risky: bool = False) -> None:
-        """A submit found nobody home; `is_risky`: it is in doubt."""
+    def fail(self, now: float, doubted: bytes | None = None, *, is_decisive: bool = False) -> None:
+        """A submit found nobody home; `doubted`: it is in doubt, and is this row's; `is_decisive`: there will be no
+        second one to go by."""
         self.streak += 1
+        is_again = doubted in self._doubted or is_decisive
+        if doubted is not None:
+            self._doubted.add(doubted)
         if self.opened_at is None:
-            if self.streak < TRIP:
+            if self.streak < TRIP and not is_again:
                 return
             self.opened_at = now
             self._probes = 0
         elif now < self.probe_at:
             return  # one that was on the wire when the breaker opened
-        self._put_off(now, MOST_RISK_S if is_risky else MOST_PROBE_S)
+        self._put_off(now, MOST_PROBE_S if doubted is None else MOST_RISK_S)
+
+    def spare(self, now: float, attempts: int) -> None:
+        """So many attempts are left among all rows, after one that was in doubt."""
+        if self.is_open and 0 < attempts < TRIP and now < self.probe_at:
+            self.probe_at = max(self.probe_at, now + SPARING_S / attempts)
 
     def _put_off(self, now: float, most_s: float = MOST_PROBE_S) -> None:
         self._is_there = False

@@ -6,7 +6,7 @@ is the same in every run, whichever row came first.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any, TypeVar
 
@@ -40,14 +40,23 @@ def _holds_medium(value: Any) -> bool:
 class Carry:
     """`keep` applied to rows. `"*"` is every column but binary ones and data URIs; a name is always kept; other
     patterns (`meta_*`) work as `"*"` among the names they match. `taken`: the output's own columns; `binary`: columns
-    that the input declares as such, so that a null in one of them is no column either."""
+    that the input declares as such, so that a null in one of them is no column either. `hide`: takes out of a name what
+    must not be seen."""
 
-    def __init__(self, keep: Iterable[str], taken: Iterable[str], *, binary: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        keep: Iterable[str],
+        taken: Iterable[str],
+        *,
+        binary: Iterable[str] = (),
+        hide: Callable[[str], str] = str,
+    ) -> None:
         keep = list(keep)
         self._outright = {name for name in keep if not set(name) & set("*?[")}
         self._patterns = [name for name in keep if set(name) & set("*?[")]
         self._taken = {name.casefold() for name in taken}
         self._binary = frozenset(binary)
+        self._hide = hide
         self._names: dict[str, tuple[str, bool] | None] = {}
 
     def select(self, columns: Mapping[str, Any]) -> dict[str, Any]:
@@ -76,7 +85,7 @@ class Carry:
             name in self._binary or not any(fnmatchcase(name, pattern) for pattern in self._patterns)
         ):
             return None
-        return (PREFIX + name if self._clashes(name) else name), is_outright
+        return self._hide(PREFIX + name if self._clashes(name) else name), is_outright
 
     def _clashes(self, name: str) -> bool:
         """Is this one of the output's own names, or what such a name becomes (`input_text`, `input_input_text`, …)?

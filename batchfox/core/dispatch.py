@@ -20,6 +20,7 @@ from batchfox.core.event import (
     Doubted,
     Event,
     Halted,
+    Streamed,
 )
 from batchfox.core.gate import Gate, held
 from batchfox.core.health import Health
@@ -159,7 +160,8 @@ class Fleet:
         known = self.lives[life.key]
         if known.request is not None:
             return
-        known.request, known.group, known.is_sync = life.request, life.group, life.is_sync
+        known.request, known.group = life.request, life.group
+        known.is_sync, known.is_streamed = life.is_sync, life.is_streamed
         known.listed, known.size = life.listed, life.size
         self.bytes_held += life.size
         known.request_hash = known.request_hash or life.request_hash
@@ -256,7 +258,12 @@ class Fleet:
         if self.gate.is_budget_binding and self.in_flight:
             return None
         due = self._queue.next_due(now)
-        return None if due is None else max(due, self.gate.opens_at(now))
+        return None if due is None else max(due, self.gate.opens_at(now, len(self._sending)))
+
+    def is_streaming(self, life: Life, task_id: str) -> bool:
+        """Does this row still wait for that task, so that its stream is worth hearing?"""
+        is_live = self.lives.get(life.key) is life and life.state is State.RUNNING
+        return is_live and life.task_id == task_id
 
     # What came of it.
 
@@ -272,6 +279,8 @@ class Fleet:
         if sent_at is not None:
             del self._sending[key]
             self._note_submit(life, event, sent_at, now)
+        elif isinstance(event, Streamed):
+            self.watch.hear(life, now)
         else:
             life.polls += 1
             life.polls_here += 1
@@ -283,7 +292,7 @@ class Fleet:
             case State.RUNNING:
                 if sent_at is not None:
                     self._begin_running(life)
-                elif self.watch.is_overdue(life, now):
+                elif not isinstance(event, Streamed) and self.watch.is_overdue(life, now):
                     move = advance(life, Overdue(), self.orders.policy, CALM, now)
             case State.WAITING:
                 self._queue_again(life, event, now)
@@ -317,17 +326,27 @@ class Fleet:
             self._queue.add_again(life.key, now + delay_s)
 
     def _note_submit(self, life: Life, event: Event, sent_at: float, now: float) -> None:
-        self.gate.note_submit(life, event, sent_at, now, self.orders.policy)
+        self.gate.note_submit(life, event, sent_at, now, self.orders.policy, is_alone=not self._sending)
         self.health.note_submit(event, now)
+        if isinstance(event, Doubted) and self.gate.breaker.is_open:
+            self.gate.breaker.spare(now, self._attempts_left())
         self.submits_billed += isinstance(event, (Accepted, Answered, Doubted))
         if life.state is State.RUNNING:
             self.watch.begin(life, now)
+
+    def _attempts_left(self) -> int:
+        """Billed submits that the rows at hand may still cost. Looked at only while nobody seems to be there."""
+        policy = self.orders.policy
+        waiting = (life for life in self.lives.values() if life.state is State.WAITING)
+        return sum(1 if policy.in_doubt == "hold" else policy.attempts - life.attempts for life in waiting)
 
     def _settle(
         self, life: Life, event: Event, status: Status, answer: Answer | None, unix_s: float, *, was_running: bool
     ) -> Outcome:
         if was_running:
             self._end_running(life)
+        if answer is not None and not isinstance(event, Answered):
+            event = Answered(answer=answer)  # its stream had told it
         outcome = outcome_of(life, self.orders, status, answer, unix_s)
         self.gate.note_end(life, event, was_running=was_running, charged=outcome.credits)
         self._forget(life)

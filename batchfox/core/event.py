@@ -38,10 +38,12 @@ class Answer(_Event, frozen=True, kw_only=True):
 
 
 class Accepted(_Event, frozen=True, kw_only=True):
-    """A submit made a task: it is billed. `reserved`: credits set aside for it, where the reply says so."""
+    """A submit made a task: it is billed. `reserved`: credits set aside for it, where the reply says so. `stream`: the
+    path at which it is streamed, where the reply offers one."""
 
     task_id: str
     reserved: float | None = None
+    stream: str | None = None
     http_status: int = 200
 
 
@@ -126,6 +128,25 @@ class Unheard(_Event, frozen=True, kw_only=True):
     without_results: bool = False
 
 
+class StreamEnd(_Event, frozen=True, kw_only=True):
+    """A connection that carried a stream is done with. `error`: why it broke; None: it came to its end. What the stream
+    told is another matter. `may_open_again`: it did not even begin, for a reason that passes."""
+
+    error: ApiError | None = None
+    http_status: int = 200
+    may_open_again: bool = False
+    retry_after_s: float | None = None
+
+
+class Streamed(_Event, frozen=True, kw_only=True):
+    """A task's stream is over. `reasoning`: what it told of it. `answer`: what it told, where it told all; else `error`
+    says why it did not. What it costs only a poll tells, and where it broke a poll tells the rest too."""
+
+    reasoning: str = ""
+    answer: Answer | None = None
+    error: ApiError | None = None
+
+
 SubmitEvent = Accepted | Answered | Refused | Deferred | Unreached | Doubted | Halted | Unsendable
 PollEvent = Answered | Running | TaskFailed | Missing | Unheard | Halted
-Event = SubmitEvent | PollEvent
+Event = SubmitEvent | PollEvent | Streamed

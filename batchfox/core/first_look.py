@@ -13,12 +13,12 @@ from typing import Any
 
 from batchfox.core.complaint import Complaint
 from batchfox.core.job import Input, nearest
-from batchfox.core.prepare import STREAMED_SYNC
 from batchfox.core.render import BATCH_HINT, Renderer, is_batch_line
 from batchfox.core.row import Row
 from batchfox.core.rulebook import FIXED, RuleBook
 from batchfox.core.rules import check
 from batchfox.core.shape import PROMPT_FAMILY
+from batchfox.core.stream_choice import choose_stream
 from batchfox.core.template import list_columns
 from batchfox.errors import JobError
 
@@ -29,9 +29,7 @@ _MOST_COLUMNS = 1000
 
 def refuse_constants(renderer: Renderer, book: RuleBook) -> None:
     """Raises `JobError` where `[request]` breaks a rule whatever the rows hold."""
-    constants = renderer.constants
-    if constants.get("sync") and constants.get("stream"):
-        raise JobError(f"request.{STREAMED_SYNC}")
+    constants = choose_stream(renderer.constants, book)
     found = [_complaints_about(constants | content, constants, book) for content in _contents(renderer)]
     shared = [complaint for key, complaint in found[0].items() if all(key in others for others in found)]
     if shared:

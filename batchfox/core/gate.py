@@ -70,11 +70,15 @@ class Gate:
             return 0
         if self.breaker.is_open:
             return 1 if self.breaker.allows(now, on_the_wire) else 0
-        return None
+        most = self.pace.may_be_on_the_wire(now)
+        return None if most is None else max(most - on_the_wire, 0)
 
-    def opens_at(self, now: float) -> float:
-        """When the next submit may leave, as far as the breaker goes."""
-        return max(now, self.breaker.probe_at) if self.breaker.is_open else now
+    def opens_at(self, now: float, on_the_wire: int) -> float:
+        """When the next submit may leave, as far as the breaker goes, and what is on the wire already."""
+        if self.breaker.is_open:
+            return max(now, self.breaker.probe_at)
+        most = self.pace.may_be_on_the_wire(now)
+        return now if most is None or on_the_wire < most else self.pace.is_wide_at(now)
 
     def admit(self, life: Life) -> bool:
         """Reserves what the row's next attempt may cost; False where the budget does not allow it."""
@@ -92,8 +96,11 @@ class Gate:
         self.budget.release(life.estimate)
         self.is_budget_binding = False
 
-    def note_submit(self, life: Life, event: Event, sent_at: float, now: float, policy: Policy) -> None:
-        """The reply to a submit that left at `sent_at`; the row has moved already."""
+    def note_submit(
+        self, life: Life, event: Event, sent_at: float, now: float, policy: Policy, *, is_alone: bool = False
+    ) -> None:
+        """The reply to a submit that left at `sent_at`; the row has moved already. `is_alone`: no other is on the
+        wire."""
         if isinstance(event, (Accepted, Answered, Refused)):
             self.idle_since = None
         elif self.idle_since is None:
@@ -121,7 +128,8 @@ class Gate:
                 self.give_back(life)
                 self.breaker.fail(now)
             case Doubted():
-                self.breaker.fail(now, is_risky=True)
+                is_decisive = is_alone and life.attempts == 1 == policy.attempts - 1
+                self.breaker.fail(now, life.key, is_decisive=is_decisive)
                 self.budget.let_stand(held(life))
                 self.doubts.count(life, policy)
             case _:

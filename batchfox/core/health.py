@@ -1,6 +1,7 @@
 """Is the API there? Since when it takes no submits or answers no polls, how often that was, and what was said last.
 
-For people only: nothing is decided by it. Breaker and gate hold submits back by themselves. Times are the run's clock.
+For people only: nothing is decided by it. Breaker and gate hold submits back by themselves; while they do, people see
+why. Times are the run's clock.
 """
 
 from __future__ import annotations
@@ -89,10 +90,12 @@ class Health:
         elif not isinstance(event, Halted):
             self._polls = None
 
-    def outage(self, *, is_submitting: bool, is_polling: bool) -> Trouble | None:
-        """The outage there is, as far as it is in anybody's way."""
+    def outage(self, *, is_submitting: bool, is_polling: bool, is_held_back: bool = False) -> Trouble | None:
+        """The outage there is, as far as it is in anybody's way. `is_held_back`: the breaker holds submits back, so
+        that whatever they met is one."""
         for trouble, is_wanted in ((self._submits, is_submitting), (self._polls, is_polling)):
-            if trouble is not None and is_wanted and trouble.is_outage:
+            is_certain = is_held_back and trouble is self._submits
+            if trouble is not None and is_wanted and (trouble.is_outage or is_certain):
                 return trouble
         return None
 

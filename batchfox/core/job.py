@@ -98,11 +98,13 @@ class Retry(_Section, frozen=True, kw_only=True):
 
 class Poll(_Section, frozen=True, kw_only=True):
     """When tasks are asked about. `first`: seconds, or "auto" (learned). `task_timeout`: of watching. `eagerness`: how
-    much a second of delay weighs against a poll, 1 being a poll for 5 % of the median latency."""
+    much a second of delay weighs against a poll, 1 being a poll for 5 % of the median latency. `stream_idle`: a stream
+    that is silent for so long is broken."""
 
     first: float | str = "auto"
     eagerness: float = 1.0
     task_timeout: Duration = Duration("1h")
+    stream_idle: Duration = Duration("5m")
 
     @property
     def first_s(self) -> float | None:
@@ -141,6 +143,7 @@ class ModelRule(_Section, frozen=True, kw_only=True):
     requires_max_tokens: bool = False
     least_max_tokens: int | None = None
     youtube: bool = False
+    thinks: bool = False
 
 
 class Rules(_Section, frozen=True, kw_only=True):
@@ -340,7 +343,11 @@ def _check(job: Job) -> None:
         '0 or more, or "auto"',
     )
     # An endless patience or time-out would break the promise that a run always ends.
-    for where, seconds in (("retry.patience", retry.patience), ("poll.task_timeout", poll.task_timeout)):
+    for where, seconds in (
+        ("retry.patience", retry.patience),
+        ("poll.task_timeout", poll.task_timeout),
+        ("poll.stream_idle", poll.stream_idle),
+    ):
         _demand(0 < seconds < float("inf"), where, float(seconds), "more than 0, and an end")
     _demand(_is_delay(poll), "poll.first", poll.first, 'seconds, a duration such as "5s", or "auto"')
     _demand(

@@ -26,6 +26,7 @@ from batchfox.core.event import (
     Missing,
     Refused,
     Running,
+    Streamed,
     TaskFailed,
     Unheard,
     Unreached,
@@ -39,6 +40,10 @@ ODD_REPLIES = 5
 ODD_FOR_S = 60.0
 EXPIRED = "task_expired"
 NO_RESULTS = "no_results"
+# A completed row whose reasoning may lack its end: the error columns say so, and why.
+PARTIAL = "reasoning_partial"
+# What a stream told as a whole is the answer once so many polls have not brought the task's own.
+POLLS_AFTER_STREAM = 3
 
 
 class State(Enum):
@@ -85,11 +90,12 @@ TABLE: dict[State, dict[type, frozenset[State]]] = {
         Doubted: frozenset({_.WAITING, _.SETTLED}),
     },
     _.RUNNING: {
-        Running: frozenset({_.RUNNING}),
+        Running: frozenset({_.RUNNING, _.SETTLED}),
         Unheard: frozenset({_.RUNNING, _.SETTLED}),
         Missing: frozenset({_.RUNNING, _.SETTLED}),
         Halted: frozenset({_.RUNNING}),
         Answered: frozenset({_.SETTLED}),
+        Streamed: frozenset({_.RUNNING}),
         TaskFailed: frozenset({_.WAITING, _.SETTLED}),
         Overdue: frozenset({_.SETTLED}),
     },
@@ -122,6 +128,8 @@ class Life(msgspec.Struct, kw_only=True, gc=False):
     `born`: when its task was accepted, in the run's clock; `watched_since`: since when this run has known it;
     `poll_due`: when it is to be asked about next. `renewal`: the row as the input shows it now, where that asks
     something else than what was sent; sent again, it is that row. `is_kept_new`: the checkpoint has other columns.
+    `is_streamed`: the request asks for a stream. `reasoning`: what the stream of its task has told of it; None where it
+    has none. `is_told`: that stream told all, and `told` is what, as long as this execution lasts.
     """
 
     key: bytes
@@ -139,6 +147,7 @@ class Life(msgspec.Struct, kw_only=True, gc=False):
     request_hash: str | None = None
     media: list[str] = msgspec.field(default_factory=list)
     is_sync: bool = False
+    is_streamed: bool = False
 
     submits: int = 0
     attempts: int = 0
@@ -160,6 +169,11 @@ class Life(msgspec.Struct, kw_only=True, gc=False):
     odd_replies: int = 0
     odd_since: float = 0.0
     shuns_upstream: bool = False
+
+    reasoning: str | None = None
+    is_told: bool = False
+    told: Answer | None = None
+    stream_error: ApiError | None = None
 
     deferrals: int = 0
     deferred_at: float | None = None
@@ -198,7 +212,10 @@ def advance(life: Life, event: AnyEvent, policy: Policy, around: Surroundings, n
     allowed = TABLE[life.state].get(type(event))
     if allowed is None:
         raise IllegalEventError(f"{type(event).__name__} in {life.state.name}, row {life.id}")
+    was_running = life.state is State.RUNNING
     move = _decide(life, event, policy, around, now)
+    if was_running and life.told is not None:
+        move = _trust_stream(life, life.told, event, move)
     assert move.state in allowed, (life.state, event, move)
     life.state = move.state
     return move
@@ -209,6 +226,7 @@ def _decide(life: Life, event: AnyEvent, policy: Policy, around: Surroundings, n
         case Sent():
             life.submitted_at = event.unix_s
             life.task_id = None
+            _forget_stream(life)
             life.reserved = None
             return SEND
         case Withheld():
@@ -219,13 +237,20 @@ def _decide(life: Life, event: AnyEvent, policy: Policy, around: Surroundings, n
             life.task_id, life.reserved = event.task_id, event.reserved
             life.born = life.watched_since = life.found_running_at = now
             life.polls_here = 0
+            life.reasoning = "" if life.is_streamed else None
             return RUN
         case Answered():
             if life.state is State.SENDING:
                 _count_post(life)
             _forget_trouble(life)
             life.http_status = event.http_status
-            return Move(state=State.SETTLED, status="completed", answer=event.answer)
+            return Move(state=State.SETTLED, status="completed", answer=_with_reasoning(life, event.answer))
+        case Streamed():
+            life.reasoning, life.told = event.reasoning, event.answer
+            life.is_told, life.stream_error = event.answer is not None, event.error
+            if life.is_told:
+                life.found_running_at = now
+            return RUN
         case Refused():
             _note_repeat(life)
             _note(life, event.error, event.http_status)
@@ -273,6 +298,35 @@ def _decide(life: Life, event: AnyEvent, policy: Policy, around: Surroundings, n
             return Move(state=State.SETTLED, status="timed_out")
         case _:
             assert_never(event)
+
+
+def _forget_stream(life: Life) -> None:
+    life.reasoning = life.told = life.stream_error = None
+    life.is_told = False
+
+
+def _with_reasoning(life: Life, answer: Answer) -> Answer:
+    """The task's answer with what only its stream told. Where that broke off, the row says so."""
+    if life.reasoning is None or answer.reasoning is not None:
+        return answer
+    if not life.is_told:
+        why = life.stream_error.message if life.stream_error else None
+        got = f"{len(life.reasoning):,} characters of reasoning"
+        message = f"the stream broke after {got} ({why or 'the run ended'}); the answer itself is whole"
+        life.error = ApiError(code=PARTIAL, type="stream", message=message)
+    return msgspec.structs.replace(answer, reasoning=life.reasoning or None)
+
+
+def _trust_stream(life: Life, told: Answer, event: AnyEvent, move: Move) -> Move:
+    """The whole answer is here, and the task's own, which says what it cost, is only waited for. It counts as failed
+    where the API says so, not because nobody says anything."""
+    if isinstance(event, (Answered, TaskFailed, Streamed, Halted)):
+        return move
+    if move.state is not State.SETTLED and life.polls_here + 1 < POLLS_AFTER_STREAM:
+        return move
+    _forget_trouble(life)
+    life.http_status = 200
+    return Move(state=State.SETTLED, status="completed", answer=told)
 
 
 def _status_unsent(life: Life) -> Status:

@@ -9,24 +9,21 @@ from __future__ import annotations
 import msgspec
 
 from batchfox.core.evidence import MOST_NOISE, Refusals
-from batchfox.core.pace_rules import CUT, DEAR_CUT, LONE_CUT_LEAST, LONE_CUT_MOST, Step
+from batchfox.core.pace_rules import BURST, CUT, DEAR_CUT, LONE_CUT_LEAST, LONE_CUT_MOST, Step
 
 # After so many lone refusals one after the other the pace is halved, or set to so much of what got through since the
 # first, waits and all, where that is more. After so many a trial tells whether they are chance.
 HALVED_AFTER = 3
 GOT_SHARE = 0.97
 TRIED_AFTER = 5
-# A long wait fills a bucket's burst (one of usual size): how soon it is used up tells how far above the
-# limit the pace was.
-BURST = 10.0
 # A trial of chance: so many refusals at the lower pace show it, if their share is at least so much of what it was. That
 # it is a limit is shown by none where so many would be expected, or after so long; by one where twice as many would.
 TRIAL_REFUSED = 2
 TRIAL_EXPECTED = 8.0
 TRIAL_S = 120.0
 TRIAL_SHARE = 0.25
-# It is made at so much of what really got through, waits and all: whatever limit there is lies above that.
-TRIAL_PACE = 0.65
+# It is made at so much of what really got through, waits and all, but for a burst: whatever limit there is lies above.
+TRIAL_PACE = 0.9
 
 
 class Slide(msgspec.Struct, gc=False):
@@ -45,6 +42,10 @@ class Slide(msgspec.Struct, gc=False):
     def got_per_s(self, now: float) -> float:
         """How many a second got through, waits and all: no limit is much below that."""
         return self.accepted / max(now - self.since, 1.0)
+
+    def least_per_s(self, now: float) -> float:
+        """The same without a burst that had been saved up; half of it, where that is all."""
+        return max(self.accepted - BURST, self.accepted / 2.0) / max(now - self.since, 1.0)
 
 
 class Trial(msgspec.Struct, gc=False):
@@ -117,7 +118,7 @@ class Lone:
             if slide.refused >= TRIED_AFTER:
                 limit_per_s = min(max(got_per_s, per_s * LONE_CUT_MOST), slide.from_per_s * LONE_CUT_MOST)
                 self._trial, self._slide = Trial(slide=slide, began_at=now, limit_per_s=limit_per_s), None
-                return min(TRIAL_PACE * got_per_s, per_s)
+                return min(TRIAL_PACE * slide.least_per_s(now), per_s)
         got_through = (step.accepted + 1.0) / (step.replies + 1.0)
         if is_dear:
             return per_s * max(min(DEAR_CUT, 1.0 - BURST / max(step.replies, 1)), CUT)

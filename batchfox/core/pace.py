@@ -14,11 +14,14 @@ from __future__ import annotations
 from batchfox.core.evidence import Refusals
 from batchfox.core.lone import Lone
 from batchfox.core.pace_rules import (
+    BURST_SHARE,
     CUT,
-    DEAR_CUT,
+    DEAR_CUT_MOST,
     DEAR_PROBE_S,
     DEAR_STRIDE,
     DEAR_WAIT_S,
+    FALLEN_CUT,
+    FALLEN_REPLIES,
     FAR,
     FEEL_PER_S,
     FIRST_STRIDE,
@@ -45,6 +48,7 @@ from batchfox.core.pace_rules import (
     WAIT_S,
     Stage,
     Step,
+    limit_by_burst,
 )
 from batchfox.core.ration import Ration
 
@@ -59,6 +63,8 @@ class Pace:
         # The pace that held, and above it the steps of the probe.
         self._steps = [Step(per_s=self.per_s, since=float("-inf"))]
         self._refused_at: float | None = None
+        # The step that the last cut ended; replies to what was sent at it still come in.
+        self._fallen = self._steps[0]
         self._stride = FIRST_STRIDE
         self._cut_at = float("-inf")
         self._holds_until = 0.0
@@ -106,6 +112,7 @@ class Pace:
         self._refusals.note(is_refused=False, learns=self._is_at_base)
         self._owed = max(self._owed - 1.0, 0.0)
         if sent_at < self._cut_at:
+            self._fallen.accepted += sent_at >= self._fallen.since
             return
         self._strikes = 0
         if self._stage is Stage.FEEL:
@@ -130,6 +137,7 @@ class Pace:
         if is_news:
             self._pays = self._stage is Stage.HOLD
         self._strikes += is_news
+        self._fallen.refused += self._fallen.since <= sent_at < self._cut_at
         is_excused = self.noise > 0.0 and not self._refusals.are_many and not self._lone.is_trying
         if is_excused and not self._is_over(sent_at, now):
             return
@@ -188,7 +196,8 @@ class Pace:
             self._set(max(self.per_s * CUT, min(LEAST_FEEL_PER_S, self._target)))
             return
         at = max((i for i, step in enumerate(self._steps) if sent_at >= step.since), default=0)
-        refused = self._steps[at].per_s
+        self._fallen = self._steps[at]
+        refused = self._fallen.per_s
         are_many, is_seeking = self._refusals.are_many, self._stage is Stage.SEEK
         if at > 0:
             self._refused_at = refused
@@ -196,7 +205,8 @@ class Pace:
             if self._ration.per_s is not None:
                 target = max(min(target, self._ration.minute_per_s(now)), target * CUT)
             elif self._is_dear:
-                target = min(target, refused * DEAR_CUT)
+                limit = BURST_SHARE * limit_by_burst(self._steps[1 : at + 1], sent_at)
+                target = max(min(target, max(limit, refused * DEAR_CUT_MOST)), self._steps[0].per_s)
         elif are_many and self._ration.is_trusted(now):
             target = max(min(refused, self._ration.minute_per_s(now)), refused * CUT)
         elif are_many or is_seeking:
@@ -238,6 +248,9 @@ class Pace:
         """Something got through again."""
         if (target := self._ration.go_on(now, self._target)) is not None:
             self._target, self._refused_at = target, None
+        elif self._fallen.replies >= FALLEN_REPLIES:
+            share = max(self._fallen.accepted / self._fallen.replies, FALLEN_CUT)
+            self._target = min(self._target, self._fallen.per_s * share)
         self._refusals.calm()
         self._begin(now, self._target)
 

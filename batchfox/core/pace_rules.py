@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import Enum, auto
 
 import msgspec
@@ -32,6 +33,11 @@ DEAR_WAIT_S = 5.0
 DEAR_STRIDE = 0.06
 DEAR_PROBE_S = 3.0
 DEAR_CUT = 0.88
+DEAR_CUT_MOST = 0.83
+# A long wait fills a bucket's burst (one of usual size): how soon it is used up tells how far above the limit the pace
+# was. What is kept of the limit that this tells.
+BURST = 10.0
+BURST_SHARE = 0.97
 
 # What is kept of a pace that had held and is refused: by many refusals, by a lone one at least and at most, and what of
 # the last minute's successes.
@@ -40,6 +46,10 @@ MOST_CUT = 0.25
 LONE_CUT_LEAST = 0.85
 LONE_CUT_MOST = 0.93
 MINUTE_SHARE = 0.98
+# After a standstill: what is kept at least of the pace that led to it, where so many replies tell which share of it got
+# through.
+FALLEN_CUT = 0.0625
+FALLEN_REPLIES = 20
 
 # After many refusals: how fast submits go out until one gets through, at first and at last.
 FEEL_PER_S = 2.0
@@ -85,3 +95,15 @@ class Step(msgspec.Struct, gc=False):
     def recount(self) -> None:
         """Counts anew from the next reply on."""
         self.seen_at, self.accepted, self.refused = None, 0, 0
+
+
+def limit_by_burst(steps: Sequence[Step], until: float) -> float:
+    """The limit (a second) above which these steps, each higher than the last, sent a full burst up to `until`."""
+    ends = [*(step.since for step in steps[1:]), until]
+    sent, span_s, limit = -BURST, 0.0, 0.0
+    for step, end in reversed(list(zip(steps, ends, strict=True))):
+        if step.per_s <= limit:
+            break
+        sent, span_s = sent + step.per_s * (end - step.since), span_s + end - step.since
+        limit = max(sent / span_s, 0.0) if span_s > 0.0 else 0.0
+    return limit

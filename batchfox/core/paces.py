@@ -16,6 +16,10 @@ from batchfox.core.pace_rules import MOST_WAIT_S
 # So many models have a pace of their own; any further ones share one.
 MOST_MODELS = 64
 _OTHERS = "\0others"
+# Before the first replies nothing is known: in a run's first seconds so many POSTs are on the wire at most, and one
+# more for each that got through. (A limit set far too high would else cost a second's worth of refusals.)
+FIRST_ON_THE_WIRE = 32
+FIRST_S = 2.0
 # A 429 in these words is not about one model.
 _EVERYBODYS = re.compile(r"\b(?:account|organi[sz]ation|workspace|project|api key|all models)\b", re.IGNORECASE)
 
@@ -33,10 +37,12 @@ class Paces:
         self._paces: dict[str | None, Pace] = {}
         self._drips: dict[str | None, tuple[Drip, float]] = {}
         self._first = Pace(per_minute)
+        self._began_at: float | None = None
+        self._got_through = 0
 
     def of(self, model: str | None) -> Pace:
         """A model's pace."""
-        return self._paces[self._known(model)]
+        return self._paces.get(model) or self._paces[self._known(model)]
 
     def _known(self, model: str | None) -> str | None:
         """The model under whose name its pace is kept."""
@@ -70,6 +76,16 @@ class Paces:
         """False during a cool-down of all models."""
         return now >= self.resumes_at
 
+    def may_be_on_the_wire(self, now: float) -> int | None:
+        """How many POSTs at most, None: no bound."""
+        if now >= self.is_wide_at(now):
+            return None
+        return FIRST_ON_THE_WIRE + self._got_through
+
+    def is_wide_at(self, now: float) -> float:
+        """When there is no bound any more on what is on the wire."""
+        return FIRST_S + (now if self._began_at is None else self._began_at)
+
     # One of them.
 
     def opens_at(self, model: str | None, now: float) -> float:
@@ -82,6 +98,8 @@ class Paces:
 
     def take(self, model: str | None, now: float) -> None:
         """A submit of this model is chosen."""
+        if self._began_at is None:
+            self._began_at = now
         pace = self.of(model)
         if len(self._paces) > 1:
             self._drip(model, pace, now).take(now)
@@ -100,6 +118,7 @@ class Paces:
 
     def accept(self, model: str | None, now: float, sent_at: float) -> None:
         """A submit of this model got through."""
+        self._got_through += 1
         self.of(model).accept(now, sent_at)
 
     def throttle(

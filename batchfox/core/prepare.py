@@ -15,12 +15,11 @@ from batchfox.core.prices import Price, estimate
 from batchfox.core.render import Renderer, hash_and_size
 from batchfox.core.row import Row, key_of_id, key_of_line, key_of_position
 from batchfox.core.rules import Complaint, RuleBook, check, rewrite
+from batchfox.core.secret import NO_SECRET, Secret
 from batchfox.core.shape import shape_of
+from batchfox.core.stream_choice import choose_stream
 
 UNREADABLE = "unreadable_row"
-STREAMED_SYNC = (
-    "sync and stream: found both true; allowed: one of them (a streamed answer to a synchronous call is not built yet)"
-)
 
 
 class Invalid(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,23 +41,34 @@ class Preparer:
         book: RuleBook,
         prices: dict[str, Price] | None = None,
         warn: Callable[[Row, Complaint], None] | None = None,
+        secret: Secret = NO_SECRET,
     ) -> None:
-        """`warn`: told of what a rule warns of in a row that is sent all the same."""
+        """`warn`: told of what a rule warns of in a row that is sent all the same. `secret`: is in no reason and no
+        model's name, though a row holds it by mistake."""
         self._carry = carry
         self._renderer = renderer
         self._book = book
         self._prices = prices or {}
         self._warn = warn
+        self._secret = secret
 
     def prepare(self, row: Row) -> Life | Invalid:
         """The row's life, WAITING and not yet offered to the fleet; or why there is none."""
+        prepared = self._prepare(row)
+        if isinstance(prepared, Invalid):
+            return _without(self._secret, prepared)
+        if prepared.model is not None and self._secret.is_in(prepared.model):
+            prepared.model, prepared.group = map(self._secret.hide, (prepared.model, prepared.group))
+        return prepared
+
+    def _prepare(self, row: Row) -> Life | Invalid:
         kept = self._carry.select(row.columns)
         if row.problem is not None:
             return Invalid(row=row, kept=kept, error=ApiError(code=UNREADABLE, type="invalid_row", message=row.problem))
         request = self._renderer.render(row)
         if isinstance(request, Complaint):
             return Invalid(row=row, kept=kept, error=_error_of([request]))
-        request = rewrite(request)
+        request = choose_stream(rewrite(request), self._book)
         found = check(request, self._book, final=False)
         refusals = [complaint for complaint in found if complaint.severity == "refusal"]
         model = request.get("model")
@@ -68,10 +78,6 @@ class Preparer:
         if found and self._warn is not None:
             for complaint in found:
                 self._warn(row, complaint)
-        is_sync = bool(request.get("sync"))
-        if is_sync and request.get("stream"):
-            error = ApiError(code="sync_stream", type="invalid_row", message=STREAMED_SYNC)
-            return Invalid(row=row, kept=kept, error=error, model=model)
         shape = shape_of(request)
         request_hash, size = hash_and_size(request)
         return Life(
@@ -85,8 +91,22 @@ class Preparer:
             model=model,
             request_hash=request_hash,
             size=size,
-            is_sync=is_sync,
+            is_sync=bool(request.get("sync")),
+            is_streamed=bool(request.get("stream")),
         )
+
+
+def _without(secret: Secret, invalid: Invalid) -> Invalid:
+    error, model = hide_in_error(secret, invalid.error), invalid.model
+    return msgspec.structs.replace(invalid, error=error, model=None if model is None else secret.hide(model))
+
+
+def hide_in_error(secret: Secret, error: ApiError) -> ApiError:
+    """What was said, without the key."""
+    code, kind, message = (
+        None if text is None else secret.hide(text) for text in (error.code, error.type, error.message)
+    )
+    return ApiError(code=code, type=kind, message=message)
 
 
 def _error_of(complaints: list[Complaint]) -> ApiError:

@@ -42,7 +42,7 @@ RULES: dict[str, str] = {
     "max_tokens": "max_tokens is an integer, 1 or more, or null",
     "temperature": "temperature is 0 to 2, in messages any finite number, or null",
     "top_p": "top_p is a number or null",
-    "flags": "sync and stream are booleans; reasoning is a boolean or null",
+    "flags": 'sync and stream are booleans (stream may be "auto"); reasoning is a boolean or null',
     "modality": "the model takes this kind of medium",
     "model_media_count": "the model takes this many media",
     "max_tokens_required": "the model needs max_tokens with messages",
@@ -56,7 +56,8 @@ FIXED = frozenset({"json"})
 class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What a model takes. None: no rule is known, the API decides.
 
-    `match` is a name, or a prefix with `*`. `most_visuals`: images and videos together.
+    `match` is a name, or a prefix with `*`. `most_visuals`: images and videos together. `thinks`: it reasons unless
+    told not to, and its reasoning is in the stream only (seed 004).
     """
 
     match: str
@@ -68,6 +69,7 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     least_max_tokens: int | None = None
     least_max_tokens_severity: Literal["refusal", "warning"] = "refusal"
     youtube: bool = False
+    thinks: bool = False
     audio_formats: tuple[str, ...] | None = None
 
     def fits(self, model: str) -> bool:
@@ -78,6 +80,7 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 _IMAGE = frozenset[Kind]({"image"})
 _ALL = frozenset[Kind]({"image", "video", "audio", "file"})
+_GEMINI_AUDIO = ("wav", "mp3", "aiff", "aac", "ogg", "flac", "m4a")
 
 # The first that fits holds.
 MODELS: tuple[ModelFacts, ...] = (
@@ -85,13 +88,9 @@ MODELS: tuple[ModelFacts, ...] = (
     ModelFacts(match="gpt-5.4", media=_IMAGE, least_max_tokens=16),
     ModelFacts(match="gpt-5.5", media=_IMAGE, least_max_tokens=16, most_images=1),
     ModelFacts(match="gpt-*", media=_IMAGE, least_max_tokens=16, least_max_tokens_severity="warning"),
-    ModelFacts(match="kimi-k2.6", media=_IMAGE),
-    ModelFacts(
-        match="gemini-*",
-        media=_ALL,
-        youtube=True,
-        audio_formats=("wav", "mp3", "aiff", "aac", "ogg", "flac", "m4a"),
-    ),
+    ModelFacts(match="kimi-k2.6", media=_IMAGE, thinks=True),
+    ModelFacts(match="gemini-2.5-pro", media=_ALL, youtube=True, audio_formats=_GEMINI_AUDIO, thinks=True),
+    ModelFacts(match="gemini-*", media=_ALL, youtube=True, audio_formats=_GEMINI_AUDIO),
     ModelFacts(
         match="nemotron-3-nano-omni",
         media=_ALL - {"file"},
@@ -163,4 +162,5 @@ def _facts_of(rule: ModelRule) -> ModelFacts:
         requires_max_tokens=rule.requires_max_tokens,
         least_max_tokens=rule.least_max_tokens,
         youtube=rule.youtube,
+        thinks=rule.thinks,
     )

@@ -8,7 +8,7 @@ there, so that an ordinary reply costs a few searches for a substring.
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Any, Final
 
 HIDDEN: Final = "[key]"
 # What JSON escapes with a bare backslash.
@@ -45,6 +45,24 @@ class Secret:
 
     def __repr__(self) -> str:
         return HIDDEN
+
+    def is_in(self, text: str) -> bool:
+        """Does the key stand there as it is? Cheap enough for every row."""
+        return self._text in text and bool(self._text)
+
+    def is_in_bytes(self, data: bytes) -> bool:
+        """The same for what is encoded in a way that leaves text as it is."""
+        return self._bytes in data and bool(self._bytes)
+
+    def hide_in(self, value: Any) -> Any:
+        """A JSON-like value with the key hidden wherever it stands: in texts, in bytes, in names, at any depth."""
+        if isinstance(value, str):
+            return self.hide(value)
+        if isinstance(value, bytes):
+            return self.hide_bytes(value)
+        if isinstance(value, dict):
+            return {self.hide_in(name): self.hide_in(item) for name, item in value.items()}
+        return [self.hide_in(item) for item in value] if isinstance(value, list) else value
 
     def hide(self, text: str) -> str:
         """The text with `[key]` where the key stood."""
@@ -94,3 +112,7 @@ def _spell(letter: str, *, is_first: bool) -> str:
     if letter in _BARE:
         ways.append(rf"{escape}{re.escape(letter)}")
     return f"(?:{'|'.join(ways)})"
+
+
+# No key, nothing to hide.
+NO_SECRET: Final = Secret("")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from batchfox.core.event import Answer
-from batchfox.core.lifecycle import Life, Policy
+from batchfox.core.lifecycle import PARTIAL, Life, Policy
 from batchfox.core.outcome import Outcome, Status
 
 
@@ -24,6 +24,8 @@ def outcome_of(life: Life, orders: Orders, status: Status, answer: Answer | None
 
     `credits`: the charge in the final reply, else the reservation where the row was or may have been charged.
     """
+    if answer is None and life.reasoning:
+        answer = Answer(completion="", reasoning=life.reasoning)  # all that is left of it
     charged = answer.credits if answer is not None else None
     is_charged = status == "completed" or life.unresolved > 0
     submitted_at = life.submitted_at if life.submits else None
@@ -32,7 +34,7 @@ def outcome_of(life: Life, orders: Orders, status: Status, answer: Answer | None
         row_id=life.id,
         status=status,
         answer=answer,
-        error=None if status == "completed" else life.error,
+        error=life.error if status != "completed" or _is_partial(life) else None,
         model=life.model,
         task_id=life.task_id,
         credits=charged if charged is not None else life.reserved if is_charged else None,
@@ -48,3 +50,8 @@ def outcome_of(life: Life, orders: Orders, status: Status, answer: Answer | None
         run_id=orders.run_id,
         run_date=orders.run_date,
     )
+
+
+def _is_partial(life: Life) -> bool:
+    """Does the row say that its reasoning may not be all?"""
+    return life.error is not None and life.error.code == PARTIAL

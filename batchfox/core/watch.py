@@ -49,10 +49,19 @@ class Watch:
         self._agenda.put(life.key, due)
 
     def begin(self, life: Life, now: float) -> None:
-        """A task was accepted."""
+        """A task was accepted. One that is streamed is asked about once its stream is over, or overdue."""
         self.timing.begin(life.group, life.key)
         self._choose(life)
-        self._put(life, now + self.timing.first_poll_s(life.group))
+        due = self._deadline(life) if life.is_streamed else now + self.timing.first_poll_s(life.group)
+        self._put(life, due)
+
+    def hear(self, life: Life, now: float) -> None:
+        """The stream of a task is over: where it told all, a poll tells the price at once."""
+        if life.key not in self._agenda:
+            return  # it is being asked about
+        age_s = now - life.born
+        due = now if life.is_told else now + self.timing.next_poll_s(life.group, age_s)
+        self._put(life, min(due, self._deadline(life)))
 
     def take_up(self, life: Life, now: float, unix_s: float) -> None:
         """A task that an earlier execution left running: it is asked about at once, and gets the whole time-out."""
@@ -139,6 +148,9 @@ class Watch:
                 return
             case Running() if found == "check":
                 wait_s = SHORTEST_S
+            case Running() if life.told is not None:
+                self._refreshing[life.key] = "always"  # the stream has ended: the cache is behind
+                wait_s = retry_delay_s(life.polls_here, self._draw())
             case Running():
                 wait_s = self.timing.next_poll_s(life.group, age_s, life.key)
                 self._choose(life)

@@ -28,6 +28,7 @@ from batchfox.core.event import (
     PollEvent,
     Refused,
     Running,
+    StreamEnd,
     SubmitEvent,
     TaskFailed,
     Unheard,
@@ -37,6 +38,7 @@ SUBMIT_PATH = "/v1/llm/generations"
 MODELS_PATH = "/v1/configs/llm_generations_models"
 PRICES_PATH = "/api/pricing"
 _PLAIN_ID = re.compile(r"[A-Za-z0-9_-]+")
+_PLAIN_PATH = re.compile(r"/(?!/)[A-Za-z0-9._~!$&'()*+,;=:@%/?-]*")
 _TASK_OBJECT = "llm.generation.task"
 _MOST_MESSAGE = 2000
 _MOST_WAIT_S = 3600.0
@@ -48,6 +50,19 @@ def task_path(task_id: str) -> str:
     if _PLAIN_ID.fullmatch(task_id):
         return f"/v1/tasks/{task_id}"
     return f"/v1/tasks/{quote(task_id, safe='')}"
+
+
+def stream_path(task_id: str, offered: Any) -> str | None:
+    """The path (and query) of a task's stream, as the submit's reply offers it; None where it offers none.
+
+    What is offered is a path of this API, or the documented one stands in for it: the key goes to no other host.
+    """
+    if not isinstance(offered, dict):
+        return None
+    url = offered.get("url")
+    if isinstance(url, str) and _PLAIN_PATH.fullmatch(url) and ".." not in url:
+        return url
+    return f"{SUBMIT_PATH}/{quote(task_id, safe='')}/stream"
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -69,6 +84,7 @@ class _Task(msgspec.Struct, gc=False):
     results: msgspec.Raw = msgspec.Raw(b"null")
     error: Any = None
     usage: Any = None
+    stream: Any = None
 
 
 _Count = Annotated[int, msgspec.Meta(ge=-(2**63), lt=2**63 - 1)] | None
@@ -126,11 +142,12 @@ def read_submit(reply: Reply, now_unix_s: float, *, is_sync: bool) -> SubmitEven
 def _read_submitted(reply: Reply, *, is_sync: bool) -> SubmitEvent:
     task = _open(reply.body)
     if task is not None:
-        if is_sync and (answer := _read_answer(reply.body, _charge(task.usage, final=True))) is not None:
+        if is_sync and (answer := read_answer(reply.body, charge_of(task.usage, final=True))) is not None:
             return Answered(answer=answer, http_status=reply.status)
         if isinstance(task.id, str) and task.id and task.object != "chat.completion" and not _has_surrogate(task.id):
-            reserved = _charge(task.usage, final=False)
-            return Accepted(task_id=task.id, reserved=reserved, http_status=reply.status)
+            reserved = charge_of(task.usage, final=False)
+            stream = stream_path(task.id, task.stream)
+            return Accepted(task_id=task.id, reserved=reserved, stream=stream, http_status=reply.status)
     message = f"HTTP {reply.status} whose body is no task: {_glimpse(reply.body)}"
     said = ApiError(code="unreadable_reply", message=message)
     return Doubted(error=said, http_status=reply.status)
@@ -153,6 +170,14 @@ def read_poll(reply: Reply, now_unix_s: float, task_id: str) -> PollEvent:
             return Unheard(error=error, http_status=reply.status, retry_after_s=wait_s, is_rate=is_rate)
 
 
+def read_no_stream(reply: Reply, now_unix_s: float) -> StreamEnd:
+    """What a reply means that should have been a stream and is none."""
+    error = msgspec.structs.replace(read_error(reply), code="no_stream")
+    wait_s = retry_after_s(reply.retry_after, _moment_of(reply.date) or now_unix_s)
+    passes = verdict.of_poll(reply.status, error, reply.body) in ("rate", "again") and reply.status >= 400
+    return StreamEnd(error=error, http_status=reply.status, may_open_again=passes, retry_after_s=wait_s)
+
+
 def _read_polled(reply: Reply, task_id: str) -> PollEvent:
     task = _open(reply.body)
     if task is None or not isinstance(task.status, str):
@@ -162,13 +187,13 @@ def _read_polled(reply: Reply, task_id: str) -> PollEvent:
         said = ApiError(code="other_task", message=f"asked about {task_id}, told of another: {_glimpse(reply.body)}")
         return Unheard(error=said, http_status=reply.status)
     if task.status == "failed":
-        error = _error_of(task.error, default_code="task_failed")
+        error = error_of(task.error, default_code="task_failed")
         return TaskFailed(error=error, transient=verdict.is_transient(error), http_status=reply.status)
     if task.status != "completed":
         progress = task.progress if isinstance(task.progress, (int, float)) else None
         return Running(progress=progress)
     first = _first_result(task.results)
-    if first is not None and (answer := _read_answer(first, _charge(task.usage, final=True))) is not None:
+    if first is not None and (answer := read_answer(first, charge_of(task.usage, final=True))) is not None:
         return Answered(answer=answer, http_status=reply.status)
     said = ApiError(code="no_results", message=f"completed, but without a readable result: {_glimpse(reply.body)}")
     return Unheard(error=said, http_status=reply.status, without_results=True)
@@ -199,7 +224,7 @@ def _open(body: bytes) -> _Task | None:
         results = msgspec.Raw(json.dumps(value.get("results")).encode())
     except (ValueError, RecursionError):
         return None
-    rest = {name: value.get(name) for name in ("id", "status", "progress", "object", "error", "usage")}
+    rest = {name: value.get(name) for name in ("id", "status", "progress", "object", "error", "usage", "stream")}
     return _Task(results=results, **rest)
 
 
@@ -217,7 +242,7 @@ def _first_result(results: msgspec.Raw) -> bytes | None:
         return None
 
 
-def _read_answer(raw: bytes, charge: float | None) -> Answer | None:
+def read_answer(raw: bytes, charge: float | None) -> Answer | None:
     """The ChatCompletion in `raw`, or None where it is none: neither `choices` nor a `message` (seed 004's form)."""
     try:
         completion = raw.decode("utf-8")
@@ -306,7 +331,7 @@ def _count(value: Any) -> int | None:
     return int(value) if _is_number(value) else None
 
 
-def _charge(usage: Any, *, final: bool) -> float | None:
+def charge_of(usage: Any, *, final: bool) -> float | None:
     """Credits in a task's `usage`: the charge in a final reply, the reservation in a submit's."""
     if not isinstance(usage, dict):
         return None
@@ -322,11 +347,12 @@ def read_error(reply: Reply) -> ApiError:
     """The error in a reply's body. HTML, empty and broken bodies are shown by their beginning."""
     value = _loads(reply.body) if reply.body else None
     inner = value.get("error") if isinstance(value, dict) else None
-    error = _error_of(inner, default_code=None)
+    error = error_of(inner, default_code=None)
     return error if error != ApiError() else ApiError(message=f"HTTP {reply.status}: {_glimpse(reply.body)}")
 
 
-def _error_of(value: Any, *, default_code: str | None) -> ApiError:
+def error_of(value: Any, *, default_code: str | None) -> ApiError:
+    """An error object, or a text in its place."""
     if isinstance(value, dict):
         code = value.get("code")
         code = str(code) if isinstance(code, (str, int)) and not isinstance(code, bool) else default_code

@@ -135,9 +135,17 @@ class Inspector:
         return Remark(
             what=what.split("; the checkpoint is damaged")[0],
             where=str(self.path),
-            next="--repair makes it anew from the parts and from what can still be read of it",
+            next=self._say_remedy(),
             is_mendable=True,
         )
+
+    def _say_remedy(self) -> str:
+        what = "what can still be read of it"
+        if any(self.folders.data.glob("part-*.parquet")):
+            return f"--repair makes it anew from the parts and from {what}"
+        if self.path.exists():
+            return f"--repair makes it anew from {what}: there is no part; what was in flight else is paid for again"
+        return "--repair makes an empty one, as there is no part: what was in flight is paid for again"
 
     def _look_at_parts(self, stack: contextlib.ExitStack, checkpoint: Checkpoint | None) -> Iterator[Remark]:
         try:
@@ -174,6 +182,8 @@ class Inspector:
             )
             if states.get(state)
         ]
-        ended = "ended at --limit" if run and run.is_limited else "did not finish"
-        which = f"run {run.run_id} {ended}" if run else "something is left to do"
+        which = "something is left to do"
+        if run is not None:
+            unfinished = "did not finish" if states else "is not known to have finished"
+            which = f"run {run.run_id} {'ended at --limit' if run.is_limited else unfinished}"
         yield note("; ".join([which, *words]), str(self.folders.root), "the same command resumes it")

@@ -8,11 +8,12 @@ from typing import Any
 
 import msgspec
 
-from batchfox.checkpoint import Checkpoint
+from batchfox.checkpoint import NO_PART, Checkpoint
 from batchfox.columns import encode_types
 from batchfox.core.job import Job
 from batchfox.core.prepare import UNREADABLE
 from batchfox.doctor.census import Census, RunTrace
+from batchfox.doctor.paid_before import holds_unclear, paid_before, paid_before_by_position
 from batchfox.doctor.salvage import Remains, SavedRow
 from batchfox.errors import OutputError
 from batchfox.figures import ADDED, CARRIED
@@ -22,10 +23,12 @@ _STATES = ("waiting", "in_doubt", "in_flight", "recorded")
 
 
 class Account(msgspec.Struct):
-    """What the new checkpoint knows. Counts are rows, `parts` aside."""
+    """What the new checkpoint knows. Counts are rows, `parts` aside. `maybe_paid`: rows whose outcome is lost, and that
+    are flagged once they are sent again."""
 
     done: int = 0
     parts: int = 0
+    maybe_paid: int = 0
     saved: Counter[str] = msgspec.field(default_factory=Counter)
     is_run_known: bool = True
     is_input_compared: bool = True
@@ -76,6 +79,7 @@ def rebuild(path: Path, census: Census, remains: Remains, *, job: Job | None, id
             _write_done(db, census, has_ids=bool(id_column))
             _write_rows(db, census, remains, account)
             _write_retries(db, census, remains)
+            account.maybe_paid = _write_paid_before(db, census, remains, has_ids=bool(id_column))
             _write_runs(db, census, remains, account)
             if not id_column:
                 _write_blocks(db, remains, account)
@@ -160,6 +164,33 @@ def _still_on_its_way(row: SavedRow, census: Census) -> SavedRow | None:
 def _write_retries(db: Any, census: Census, remains: Remains) -> None:
     marks = [mark for mark in remains.retries() if mark[1] in census.parts_with(mark[0])]
     db.executemany("INSERT OR IGNORE INTO retry VALUES (?, ?, ?, ?, ?)", marks)
+
+
+def _write_paid_before(db: Any, census: Census, remains: Remains, *, has_ids: bool) -> int:
+    """Marks rows that are in no part any more, nor on their way, and that were maybe paid for. Returns how many."""
+    lost = [
+        (key, NO_PART, submits, unresolved, doubled)
+        for key, _, submits, unresolved, doubled in remains.retries()
+        if not census.parts_with(key)
+    ]
+    db.executemany("INSERT OR IGNORE INTO retry VALUES (?, ?, ?, ?, ?)", lost)
+    if has_ids:
+        marks = paid_before(remains.finished(), (key for key, *_ in census.known()))
+    else:
+        is_any_unclear = any(
+            holds_unclear(counts) for number, counts in remains.counts().items() if _is_short(number, counts, census)
+        )
+        marks = paid_before_by_position(remains.finished_blocks(), census.bitmaps(), is_any_unclear=is_any_unclear)
+    db.executemany("INSERT OR IGNORE INTO retry VALUES (?, ?, ?, ?, ?)", marks)
+    for table in ("row", "finished"):  # what a damaged page says twice, or in another order, is not lost
+        db.execute(f"DELETE FROM retry WHERE part = {NO_PART} AND key IN (SELECT key FROM {table})")
+    return int(db.execute(f"SELECT count(*) FROM retry WHERE part = {NO_PART}").fetchone()[0])
+
+
+def _is_short(number: int, counts: str, census: Census) -> bool:
+    """Is this part gone, or other than it was?"""
+    part = census.parts.get(number)
+    return part is None or not _is_json(counts) or msgspec.json.decode(counts) != part.counts
 
 
 def _write_runs(db: Any, census: Census, remains: Remains, account: Account) -> None:

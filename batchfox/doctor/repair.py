@@ -58,6 +58,8 @@ def _mend(inspector: Inspector) -> Iterator[str]:
         for number, (is_filed, rows) in sorted(recorded.items()):
             if is_filed and number not in census.parts:
                 yield f"{parts.part_name(number)}: the {count(rows, 'row')} in it will be sent, and paid for, again"
+        if account.maybe_paid:
+            yield f"{count(account.maybe_paid, 'row')} of those sent again will say so (maybe_billed_twice)"
 
 
 def _move_unreadable(folders: Folders, census: Census) -> Iterator[str]:

@@ -13,6 +13,7 @@ import msgspec
 
 from batchfox.checkpoint import Checkpoint, decode_outcome, decode_record
 from batchfox.columns import decode_types
+from batchfox.core import blocks
 from batchfox.core.row import key_of_id, key_of_line, key_of_position
 from batchfox.kept import decode_columns
 
@@ -88,6 +89,28 @@ class Remains:
 
     def retries(self) -> list[tuple[Any, ...]]:
         return self._query("SELECT key, part, submits, unresolved, doubled FROM retry", ())
+
+    def finished(self) -> Iterator[tuple[bytes, int]]:
+        """Key and status (position in STATUSES) of what was done with an id, in the order of keys, as far as it can be
+        read."""
+        found = self._read("SELECT key, status FROM finished ORDER BY key")
+        return ((key, status) for key, status in found if isinstance(key, bytes))
+
+    def finished_blocks(self) -> Iterator[tuple[int, bytes, bytes]]:
+        """The same by position: block, done, incomplete."""
+        for block, *maps in self._read("SELECT block, done, incomplete FROM finished_block ORDER BY block"):
+            if all(isinstance(bits, bytes) and len(bits) == blocks.BITMAP_BYTES for bits in maps):
+                yield block, maps[0], maps[1]
+
+    def counts(self) -> dict[int, str]:
+        """Of each part the number of its rows by status, as JSON."""
+        return dict(self._read("SELECT number, counts FROM part"))
+
+    def _read(self, sql: str) -> Iterator[Any]:
+        """As far as it goes, without a word: what parts hold is known from them."""
+        with contextlib.suppress(sqlite3.Error):
+            if self._db is not None:
+                yield from self._db.execute(sql)
 
     def rows(self) -> Iterator[SavedRow]:
         """Every row on its way that can be understood."""

@@ -130,7 +130,17 @@ TABLE: tuple[Fault, ...] = (
     _other("stream_cut", "stream", "the connection is cut half-way, without `done`"),
     _other("stream_error", "stream", "`event: error` half-way"),
     _other("stream_slow", "stream", "a pause of `slow_s` seconds half-way"),
+    _other("stream_end", "stream", "the stream ends half-way, without `done`, as if that were all"),
+    _other("stream_hang", "stream", "silence from half-way on, the connection stays open"),
+    _other("stream_scrap", "stream", "a chunk half-way is no JSON"),
+    _other("stream_refused", "stream", "503 instead of the stream"),
     _other("stream_unnamed", "stream", "chunks come as events without a name"),
+    _other("stream_marker", "stream", "`data: [DONE]` instead of `done`"),
+    _other("stream_task", "stream", "the first event is the task, so that a synchronous call learns its id"),
+    _other("stream_crlf", "stream", "lines end in LF, CRLF or CR, event by event"),
+    _other("stream_comments", "stream", "comments, `id`, `retry`, unknown fields, events without data"),
+    _other("stream_multiline", "stream", "data of several lines"),
+    _other("stream_split", "stream", "bytes come in pieces of 1 to 7, split anywhere"),
 )
 
 

@@ -10,6 +10,7 @@ from aiohttp import web
 from batchfox.simulator import answers, tasks
 from batchfox.simulator.answers import Brief
 from batchfox.simulator.refusal import RefusalError
+from batchfox.simulator.scribe import Scribe, Style
 from batchfox.simulator.tasks import Task
 from batchfox.simulator.wire import drop
 from batchfox.simulator.world import World
@@ -36,6 +37,9 @@ class Streams:
         task = self._world.find_task(request.match_info["id"], self._world.now())
         if not task.has_stream:
             raise RefusalError(404, "not_found", f"Task {task.id} has no stream", code="not_found")
+        if self._world.is_struck("stream_refused", *task.key, task.streams + 1):
+            task.streams += 1
+            raise RefusalError(503, "service_unavailable", "Streams are unavailable", code="service_unavailable")
         return (await tell(self._world, request, task)).response
 
 
@@ -44,34 +48,57 @@ async def tell(world: World, request: web.Request, task: Task) -> Told:
     task.streams += 1
     world.touch(task)
     words = (*task.key, task.streams)
-    is_named = not world.is_struck("stream_unnamed", *words)
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
     await response.prepare(request)
+    scribe = Scribe(response, _style(world, words), words)
+    if world.is_struck("stream_task", *words):
+        await scribe.event("task", tasks.submitted(task))
     said = chunks(task.brief, is_thinking=_is_thinking(world, task.brief))
     for index, chunk in enumerate(said):
         if index == len(said) // 2:
             if task.fate in ("stuck", "task_failed", "task_rejected"):
-                return await _fail(world, request, response, task)
-            if world.is_struck("stream_cut", *words):
-                return Told(response=drop_after(request, response), is_whole=False)
-            if world.is_struck("stream_error", *words):
-                await _write(response, "error", {"message": "The upstream closed the stream"})
-                return Told(response=response, is_whole=False)
-            if world.is_struck("stream_slow", *words):
-                await world.nap(world.settings.slow_s)
+                return await _fail(world, request, scribe, response, task)
+            if (told := await _break(world, request, scribe, response, words)) is not None:
+                return told
         due = task.created + task.latency_s * (index + 1) / len(said)
         if not await world.nap(due - world.now()):
             return Told(response=drop_after(request, response), is_whole=False)
-        await _write(response, "chunk" if is_named else None, chunk)
-    await _write(response, "done", {"total_chunks": len(said)})
+        await scribe.chunk(chunk)
+    await scribe.done(len(said))
     return Told(response=response, is_whole=True)
 
 
-async def _fail(world: World, request: web.Request, response: web.StreamResponse, task: Task) -> Told:
+def _style(world: World, words: tuple[str | int, ...]) -> Style:
+    names = Style.__struct_fields__
+    return Style(**{name: world.is_struck(f"stream_{name}", *words) for name in names})
+
+
+async def _break(
+    world: World, request: web.Request, scribe: Scribe, response: web.StreamResponse, words: tuple[str | int, ...]
+) -> Told | None:
+    """What may go wrong half-way; None where the stream goes on all the same."""
+    if world.is_struck("stream_cut", *words):
+        return Told(response=drop_after(request, response), is_whole=False)
+    if world.is_struck("stream_end", *words):
+        return Told(response=response, is_whole=False)
+    if world.is_struck("stream_hang", *words):
+        await world.stopping.wait()
+        return Told(response=drop_after(request, response), is_whole=False)
+    if world.is_struck("stream_error", *words):
+        await scribe.event("error", {"message": "The upstream closed the stream"})
+        return Told(response=response, is_whole=False)
+    if world.is_struck("stream_scrap", *words):
+        await scribe.scrap(b'{"choices": [{"del')
+    if world.is_struck("stream_slow", *words):
+        await world.nap(world.settings.slow_s)
+    return None
+
+
+async def _fail(world: World, request: web.Request, scribe: Scribe, response: web.StreamResponse, task: Task) -> Told:
     """The end of a task that has no good one: an error when it fails, silence for one that is stuck."""
     if not await world.nap(task.finish_at - world.now()):
         return Told(response=drop_after(request, response), is_whole=False)
-    await _write(response, "error", tasks.failure(task))
+    await scribe.event("error", tasks.failure(task))
     return Told(response=response, is_whole=False)
 
 
@@ -79,11 +106,6 @@ def drop_after(request: web.Request, response: web.StreamResponse) -> web.Stream
     """Closes the connection after what was written, without the end of the body."""
     drop(request)
     return response
-
-
-async def _write(response: web.StreamResponse, event: str | None, data: dict[str, Any]) -> None:
-    name = b"" if event is None else b"event: " + event.encode() + b"\n"
-    await response.write(name + b"data: " + msgspec.json.encode(data) + b"\n\n")
 
 
 def _is_thinking(world: World, brief: Brief) -> bool:

@@ -13,6 +13,8 @@ from batchfox.simulator.server import Simulator
 from batchfox.simulator.settings import Settings
 
 _STOP_S = 10.0
+# A question waits for no one but the loop: longer than that, and it hangs.
+_ANSWER_S = 60.0
 _Answer = TypeVar("_Answer")
 
 
@@ -85,7 +87,7 @@ class SimulatorThread:
 
         if self._loop is None or not self._thread.is_alive():
             raise RuntimeError("the simulator is not running")
-        return asyncio.run_coroutine_threadsafe(ask(), self._loop).result(_STOP_S)
+        return asyncio.run_coroutine_threadsafe(ask(), self._loop).result(_ANSWER_S)
 
     def _live(self) -> None:
         try:

@@ -55,6 +55,7 @@ class Survey(msgspec.Struct, kw_only=True):
 
     `valid` and `invalid`: rows that are still to be sent, by whether they would be. `before`: rows that an earlier run
     ended, by status, or whose task is running; `mended`: those of them that ended as invalid and are valid now.
+    `streamed`: requests that are to be made and ask for a stream.
     `refused`: why a run would not start.
     """
 
@@ -63,6 +64,7 @@ class Survey(msgspec.Struct, kw_only=True):
     invalid: int = 0
     before: dict[str, int] = msgspec.field(default_factory=dict)
     mended: int = 0
+    streamed: int = 0
     duplicates: int = 0
     differing: list[str] = msgspec.field(default_factory=list)
     differing_rows: int = 0

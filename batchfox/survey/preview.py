@@ -72,4 +72,5 @@ def _show(surveyor: Surveyor, row: Row) -> str:
         said |= {"status": "invalid", "reason": prepared.error.message}
     else:
         said |= {"status": "invalid", "reason": "; ".join(complaint.message for complaint in prepared)}
+    said = surveyor.source.secret.hide_in(said)
     return msgspec.json.format(msgspec.json.encode(said), indent=2).decode()

@@ -22,6 +22,7 @@ from batchfox.core.rulebook import RuleBook
 from batchfox.core.rules import check
 from batchfox.core.shape import media_of
 from batchfox.errors import InputError, JobError, OutputError
+from batchfox.jobfile import secret_of
 from batchfox.media import MediaDoor
 from batchfox.output import is_dated
 from batchfox.source import open_with_ids
@@ -43,8 +44,10 @@ class Surveyor:
         self.renderer = Renderer(job.request, fields=job.input.fields)
         self._book = RuleBook.build(job.rules)
         refuse_constants(self.renderer, self._book)
-        self._preparer = Preparer(Carry(job.input.keep, {*COLUMNS, EXTRA}), self.renderer, self._book)
-        self.source = open_with_ids(job, with_digest=True)
+        secret = secret_of(job)
+        carry = Carry(job.input.keep, {*COLUMNS, EXTRA}, hide=secret.hide)
+        self._preparer = Preparer(carry, self.renderer, self._book, secret=secret)
+        self.source = open_with_ids(job, with_digest=True, secret=secret)
         self._door = MediaDoor(job.media)
         self._look = FirstLook(self.renderer, job.input, id_column=self.source.id_column, off=self._book.off)
 
@@ -59,7 +62,7 @@ class Surveyor:
             if self._look.is_settled:
                 break
         if (verdict := self._look.verdict()) is not None:
-            raise JobError(verdict)
+            raise JobError(self.source.secret.hide(verdict))
         if first:
             yield first
         del first
@@ -127,8 +130,8 @@ class Surveyor:
                 "rows have no id: they are known by their position, so the input must not change below what is done; "
                 '[input] id = "COLUMN" lifts that'
             )
-        if self.job.request.get("stream"):
-            yield "stream = true: answers are polled; the reasoning that only a stream carries is not collected yet"
+        if found.streamed:
+            yield f"{count(found.streamed, 'row')} streamed: each holds a connection of its own until it is answered"
 
 
 class _Pass:
@@ -175,6 +178,7 @@ class _Pass:
         """A request that is to be made."""
         found, media = self._found, media_of(request)
         found.valid += 1
+        found.streamed += life.is_streamed
         model, shape = life.group.rsplit("|", 1)
         found.by_model[model] = found.by_model.get(model, 0) + 1
         found.by_shape[shape] = found.by_shape.get(shape, 0) + 1
@@ -186,6 +190,8 @@ class _Pass:
         self._found.requests = self._found.valid
         self._found.fields = list(self._fields)
         self._found.findings = self._findings.sorted()
+        for finding in self._found.findings:
+            finding.example = self._surveyor.source.secret.hide(finding.example)
         self._found.forecast.end(self._surveyor.job, self._found.requests)
 
 

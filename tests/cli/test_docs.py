@@ -22,7 +22,7 @@ from batchfox.simulator import FAULTS, Settings
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in DOCS.rglob("*.md")), "sample_inputs/README.md"]
-CODES = {"ApiError": ("code",), "_error_of": ("default_code",), "Complaint": ("rule",)}
+CODES = {"ApiError": ("code",), "error_of": ("default_code",), "Complaint": ("rule",)}
 COMMON = {"--log-level", "--log-format", "--quiet"}
 
 

@@ -80,7 +80,7 @@ def test_4_when_it_stopped_early(
 def test_5_while_another_run_holds_the_output_and_128_and_the_signal_when_one_ends_it(
     start: Starter, simulate: Simulate, tmp_path: Path, number: signal.Signals, status: int
 ) -> None:
-    simulator = simulate(latency="constant:60")
+    simulator = simulate(latency="constant:600")
     command = command_of(tmp_path, simulator)
     first = start(*command)
     eventually(lambda: simulator.book()["totals"]["submits_accepted"] == 20 or first.is_over(), "tasks in flight")

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import MODEL, Simulate, environment, job_of, rows_with_ids, write_rows
+from conftest import GUARD_S, MODEL, Simulate, environment, job_of, rows_with_ids, write_rows
 
 from batchfox import run
 from batchfox.cli import COMMANDS
@@ -18,7 +18,7 @@ BATCHFOX = [sys.executable, "-m", "batchfox"]
 
 @pytest.mark.parametrize("arguments", [["--help"], *([name, "--help"] for name in COMMANDS)])
 def test_help_is_there_and_says_what_the_command_does(arguments: list[str]) -> None:
-    done = subprocess.run([*BATCHFOX, *arguments], capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run([*BATCHFOX, *arguments], capture_output=True, text=True, timeout=GUARD_S, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("Usage: ")
     if len(arguments) == 2:
@@ -27,20 +27,25 @@ def test_help_is_there_and_says_what_the_command_does(arguments: list[str]) -> N
 
 def test_help_is_quick() -> None:
     """250 ms, start of the interpreter included. Its CPU time is what counts: of wall clock others take their share."""
-    quickest_s = 10.0
-    for _ in range(5):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run([*BATCHFOX, "--help"], capture_output=True, timeout=30, check=True)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        quickest_s = min(quickest_s, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    assert quickest_s < 0.25
+
+    def quickest_s(command: list[str]) -> float:
+        found_s = []
+        for _ in range(5):
+            before = resource.getrusage(resource.RUSAGE_CHILDREN)
+            subprocess.run(command, capture_output=True, timeout=GUARD_S, check=True)
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            found_s.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+        return min(found_s)
+
+    # On a machine where the interpreter alone takes ten times longer than it does elsewhere, so may this.
+    assert quickest_s([*BATCHFOX, "--help"]) < max(0.25, 12 * quickest_s([sys.executable, "-c", "pass"]))
 
 
 @pytest.mark.parametrize("module", ["pyarrow", "aiohttp", "jinja2", "uvloop", "rich"])
 def test_help_imports_nothing_heavy(module: str) -> None:
     code = "import sys; from batchfox.cli import cli; cli.main(['--help'], standalone_mode=False)"
     code += f"; print('{module}' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=GUARD_S, check=True)
     assert done.stdout.splitlines()[-1] == "False"
 
 
@@ -62,7 +67,12 @@ def test_commands_pay_only_for_what_they_use(
         f"    print(e.code, [name for name in {HEAVY} if name in sys.modules])"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=tmp_path, timeout=60, check=True
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=GUARD_S,
+        check=True,
     )
     assert done.stdout.splitlines()[-1] == f"{status} []"
 
@@ -73,13 +83,13 @@ def test_a_resume_without_anything_to_do_does_not_pay_for_parquet(tmp_path: Path
     command = [sys.executable, "-X", "importtime", "-m", "batchfox", *words, "--base-url", simulate().url]
     for is_paid in (True, False):
         done = subprocess.run(
-            command, capture_output=True, text=True, cwd=tmp_path, env=environment(), timeout=60, check=True
+            command, capture_output=True, text=True, cwd=tmp_path, env=environment(), timeout=GUARD_S, check=True
         )
         assert ("pyarrow" in done.stderr) is is_paid
 
 
 def test_a_mistyped_command_names_the_nearest() -> None:
-    done = subprocess.run([*BATCHFOX, "rnu"], capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run([*BATCHFOX, "rnu"], capture_output=True, text=True, timeout=GUARD_S, check=False)
     assert done.returncode == 2
     assert 'did you mean "run"' in done.stderr
 
@@ -95,7 +105,7 @@ def test_no_command_pays_for_pandas_though_pyarrow_would_import_it(tmp_path: Pat
             text=True,
             cwd=tmp_path,
             env=environment(),
-            timeout=60,
+            timeout=GUARD_S,
             check=True,
         )
         assert "pyarrow.lib" in done.stderr

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[2]
 MAKES_VENV = "python3 -m venv .venv && "
 # What a fresh clone holds, as far as the demo needs it.
 CLONED = ("batchfox", "jobs", "sample_inputs", "README.md", "LICENSE", "CHANGELOG.md", "pyproject.toml")
+# Of CPU time, the interpreter's start included: of wall clock others take their share.
 DEMO_S = 30.0
 
 
@@ -61,12 +62,13 @@ def test_the_demo_needs_no_key_and_is_quick(clone: Path) -> None:
     step = readme_command("demo").rsplit(" && ", 1)[1]
     assert step.startswith(".venv/bin/batchfox ")
     command = [sys.executable, "-m", "batchfox", *step.split()[1:]]
-    began = time.monotonic()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
         command, cwd=clone, env=without_key(), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert time.monotonic() - began < DEMO_S
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime < DEMO_S
     assert demo_rows(clone) == 100
 
 

@@ -77,7 +77,7 @@ def test_probes_grow_rarer_up_to_a_limit(is_risky: bool, most_s: float) -> None:
     for _ in range(2000):  # more than a day of them: a power of two must not run over
         waits.append(breaker.probe_at - now)
         now = breaker.probe_at
-        breaker.fail(now, is_risky=is_risky)
+        breaker.fail(now, b"row" if is_risky else None)
     assert [round(wait) for wait in waits[:6]] == [1, 2, 4, 8, 16, 32]
     assert max(waits) == pytest.approx(most_s)
 
@@ -100,3 +100,59 @@ def test_the_first_success_closes_it_and_forgets() -> None:
     for _ in range(TRIP):
         breaker.fail(100.0)
     assert breaker.probe_at == 100.0 + FIRST_PROBE_S
+
+
+# Few rows.
+
+
+def test_a_row_in_doubt_again_with_no_verdict_in_between_opens_it() -> None:
+    breaker = Breaker()
+    breaker.fail(10.0, b"a")
+    breaker.fail(10.5, b"b")
+    assert not breaker.is_open
+    breaker.fail(11.0, b"a")
+    assert breaker.is_open
+
+
+def test_where_others_get_a_verdict_meanwhile_the_trouble_is_the_rows_own() -> None:
+    breaker = Breaker()
+    for turn in range(50):
+        breaker.fail(float(turn), b"poison")
+        assert not breaker.is_open
+        breaker.succeed()
+
+
+def test_what_cannot_be_in_doubt_twice_opens_it_at_once() -> None:
+    breaker = Breaker()
+    breaker.fail(10.0, b"a", is_decisive=True)
+    assert breaker.is_open
+
+
+def test_refusals_of_no_row_in_particular_are_not_one_rows_doubts() -> None:
+    breaker = Breaker()
+    for _ in range(TRIP - 1):
+        breaker.fail(10.0)
+    assert not breaker.is_open
+
+
+def test_the_fewer_attempts_are_left_the_longer_the_next_one_waits() -> None:
+    def wait_s(attempts: int, failed_probes: int) -> float:
+        breaker, now = Breaker(), 10.0
+        breaker.fail(now, b"a")
+        breaker.fail(now, b"a")
+        for _ in range(failed_probes):
+            now = breaker.probe_at
+            breaker.fail(now, b"a")
+        breaker.spare(now, attempts)
+        return breaker.probe_at - now
+
+    assert [round(wait_s(left, 0)) for left in (1, 2, 4, TRIP - 1)] == [100, 50, 25, 14]
+    assert [round(wait_s(1, failed)) for failed in (1, 6, 7, 30)] == [100, 100, 128, 600], "never less than as ever"
+    assert wait_s(TRIP, 0) == wait_s(0, 0) == FIRST_PROBE_S, "with enough of them, as ever"
+
+
+def test_nothing_is_spared_while_it_is_closed() -> None:
+    breaker = Breaker()
+    breaker.fail(10.0, b"a")
+    breaker.spare(10.0, 3)
+    assert breaker.allows(10.0, on_the_wire=0)

@@ -7,6 +7,7 @@ after a stop, no second poll of a task that is being asked about, the budget, an
 from __future__ import annotations
 
 import copy
+import math
 from collections import Counter
 from typing import Any
 
@@ -481,6 +482,65 @@ def test_a_few_rows_outlast_an_outage_that_only_submits_can_tell() -> None:
     world.now = 25.0
     world.run()
     assert world.statuses() == {"completed": 6}
+
+
+class Gone(Outage):
+    """As `Outage` with 5xx, but for as long as told; `is_told`: a free question meets it too."""
+
+    def __init__(self, until: float, *, is_told: bool) -> None:
+        super().__init__(LOST)
+        self.until = until
+        self.is_told = is_told
+
+    def on_submit(self, row: Life, now: float) -> SubmitEvent:
+        if now < self.until:
+            self.knocks.append(now)
+            return LOST
+        return self.make_task(row, now)
+
+    def is_there(self, now: float) -> bool:
+        return not self.is_told or now >= self.until
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 7])
+@pytest.mark.parametrize("attempts", [2, 3, 4])
+def test_few_rows_alone_burn_no_attempts_in_an_outage_that_a_free_question_meets_too(
+    number: int, attempts: int
+) -> None:
+    api = Gone(3600.0, is_told=True)
+    world = World(make_fleet(policy=Policy(attempts=attempts)), api, rows(number)).run()
+    assert world.statuses() == {"completed": number}
+    assert len(api.knocks) <= 2 * number
+    assert world.now < 3600.0 + 90.0
+
+
+@pytest.mark.parametrize(
+    ("number", "lasts_s"), [(1, 150.0), (2, 120.0), (3, 100.0), (7, 100.0)], ids=["one", "two", "three", "seven"]
+)
+def test_few_rows_alone_outlast_an_outage_that_only_submits_can_tell(number: int, lasts_s: float) -> None:
+    world = World(make_fleet(), Gone(lasts_s, is_told=False), rows(number)).run()
+    assert world.statuses() == {"completed": number}
+
+
+def test_few_rows_that_the_api_never_takes_end_all_the_same() -> None:
+    for number, within_s in ((1, 200.0), (2, 300.0), (3, 350.0)):
+        api = Gone(math.inf, is_told=False)
+        world = World(make_fleet(), api, rows(number)).run()
+        assert world.statuses() == {"in_doubt": number}
+        assert len(api.knocks) == 4 * number
+        assert world.now < within_s
+
+
+def test_a_row_that_alone_breaks_the_api_holds_nobody_up() -> None:
+    class Poisoned(Api):
+        def on_submit(self, row: Life, now: float) -> SubmitEvent:
+            return LOST if row.index == 5 else self.make_task(row, now)
+
+    alone = World(make_fleet(in_flight=20, per_minute=1200), Api(), rows(500)).run()
+    world = World(make_fleet(in_flight=20, per_minute=1200), Poisoned(), rows(500)).run()
+    assert world.statuses() == {"completed": 499, "in_doubt": 1}
+    assert world.questions == 0, "the breaker stayed out of it"
+    assert world.now < alone.now + 30.0
 
 
 def test_a_whole_day_of_outage_breaks_nothing() -> None:

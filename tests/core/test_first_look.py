@@ -47,7 +47,7 @@ def look(
         ({"messages": []}, "request.messages: found an empty list"),
         ({"messages": MESSAGES, "model": "gpt-5.5", "max_tokens": 8}, "16 or more for gpt-5.5"),
         ({"model": "claude-opus-4-7", "prompt": "{{ t }}", "audio_url": "https://x/a.mp3"}, "claude"),
-        ({"sync": True, "stream": True}, "request.sync and stream"),
+        ({"stream": "always"}, "request.stream"),
         ({"stream": "yes please"}, "request.stream"),
     ],
 )

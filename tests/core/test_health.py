@@ -82,3 +82,14 @@ def test_an_outage_in_nobodys_way_is_not_told() -> None:
     for _ in range(20):
         health.note_submit(NO_HOST, 0.0)
     assert health.outage(is_submitting=False, is_polling=True) is None
+
+
+def test_what_the_breaker_holds_back_for_is_an_outage_however_few_the_tries() -> None:
+    health = Health()
+    health.note_submit(LOST, 1.0)
+    assert health.outage(is_submitting=True, is_polling=False) is None
+    found = health.outage(is_submitting=True, is_polling=False, is_held_back=True)
+    assert found is not None
+    assert (found.what, found.tries) == ("submits", 1)
+    health.note_poll(UNHEARD, 1.0)
+    assert health.outage(is_submitting=False, is_polling=True, is_held_back=True) is None, "polls are another matter"

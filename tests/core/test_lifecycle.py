@@ -21,6 +21,7 @@ from batchfox.core.event import (
     Missing,
     Refused,
     Running,
+    Streamed,
     TaskFailed,
     Unheard,
     Unreached,
@@ -31,6 +32,8 @@ from batchfox.core.lifecycle import (
     NO_RESULTS,
     ODD_FOR_S,
     ODD_REPLIES,
+    PARTIAL,
+    POLLS_AFTER_STREAM,
     TABLE,
     AnyEvent,
     IllegalEventError,
@@ -63,10 +66,12 @@ FAILED_FOR_GOOD = TaskFailed(error=OOPS, transient=False)
 MISSING = Missing(error=OOPS)
 UNHEARD = Unheard(error=OOPS, http_status=502)
 EMPTY = Unheard(error=OOPS, http_status=200, without_results=True)
+TOLD = Streamed(reasoning="because", answer=Answer(completion="{}", text="hi", reasoning="because"))
+BROKEN = Streamed(reasoning="beca", error=OOPS)
 
 EVENTS: list[AnyEvent] = [
     *(SENT, ACCEPTED, ANSWERED, REFUSED, LATER, THROTTLED, BUSY, UNREACHED, DOUBTED, UNSENDABLE, HALTED),
-    *(RUNNING, FAILED, FAILED_FOR_GOOD, MISSING, UNHEARD, EMPTY, Withheld(), Overdue()),
+    *(RUNNING, FAILED, FAILED_FOR_GOOD, MISSING, UNHEARD, EMPTY, TOLD, BROKEN, Withheld(), Overdue()),
 ]
 
 # The table once more, by hand: what may follow each event in each state. Whoever changes one must change the other.
@@ -85,7 +90,8 @@ EXPECTED: dict[State, dict[type, set[State]]] = {
         Doubted: {W, END},
     },
     R: {
-        Running: {R},
+        Running: {R, END},
+        Streamed: {R},
         Unheard: {R, END},
         Missing: {R, END},
         Halted: {R},
@@ -484,7 +490,7 @@ def test_any_sequence_that_the_table_allows_keeps_the_accounts_straight(
         assert billed <= left
         assert (row.task_id is not None) >= (row.state is R)
         if move.status == "completed":
-            assert row.error is None
+            assert row.error is None or row.error.code == PARTIAL
         elif move.status is not None:
             assert row.error is not None, "a row that did not complete says why"
         if policy.in_doubt == "hold" and isinstance(event, Doubted):
@@ -495,3 +501,77 @@ def test_any_sequence_that_the_table_allows_keeps_the_accounts_straight(
             with pytest.raises(IllegalEventError):
                 go(row, event)
         assert msgspec.structs.asdict(row) == msgspec.structs.asdict(before)
+
+
+# Streams.
+
+
+def streamed_life() -> Life:
+    row = new_life()
+    row.is_streamed = True
+    go(row, SENT, ACCEPTED)
+    assert row.reasoning == ""
+    return row
+
+
+def test_a_whole_stream_gives_the_reasoning_and_the_tasks_own_reply_all_else() -> None:
+    row = streamed_life()
+    assert go(row, TOLD).state is R
+    move = go(row, ANSWERED)
+    assert move.answer == msgspec.structs.replace(ANSWERED.answer, reasoning="because")
+    assert row.error is None
+
+
+@pytest.mark.parametrize(
+    ("event", "reasoning", "said"),
+    [
+        (
+            BROKEN,
+            "beca",
+            "the stream broke after 4 characters of reasoning (it went wrong)",
+        ),
+        (None, None, "the stream broke after 0 characters of reasoning (the run ended)"),
+    ],
+)
+def test_a_broken_stream_leaves_what_it_told_and_the_row_says_so(
+    event: Streamed | None, reasoning: str | None, said: str
+) -> None:
+    row = streamed_life()
+    move = go(row, *([event] if event else []), RUNNING, ANSWERED)
+    assert move.status == "completed"
+    assert move.answer == msgspec.structs.replace(ANSWERED.answer, reasoning=reasoning)
+    assert row.error == ApiError(code=PARTIAL, type="stream", message=f"{said}; the answer itself is whole")
+
+
+def test_reasoning_in_the_tasks_own_reply_goes_before_what_a_broken_stream_told() -> None:
+    row = streamed_life()
+    answer = Answer(completion="{}", text="hi", reasoning="because of all")
+    assert go(row, BROKEN, Answered(answer=answer)).answer == answer
+    assert row.error is None
+
+
+@pytest.mark.parametrize("event", [RUNNING, UNHEARD, EMPTY, MISSING])
+def test_what_was_told_as_a_whole_is_the_answer_where_polls_do_not_bring_the_tasks_own(event: AnyEvent) -> None:
+    row = streamed_life()
+    go(row, TOLD)
+    for _ in range(POLLS_AFTER_STREAM - 1):
+        assert go(row, event).state is R
+        row.polls_here += 1
+    assert go(row, event) == Move(state=END, status="completed", answer=TOLD.answer)
+    assert (row.error, row.http_status) == (None, 200)
+
+
+def test_a_task_that_is_overdue_after_its_stream_told_all_is_answered() -> None:
+    row = streamed_life()
+    assert go(row, TOLD, Overdue()).answer == TOLD.answer
+    row = streamed_life()
+    assert go(row, BROKEN, Overdue()).status == "timed_out"
+
+
+def test_a_task_that_failed_has_failed_whatever_its_stream_told() -> None:
+    row = streamed_life()
+    assert go(row, TOLD, FAILED_FOR_GOOD).status == "failed"
+    row = streamed_life()
+    assert go(row, TOLD, FAILED).state is W
+    go(row, SENT)
+    assert (row.reasoning, row.told, row.is_told, row.stream_error) == (None, None, False, None)

@@ -7,6 +7,7 @@ import itertools
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pace_world import World
 
 from batchfox.core.bucket import Drip, bucket
 from batchfox.core.evidence import ALARM, MOST_NOISE
@@ -24,6 +25,8 @@ from batchfox.core.pace_rules import (
     SEEK_FACTOR,
     START_PER_S,
     WAIT_S,
+    Step,
+    limit_by_burst,
 )
 
 
@@ -169,6 +172,31 @@ def test_many_refusals_halve_the_pace_that_had_held_and_one_success_brings_it_ba
     assert pace.per_s == FEEL_PER_S, "it was on the wire before"
     pace.accept(21.1, 21.05)
     assert pace.per_s == pytest.approx(10.0 * CUT)
+
+
+@pytest.mark.parametrize(("got_through", "per_s"), [(0, 300.0 / 16), (30, 30.0), (200, 150.0)])
+def test_of_a_pace_far_too_high_the_share_that_got_through_is_kept(got_through: int, per_s: float) -> None:
+    pace = Pace(300 * 60)
+    for _ in range(got_through):
+        pace.accept(0.4, 0.2)
+    for _ in range(300 - got_through):
+        pace.throttle(0.5, 0.3, 1.0)
+    pace.accept(2.0, 1.9)
+    assert pace.per_s == pytest.approx(per_s)
+
+
+def test_how_soon_a_burst_is_used_up_tells_the_limit() -> None:
+    steps = [Step(per_s=per_s, since=since) for per_s, since in ((8.0, 0.0), (12.0, 3.0), (14.0, 5.0))]
+    assert limit_by_burst(steps, 6.5) == pytest.approx(10.0), "2 x 2 s and 4 x 1.5 s above it are a burst of 10"
+    assert limit_by_burst(steps[:1], 2.0) == pytest.approx(3.0)
+    assert limit_by_burst(steps, 5.0) < 10.0
+    assert limit_by_burst(steps[:1], 0.5) == limit_by_burst(steps[:1], 0.0) == 0.0
+
+
+def test_a_probe_where_some_are_refused_by_chance_pays_for_what_chance_does_not_explain() -> None:
+    """600 a minute, of which one in twenty is refused whatever the pace is; then so are all beyond the limit."""
+    worlds = [World(Pace(6000), "bucket", 600, latency_s=0.1, chance=0.05, seed=seed).run(240.0) for seed in range(12)]
+    assert sum(world.refused(60.0, 240.0) for world in worlds) / len(worlds) < 0.11
 
 
 def test_a_refused_probe_returns_to_the_pace_that_held() -> None:

@@ -79,3 +79,21 @@ def test_models_without_end_share_a_pace() -> None:
         paces.of(f"model-{number}")
     assert paces.of("model-600") is paces.of("model-601")
     assert paces.of("model-1") is not paces.of("model-2")
+
+
+@pytest.mark.parametrize("reply_s", [0.05, 0.2, 0.5])
+def test_a_limit_set_far_too_high_begins_with_few_refusals(reply_s: float) -> None:
+    api = Limited({"m": 10.0})
+    api.reply_s = reply_s
+    rows = [life(index, model="m") for index in range(2000)]
+    world = World(make_fleet(in_flight=1000, per_minute=30_000.0), api, rows, time_s=60.0).run()
+    refused = world.fleet.gate.pace.throttles
+    assert refused < 100
+    assert len(api.taken["m"]) >= 300
+
+
+def test_a_fast_api_is_not_held_up_at_the_beginning() -> None:
+    api = Api(reply_s=0.2)
+    World(make_fleet(in_flight=5000, per_minute=60_000.0), api, [life(index) for index in range(4000)]).run()
+    times = sorted(api.post_times)
+    assert sum(at < times[0] + 2.0 for at in times) >= 1200

@@ -187,6 +187,8 @@ class FleetMachine(RuleBasedStateMachine):
         self.unmet: set[int] = set()
         self.dearest: float | None = None
         self.silent = 0
+        self.doubted: set[int] = set()
+        self.is_suspect = False
         self.is_there = False
         self.submits_from = 0.0
         self.polls_from = 0.0
@@ -288,7 +290,7 @@ class FleetMachine(RuleBasedStateMachine):
     @rule(is_there=st.booleans())
     def ask_freely(self, is_there: bool) -> None:
         if self.do(lambda fleet: fleet.asks_freely(self.now)):
-            assert self.silent >= TRIP, "a question although the API took something lately"
+            assert self.is_away, "a question although the API took something lately"
             for fleet in self.fleets:
                 fleet.gate.breaker.hear(self.now, is_there=is_there)
             self.is_there = is_there
@@ -316,7 +318,7 @@ class FleetMachine(RuleBasedStateMachine):
             self.record(index)
         if rows:
             assert len(self.chosen) + len(self.posted) + len(self.watched_since) <= self.orders.in_flight
-            if self.silent >= TRIP:
+            if self.is_away:
                 assert self.is_there, "a submit although nobody said that the API is back"
                 assert wire_before == 0
                 assert len(rows) == 1
@@ -398,7 +400,7 @@ class FleetMachine(RuleBasedStateMachine):
 
     def note_gate(self, index: int, event: SubmitEvent) -> None:
         if not isinstance(event, (Unsendable, Halted)):
-            self.silent = 0 if is_taken(event) else self.silent + 1
+            self.note_silence(index, event)
             self.is_there = False
         wait_s = 0.5 * RETRY_FIRST_S
         if isinstance(event, Deferred):
@@ -409,6 +411,24 @@ class FleetMachine(RuleBasedStateMachine):
             elif asked_s is not None:
                 wait_s = asked_s
         self.row_from[index] = self.now + (0.0 if isinstance(event, Halted) else wait_s)
+
+    def note_silence(self, index: int, event: SubmitEvent) -> None:
+        """How many were not taken in a row, and is a row in doubt again among them?"""
+        if is_taken(event):
+            self.silent, self.is_suspect = 0, False
+            self.doubted.clear()
+            return
+        self.silent += 1
+        if isinstance(event, Doubted):
+            is_alone = {*self.chosen, *self.posted} <= {index}
+            is_decisive = self.policy.attempts == 2 and self.accounts[index].submits == 1 and is_alone
+            self.is_suspect = self.is_suspect or index in self.doubted or is_decisive
+            self.doubted.add(index)
+
+    @property
+    def is_away(self) -> bool:
+        """Does nobody seem to be there?"""
+        return self.silent >= TRIP or self.is_suspect
 
     # Polls.
 

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
-from conftest import MODEL, by_id, environment, job_of, parts_of, superseded_rows, write_rows
+from conftest import GUARD_S, MODEL, by_id, environment, job_of, parts_of, superseded_rows, write_rows
 from power import Disk, Kind, Luck, Op, read_journal, shim_environment
 
 import batchfox
@@ -130,7 +130,7 @@ class Scene:
                 for name, value in values.items():
                     command += ["--set", f"{table}.{name}={value}"]
             done = subprocess.run(
-                command, env=environment(**env), capture_output=True, text=True, timeout=60, check=False
+                command, env=environment(**env), capture_output=True, text=True, timeout=GUARD_S, check=False
             )
             return done, simulator.book()["entries"]
 

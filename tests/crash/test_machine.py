@@ -26,6 +26,7 @@ import pytest
 from aftermath import check_output, digest_of_row
 from click.testing import CliRunner
 from conftest import (
+    GUARD_S,
     KEY,
     MODEL,
     Simulate,
@@ -36,6 +37,7 @@ from conftest import (
     eventually,
     log_events,
     parts_of,
+    put_forward,
     rows_of,
     rows_with_ids,
     write_rows,
@@ -50,6 +52,7 @@ from batchfox.simulator import SimulatorThread
 from batchfox.status import look
 
 ROWS = rows_with_ids(300)
+MIDWAY = 190
 BATCHFOX = ("-m", "batchfox")
 
 
@@ -247,10 +250,13 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], bool]] = {
 
 def killed_midway(folder: Path, start: Starter, simulator: SimulatorThread, *, has_ids: bool = True) -> None:
     """A run killed with parts on disk, tasks in flight, and outcomes that no part holds."""
+    # What the API takes before the kill is bounded: however late that comes, it comes midway.
+    simulator.control(rpm=1, rate_limit="bucket", burst=MIDWAY)
     child = start(*command_of(folder, simulator.url, has_ids=has_ids))
     eventually(lambda: len(parts_of(folder / "out")) >= 3 or child.is_over(), "three parts")
     child.kill()
-    assert len(parts_of(folder / "out")) < 8, "it is killed midway"
+    simulator.control(rpm=None)
+    assert 3 <= len(parts_of(folder / "out")) <= MIDWAY // 40
 
 
 @pytest.mark.parametrize("has_ids", [True, False])
@@ -301,13 +307,16 @@ def test_a_lost_or_damaged_checkpoint_is_made_anew_and_the_run_goes_on(
 def test_a_checkpoint_that_is_gone_before_there_was_a_part_is_noticed_too(
     tmp_path: Path, start: Starter, simulate: Simulate
 ) -> None:
-    simulator = simulate(latency="constant:30")
+    simulator = simulate(latency="constant:600")
     command = command_of(tmp_path, simulator.url)
     child = start(*command)
     eventually(lambda: simulator.book()["totals"]["submits_accepted"] >= 20 or child.is_over(), "tasks")
     child.kill()
     lose(tmp_path / "out" / "_batchfox" / "checkpoint.db")
     assert "--repair" in refused(start, simulator, command, "would be paid for again")
+    told = doctor(tmp_path / "out")[1]
+    assert "makes an empty one" in told
+    assert "anew from the parts" not in told
     status, said = doctor(tmp_path / "out", "--repair")
     assert (status, "not recovered" in said) == (0, True), said
     simulator.control(latency="constant:0.02")
@@ -465,6 +474,9 @@ def test_a_part_that_is_gone_or_unreadable_has_its_rows_sent_again_and_no_other(
     found = posts(simulator)
     for number, row in enumerate(ROWS):
         assert found[digest_of_row(row)] == 1 + (number in lost)
+    assert f"{len(lost)} rows of those sent again will say so (maybe_billed_twice)" in said
+    flagged = {row["row_index"]: row["submits"] for row in rows_of(out) if row["maybe_billed_twice"]}
+    assert flagged == dict.fromkeys(lost, 2), "what was paid for twice says so"
     assert doctor(out)[0] == 0
 
 
@@ -472,7 +484,7 @@ def test_a_part_that_is_gone_or_unreadable_has_its_rows_sent_again_and_no_other(
 
 
 def test_the_doctor_leaves_a_live_run_alone(tmp_path: Path, start: Starter, simulate: Simulate) -> None:
-    simulator = simulate(latency="constant:2")
+    simulator = simulate(latency="constant:600")
     run = start(*command_of(tmp_path, simulator.url))
     eventually(lambda: simulator.book()["totals"]["submits_received"] or run.is_over(), "a submit")
     for options in ((), ("--repair",)):
@@ -524,7 +536,7 @@ resource.setrlimit(resource.RLIMIT_NOFILE, (MOST, MOST))
 """
 
 
-def disturbed(code: str, command: list[str | Path], timeout_s: float = 90.0) -> subprocess.CompletedProcess[str]:
+def disturbed(code: str, command: list[str | Path]) -> subprocess.CompletedProcess[str]:
     words = [sys.executable, "-c", code + MAIN, *(str(word) for word in command)]
     return subprocess.run(
         words,
@@ -532,7 +544,7 @@ def disturbed(code: str, command: list[str | Path], timeout_s: float = 90.0) -> 
         capture_output=True,
         text=True,
         env=environment(),
-        timeout=timeout_s,
+        timeout=GUARD_S,
         check=False,
     )
 
@@ -552,7 +564,7 @@ def test_a_clock_that_is_set_back_an_hour_costs_nothing(
     began = time.monotonic()
     ended = disturbed(CLOCK_SET_BACK.replace("WHEN", str(when_s)), command)
     assert ended.returncode == 0, ended.stderr
-    assert time.monotonic() - began < 60, "nobody waits for the clock to catch up"
+    assert time.monotonic() - began < 1_800, "nobody waits for the clock to catch up"
     check_end(tmp_path)
     assert posts(simulator).total() <= len(ROWS) + in_doubt
     after = look(tmp_path / "out")
@@ -639,7 +651,7 @@ def test_a_name_that_does_not_resolve_costs_nothing_and_the_run_goes_on_with_ano
     status = look(tmp_path / "out")
     assert (status.by_status, status.in_doubt_now, status.figures["submits"]) == ({}, 0, 0)
     assert "outage_begun" in log_events(tmp_path / "out")
-    command[command.index("limits.time=3")] = "limits.time=60"
+    command[command.index("limits.time=3")] = "limits.time=3600"
     ended = disturbed(RESOLVED, command)
     assert ended.returncode == 0, ended.stderr
     check_end(tmp_path)
@@ -676,7 +688,7 @@ def drain(ours: int) -> None:
 def test_a_terminal_that_is_closed_ends_the_run_and_loses_nothing(
     tmp_path: Path, start: Starter, simulate: Simulate
 ) -> None:
-    simulator = simulate(latency="constant:1")
+    simulator = simulate(latency="constant:600")
     command = command_of(tmp_path, simulator.url)
     with on_a_terminal(command) as (child, ours):
         os.set_blocking(ours, False)
@@ -687,9 +699,11 @@ def test_a_terminal_that_is_closed_ends_the_run_and_loses_nothing(
 
         eventually(is_under_way, "some submits")
         os.close(ours)  # the kernel sends SIGHUP, and refuses what is written from now on
-        assert child.wait(60) == 129
+        assert child.wait(GUARD_S) == 129
     status = look(tmp_path / "out")
     assert (status.exit_status, status.in_doubt_now) == (129, 0)
+    simulator.control(latency="constant:0.02")
+    put_forward(simulator, 600)
     assert start(*command).wait() == 0
     check_end(tmp_path)
     check_posts(simulator)
@@ -712,7 +726,7 @@ def test_streams_that_nobody_reads_any_more_do_not_stop_a_run_that_ignores_the_h
             env=environment(),
         )
     os.close(writer)
-    assert child.wait(60) == 0
+    assert child.wait(GUARD_S) == 0
     check_end(tmp_path)
     check_posts(simulator)
     assert KEY.encode() not in (tmp_path / "rest").read_bytes()

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import KEY, by_id, environment, rows_with_ids
+from conftest import GUARD_S, KEY, by_id, environment, rows_with_ids
 from power import SECTOR, Disk, Kind, Luck, Op, build_shim, read_journal, shim_environment
 from power_scene import Known, Recording, Scene, scratch
 
@@ -238,7 +238,7 @@ def run_on_disk(shim: Path, folder: Path, code: str) -> tuple[Disk, list[Op], su
     before, journal = Disk(disk), folder / "journal"
     env = environment(**shim_environment(shim, disk, journal))
     command = [sys.executable, "-c", code]
-    done = subprocess.run(command, cwd=disk, env=env, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, cwd=disk, env=env, capture_output=True, text=True, timeout=GUARD_S, check=False)
     return before, read_journal(journal), done
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from conftest import GUARD_S
 
 from batchfox.checkpoint import VERSION, Again, Checkpoint, Done, Group, decode_outcome, encode
 from batchfox.core.event import Answer, ApiError
@@ -84,6 +85,22 @@ def test_a_row_on_its_way_is_there_again_with_all_that_a_later_run_needs(tmp_pat
             assert getattr(known, name) == getattr(made, name)
         assert known.request is None, "the input shows it again"
     assert checkpoint.last_slot() == 4
+    checkpoint.close()
+
+
+def test_what_a_stream_told_is_there_again_and_records_of_older_versions_are_read(tmp_path: Path) -> None:
+    told = life(1, state=State.RUNNING, task_id="task-1", reasoning="é", is_told=True)
+    streaming = life(2, state=State.RUNNING, task_id="task-2", reasoning="")
+    group = Group()
+    for made in (told, streaming):
+        group.add_row(made, encode(made.kept), None)
+    checkpoint = committed(tmp_path / "c.db", group)
+    assert [(known.reasoning, known.is_told) for known, _ in checkpoint.unfinished()] == [("é", True), ("", False)]
+    for slot, record in checkpoint.query("SELECT slot, record FROM row"):
+        older = msgspec.msgpack.encode(msgspec.msgpack.decode(record)[:-2])
+        with checkpoint.transaction() as db:
+            db.execute("UPDATE row SET record = ? WHERE slot = ?", (older, slot))
+    assert [(known.reasoning, known.is_told) for known, _ in checkpoint.unfinished()] == [(None, False)] * 2
     checkpoint.close()
 
 
@@ -344,7 +361,7 @@ def test_a_checkpoint_that_cannot_be_opened_for_want_of_descriptors_is_the_machi
     path = tmp_path / "checkpoint.db"
     Checkpoint(path).close()
     done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_DESCRIPTORS, path], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", WITHOUT_DESCRIPTORS, path], capture_output=True, text=True, timeout=GUARD_S, check=False
     )
     assert "MachineError" in done.stderr
     assert "ulimit -n" in done.stderr

@@ -41,7 +41,11 @@ from batchfox.kept import decode_columns, encode_columns
 from batchfox.media import MediaDoor
 from batchfox.source import open_source
 
-IN_FOLDER = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+IN_FOLDER = settings(
+    max_examples=150,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 
 
 def read(path: Path, id_column: str | None = "id") -> tuple[list[Row], InputError | None]:
@@ -170,13 +174,17 @@ def test_a_million_empty_lines_are_read_fast_and_in_no_memory(tmp_path: Path, li
     data = (b"id\n" if suffix == ".csv" else b"") + line * 1_000_000 + row
     path = tmp_path / f"in{suffix}"
     path.write_bytes(gzip.compress(data, 1) if suffix.endswith("gz") else data)
+    began_s = time.process_time()
+    with gzip.open(path) if suffix.endswith("gz") else path.open("rb") as lines:
+        assert sum(1 for _ in lines) == 1_000_001 + (suffix == ".csv")
+    looking_s = time.process_time() - began_s
     before = resource.getrusage(resource.RUSAGE_SELF)
     rows, error = read(path)
     after = resource.getrusage(resource.RUSAGE_SELF)
     assert error is None
     assert [(row.index, row.columns) for row in rows] == [(0, {"id": "last"})]
     assert rows[0].line == 1_000_001 + (suffix == ".csv")
-    assert after.ru_utime - before.ru_utime < 3.0
+    assert after.ru_utime - before.ru_utime < 3.0 + 20 * looking_s, "of what it costs to look at them in Python"
     assert after.ru_maxrss - before.ru_maxrss < 40_000, "kB"
 
 
@@ -244,7 +252,7 @@ def test_a_hostile_line_is_one_row_with_a_body_or_a_reason(tmp_path: Path, line:
     check_rows(rows)
     assert [rows[0].id, rows[-1].id, len(rows)] == ["first", "last", 3]
     check_prepared(rows[1], prepared(rows[1], {"prompt": template} if template else None), tmp_path)
-    assert time.process_time() - began_at < 5.0
+    assert time.process_time() - began_at < 30.0, "CPU time, of milliseconds: quadratic would be minutes"
 
 
 _texts = st.text(max_size=6) | st.sampled_from(

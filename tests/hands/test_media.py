@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import as_anybody
+from conftest import GUARD_S, as_anybody
 
 from batchfox.core.complaint import Complaint
 from batchfox.core.job import Media, Rules
@@ -233,7 +233,7 @@ except OSError:
 def test_an_unreadable_file_says_so(root: Path) -> None:
     (root / "a.png").chmod(0)
     child = subprocess.run(
-        as_anybody("-c", SEND, root, "a.png"), capture_output=True, text=True, timeout=60, check=True
+        as_anybody("-c", SEND, root, "a.png"), capture_output=True, text=True, timeout=GUARD_S, check=True
     )
     assert child.stdout.startswith("Complaint(")
     assert "Permission denied" in child.stdout
@@ -244,7 +244,9 @@ def test_a_machine_without_a_file_descriptor_left_is_not_the_rows_fault(root: Pa
     before, send = SEND.rsplit("print", 1)
     code = f"{before}{HOARD}print{send}"
     command: list[str | Path] = [sys.executable, "-c", code, root, "a.png"]
-    child = subprocess.run(command, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL, check=False)
+    child = subprocess.run(
+        command, capture_output=True, text=True, timeout=GUARD_S, stdin=subprocess.DEVNULL, check=False
+    )
     assert "MachineError" in child.stderr
     assert "Too many open files; raise the limit" in child.stderr
 

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import as_anybody, job_of
+from conftest import GUARD_S, as_anybody, job_of
 
 from batchfox import output
 from batchfox.errors import JobError, OutputBusyError, OutputError
@@ -49,7 +49,7 @@ def test_a_second_run_is_turned_away_until_the_first_ends_however_it_ends(tmp_pa
         pass
     assert caught.value.exit_status == 5
     child.kill()
-    child.communicate(timeout=10)
+    child.communicate(timeout=GUARD_S)
     assert (tmp_path / "out" / "_batchfox" / "lock").exists(), "the file of the dead process is still there"
     with hold(tmp_path / "out"):
         pass
@@ -79,7 +79,7 @@ def test_a_file_in_the_way_is_told(tmp_path: Path, place: str) -> None:
 def test_a_folder_without_write_permission_is_told(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     command = as_anybody("-c", HOLD, tmp_path / "out")
-    child = subprocess.run(command, input=b"", capture_output=True, timeout=60, check=False)
+    child = subprocess.run(command, input=b"", capture_output=True, timeout=GUARD_S, check=False)
     assert b"OutputError" in child.stderr
     assert b"not writable; choose another" in child.stderr
     assert not (tmp_path / "out").exists()

@@ -31,6 +31,8 @@ def test_a_stop_says_what_it_still_waits_for() -> None:
     )
     figures |= {"stopped": "credits", "leaves_in_s": None}
     assert stop_words(figures) == "stopping (credits): nothing more is submitted, 41 tasks to be finished"
+    figures |= {"stopped": "key"}
+    assert stop_words(figures) == "stopping (key): nothing more is submitted, 41 tasks in flight left for the next run"
 
 
 RUN = ["batchfox", "run", "job.toml"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from email.utils import parsedate_to_datetime
@@ -380,14 +381,14 @@ def test_gemini_audio_is_limited_by_the_whole_body() -> None:
 
 async def test_the_window_refuses_what_is_over_the_rate() -> None:
     async with serving(rpm=3, poll_rpm=1) as (simulator, client):
-        statuses = []
+        statuses, began_at = [], time.monotonic()
         for _ in range(5):
             async with client.post(SUBMIT, json=SHAPES["text"]) as reply:
                 statuses.append(reply.status)
                 wait = reply.headers.get("Retry-After")
         assert statuses == [200, 200, 200, 429, 429]
         assert wait is not None
-        assert 58 <= int(wait) <= 60
+        assert 59 - (time.monotonic() - began_at) <= int(wait) <= 60
         totals = simulator.book()["totals"]
         assert (totals["submits_received"], totals["submits_accepted"], totals["max_submits_in_60_s"]) == (5, 3, 5)
         polled = []
@@ -403,7 +404,7 @@ async def test_the_window_refuses_what_is_over_the_rate() -> None:
 
 
 async def test_the_bucket_allows_its_burst_and_says_a_date() -> None:
-    async with serving(rpm=600, rate_limit="bucket", burst=2, retry_after="date") as (_, client):
+    async with serving(rpm=1, rate_limit="bucket", burst=2, retry_after="date") as (_, client):
         seen = []
         for _ in range(3):
             async with client.post(SUBMIT, json=SHAPES["text"]) as reply:

@@ -413,7 +413,7 @@ def test_a_file_that_is_no_parquet_is_refused(tmp_path: Path) -> None:
 
 
 @given(st.binary(max_size=400))
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_any_bytes_give_one_row_for_each_line_that_is_not_blank(tmp_path: Path, data: bytes) -> None:
     path = write(tmp_path / "any.jsonl", data if data[:2] != b"\x1f\x8b" and data[:4] != b"\x28\xb5\x2f\xfd" else b"")
     lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")

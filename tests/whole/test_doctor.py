@@ -108,8 +108,18 @@ def test_files_that_are_no_parts_are_named_and_never_touched(out: Path, job: Job
     done, remarks = repair(out)
     assert (done, problems(remarks)) == ([], found)
     assert (out / "data" / "notes.txt").read_text() == "mine"
-    with pytest.raises(OutputError, match="move it out"):
+    with pytest.raises(
+        OutputError, match=r"notes\.txt: does not belong here: its name is not that of a part \(and 1 more\)"
+    ):
         run(job)
+
+
+def test_a_finished_output_whose_checkpoint_was_lost_is_not_called_unfinished(out: Path) -> None:
+    for path in (out / "_batchfox").glob("checkpoint.db*"):
+        path.unlink()
+    _, remarks = repair(out)
+    assert "is not known to have finished" in " / ".join(remark.what for remark in remarks)
+    assert "did not finish" not in " / ".join(remark.what for remark in remarks)
 
 
 def test_a_copy_of_a_part_is_found_by_its_rows_and_nothing_is_repaired_while_it_is_there(out: Path) -> None:
@@ -152,7 +162,7 @@ def test_what_is_done_must_be_what_the_parts_hold_row_by_row(out: Path, job: Job
 def test_a_crash_is_no_problem_and_what_it_left_is_a_note(
     tmp_path: Path, start: Starter, simulate: Simulate, job: Job
 ) -> None:
-    simulator = simulate(latency="constant:30")
+    simulator = simulate(latency="constant:600")
     command = ["run", "--input", str(tmp_path / "in.jsonl"), "--id", "id", "--output", str(tmp_path / "late")]
     child = start(*command, "--model", MODEL, "--base-url", simulator.url)
     eventually(lambda: simulator.book()["totals"]["submits_received"] == 120 or child.is_over(), "all submits")

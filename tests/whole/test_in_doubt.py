@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-import threading
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -25,12 +24,14 @@ from conftest import (
     eventually,
     http_reply,
     job_of,
+    log_events,
+    once,
     raw_server,
     rows_with_ids,
     write_rows,
 )
 
-from batchfox import api, arun, run
+from batchfox import arun, run
 from batchfox.core import breaker, timing
 from batchfox.show import describe
 from batchfox.simulator import FAULTS, Settings, SimulatorThread, answer, digest_of
@@ -42,9 +43,9 @@ SYNC = {"sync": True}
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Seconds of patience become tenths."""
-    monkeypatch.setattr(api, "SUBMIT_S", 0.4)
     monkeypatch.setattr(timing, "RETRY_FIRST_S", 0.02)
     monkeypatch.setattr(breaker, "FIRST_PROBE_S", 0.01)
+    monkeypatch.setattr(breaker, "SPARING_S", 0.1)
 
 
 def request_of(row: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -107,7 +108,6 @@ def test_a_synchronous_submit_may_be_in_doubt_too(simulate: Simulate, tmp_path: 
         tmp_path / "out",
         simulator.url,
         request=SYNC,
-        poll={"task_timeout": "400ms"},
         retry={"attempts": 30, "in_doubt_limit": 1000},
     )
     summary = run(job)
@@ -138,21 +138,25 @@ def test_what_was_put_off_is_not_in_doubt_and_goes_on_even_where_doubt_is_held(
 def test_a_connection_that_does_not_come_about_is_no_doubt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody listens at first; who then comes gets each row once, though doubt is held."""
     monkeypatch.setenv("FOXAPI_API_KEY", KEY)
+    source, log = write_rows(tmp_path / "in.jsonl", rows_with_ids(12)), tmp_path / "out" / "_batchfox" / "log.jsonl"
+
+    def has_found_nobody() -> bool:
+        return log.exists() and "outage_begun" in log_events(tmp_path / "out")
+
     with socket.socket() as taken:
+        # Bound for as long as the test lasts, so that nobody else comes to listen there.
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
-    late = SimulatorThread(Settings(latency=QUICK), port=port)
-    opener = threading.Timer(0.5, late.start)
-    source = write_rows(tmp_path / "in.jsonl", rows_with_ids(12))
-    job = job_of(source, tmp_path / "out", f"http://127.0.0.1:{port}", retry={"in_doubt": "hold"})
-    opener.start()
-    try:
-        summary = run(job, quiet=True)
-        assert (summary.exit_status, summary.by_status) == (0, {"completed": 12})
-        assert {row["submits"] for row in check_account(tmp_path / "out", late, summary).values()} == {1}
-    finally:
-        opener.join()
-        late.stop()
+        late = SimulatorThread(Settings(latency=QUICK), port=port)
+        job = job_of(source, tmp_path / "out", f"http://127.0.0.1:{port}", retry={"in_doubt": "hold"})
+        try:
+            with once(has_found_nobody, "connections that are refused", late.start):
+                summary = run(job, quiet=True)
+            assert (summary.exit_status, summary.by_status) == (0, {"completed": 12})
+            assert {row["submits"] for row in check_account(tmp_path / "out", late, summary).values()} == {1}
+        finally:
+            late.stop()
 
 
 REFUSED = {400, 403, 404, 413, 422}

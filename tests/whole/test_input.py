@@ -16,7 +16,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
-from conftest import MODEL, Simulate, by_id, environment, job_of, log_events, parts_of, rows_with_ids, write_rows
+from conftest import (
+    GUARD_S,
+    MODEL,
+    Simulate,
+    by_id,
+    environment,
+    job_of,
+    log_events,
+    parts_of,
+    rows_with_ids,
+    write_rows,
+)
 
 from batchfox import run
 from batchfox.core.outcome import COLUMNS
@@ -168,7 +179,7 @@ def test_standard_input_is_read_and_resumed(simulate: Simulate, tmp_path: Path) 
             text=True,
             cwd=tmp_path,
             env=environment(),
-            timeout=30,
+            timeout=GUARD_S,
             check=False,
         )
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from conftest import GUARD_S
 
 from batchfox.simulator import SimulatorThread
 
@@ -20,7 +21,7 @@ ROWS = {"demo": 100, "caption_images": 7, "label_videos": 4, "transcribe_audio":
 def run_job(job: str, output: Path, *more: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "batchfox", "run", f"jobs/{job}.toml", "--base-url", "simulator"]
     command += [*FAST, "--output", str(output), *more]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=GUARD_S, check=False)
 
 
 def rows_of(output: Path) -> list[dict[str, Any]]:

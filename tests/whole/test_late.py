@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
-from conftest import Simulate, by_id, eventually, job_of, rows_with_ids, write_rows
+import pytest
+from conftest import MODEL, Simulate, by_id, job_of, log_events, put_forward, rows_with_ids, write_rows
 
-from batchfox import run
+from batchfox import late, looking, run
+from batchfox.core import timing
 from batchfox.core.job import Job
+from batchfox.core.late import LOOKS, LOOKS_AT_STAKE
+from batchfox.show import ASKS_OR_PAYS, describe
 from batchfox.simulator import SimulatorThread
 
-LATENCY_S = 2.0
+LATENCY_S = 600.0
 
 
 def given_up(
@@ -35,11 +38,6 @@ def submits(simulator: SimulatorThread) -> int:
     return received
 
 
-def wait_for_the_tasks(simulator: SimulatorThread) -> None:
-    last = max(entry["created"] for entry in simulator.book()["entries"])
-    eventually(lambda: time.time() > last + LATENCY_S, "the tasks to end")
-
-
 def carried(folder: Path) -> dict[str, dict[str, Any]]:
     names = ("id", "prompt", "size", "tags", "share", "input_extra")
     return {name: {key: row[key] for key in names} for name, row in by_id(folder).items()}
@@ -51,9 +49,14 @@ def test_answers_that_came_too_late_are_collected_and_nothing_is_paid(simulate: 
         folder.mkdir()
         simulator, job = given_up(simulate, folder, has_ids)
         before = carried(folder / "out")
-        wait_for_the_tasks(simulator)
+        put_forward(simulator, LATENCY_S)
         summary = run(job)
         assert (summary.exit_status, summary.by_status) == (0, {"completed": 10})
+        paid = sum(row["credits"] for row in by_id(folder / "out").values())
+        assert summary.late_collected == 10
+        assert summary.late_credits == pytest.approx(paid)
+        assert paid > 0
+        assert "collected: 10 late tasks; " in describe(summary, ["batchfox", "run", "job.toml"])
         assert submits(simulator) == 10
         assert carried(folder / "out") == before
         found = by_id(folder / "out").values()
@@ -78,7 +81,7 @@ def test_a_retry_of_such_rows_pays_only_where_the_free_look_found_nothing(simula
     simulator, job = given_up(simulate, tmp_path, faults={"stuck": 0.4}, seed=3)
     stuck = sum(entry["fate"] == "stuck" for entry in simulator.book()["entries"])
     assert 0 < stuck < 10
-    wait_for_the_tasks(simulator)
+    put_forward(simulator, LATENCY_S)
     simulator.control(faults={}, latency="constant:0.05")
     summary = run(job, retry=("timed_out",))
     assert summary.by_status == {"completed": 10}
@@ -91,7 +94,7 @@ def test_a_task_that_failed_meanwhile_ends_its_row_and_is_not_paid_for_again(
     simulate: Simulate, tmp_path: Path
 ) -> None:
     simulator, job = given_up(simulate, tmp_path, faults={"task_failed": 1.0})
-    wait_for_the_tasks(simulator)
+    put_forward(simulator, LATENCY_S)
     summary = run(job)
     assert summary.by_status == {"failed": 10}
     assert submits(simulator) == 10
@@ -102,3 +105,125 @@ def test_while_nobody_answers_such_rows_hold_nothing_up(simulate: Simulate, tmp_
     simulator.control(faults={"poll_502_html": 1.0})
     summary = run(job)
     assert summary.by_status == {"timed_out": 10}
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A poll that said nothing is asked again at once."""
+    monkeypatch.setattr(timing, "RETRY_FIRST_S", 0.001)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("fault", ["poll_500", "poll_502_html", "poll_truncated", "poll_reset", "poll_404"])
+def test_a_poll_that_says_nothing_is_asked_again_before_a_row_is_paid_for_anew(
+    simulate: Simulate, tmp_path: Path, fault: str
+) -> None:
+    simulator, job = given_up(simulate, tmp_path)
+    put_forward(simulator, LATENCY_S)
+    simulator.control(faults={fault: 0.3}, latency="constant:0.05")
+    summary = run(job, retry=("timed_out",))
+    assert summary.settled.get("completed", 0) > 5, "most had an answer within their looks"
+    assert submits(simulator) == 10, "every task had ended: nothing was to be paid"
+    assert summary.by_status.get("timed_out", 0) == summary.late_unheard == summary.retry_unpaid
+    simulator.control(faults={})
+    assert run(job).by_status == {"completed": 10}
+    assert submits(simulator) == 10
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("retry", [(), ("timed_out",)])
+def test_a_task_that_is_done_without_results_is_asked_about_once_more_without_a_refresh(
+    simulate: Simulate, tmp_path: Path, retry: tuple[str, ...]
+) -> None:
+    simulator, job = given_up(simulate, tmp_path)
+    put_forward(simulator, LATENCY_S)
+    simulator.control(faults={"null_results": 1.0}, latency="constant:0.05")
+    assert run(job, retry=retry).by_status == {"completed": 10}
+    assert submits(simulator) == 10
+
+
+@pytest.mark.usefixtures("impatient")
+def test_while_nothing_can_be_learned_no_row_is_paid_for_anew_and_the_summary_says_so(
+    simulate: Simulate, tmp_path: Path
+) -> None:
+    simulator, job = given_up(simulate, tmp_path)
+    put_forward(simulator, LATENCY_S)
+    simulator.control(faults={"poll_500": 1.0})
+    summary = run(job, retry=("timed_out",))
+    assert (summary.exit_status, summary.by_status) == (3, {"timed_out": 10})
+    assert submits(simulator) == 10
+    assert (summary.late_unheard, summary.retry_unpaid, summary.retry_left) == (10, 10, 0)
+    told = describe(summary, ["batchfox", "run", "job.toml", "--retry", "timed_out"])
+    assert "not paid for anew: 10 timed_out rows" in told
+    assert "(last: " in told
+    assert "late_tasks_unheard" in log_events(tmp_path / "out")
+    simulator.control(faults={"stuck": 1.0})
+    again = run(job)
+    assert (again.by_status, again.late_unheard, submits(simulator)) == ({"completed": 10}, 0, 10)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_rows_that_were_not_asked_about_are_not_paid_for_anew_either(
+    simulate: Simulate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After 20 tasks in a row without a word the others are left alone; rows of other statuses are retried all the
+    same."""
+    monkeypatch.setattr(looking, "MOST_AT_ONCE", late.BATCH)
+    monkeypatch.setattr(late, "BATCH", 20)
+    simulator = simulate(faults={"stuck": 1.0})
+    rows = [row | {"model": "gone" if n >= 50 else MODEL} for n, row in enumerate(rows_with_ids(55))]
+    source = write_rows(tmp_path / "in.jsonl", rows)
+    watch = {"task_timeout": "0.3s", "first": 0.1}
+    job = job_of(source, tmp_path / "out", simulator.url, poll=watch, request={"model": None}, rows_per_part=10)
+    assert run(job).by_status == {"failed": 5, "timed_out": 50}
+    polls = simulator.book()["totals"]["polls"]
+    simulator.control(faults={"poll_500": 1.0}, models=("gone",))
+    summary = run(job, retry=("timed_out", "failed"))
+    assert (summary.late_unheard, summary.retry_unpaid) == (50, 50)
+    asked = simulator.book()["totals"]["polls"] - polls
+    assert asked < 35 * LOOKS_AT_STAKE, "not all 50 were asked about"
+    assert simulator.book()["totals"]["submits_accepted"] == 55, "the five that had failed, and no other"
+    assert summary.by_status["timed_out"] >= 50
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_plain_run_does_not_wait_long_for_tasks_that_nobody_tells_of(simulate: Simulate, tmp_path: Path) -> None:
+    simulator, job = given_up(simulate, tmp_path)
+    polls = simulator.book()["totals"]["polls"]
+    simulator.control(faults={"poll_500": 1.0})
+    summary = run(job)
+    assert (summary.late_unheard, summary.retry_unpaid) == (10, 0)
+    assert simulator.book()["totals"]["polls"] - polls == 10 * LOOKS
+    assert "no news of 10 timed_out tasks" in describe(summary, ["batchfox", "run", "job.toml"])
+
+
+def test_a_key_that_is_refused_ends_the_look_and_the_order_to_pay_anew_stands(
+    simulate: Simulate, tmp_path: Path
+) -> None:
+    simulator, job = given_up(simulate, tmp_path, faults={"stuck": 1.0})
+    simulator.control(faults={}, key_refused=True)
+    summary = run(job, retry=("timed_out",))
+    assert (summary.exit_status, summary.retry_left, summary.late_unheard) == (4, 10, 0)
+    assert submits(simulator) == 10
+    simulator.control(key_refused=False, latency="constant:0.05")
+    assert run(job).by_status == {"completed": 10}
+    assert submits(simulator) == 20
+
+
+@pytest.mark.usefixtures("impatient")
+def test_tasks_that_are_gone_for_good_are_paid_for_anew_only_by_order(simulate: Simulate, tmp_path: Path) -> None:
+    simulator, job = given_up(simulate, tmp_path, faults={"expired": 1.0})
+    put_forward(simulator, LATENCY_S)
+    simulator.control(faults={}, latency="constant:0.05")
+    assert run(job).by_status == {"timed_out": 10}
+    assert submits(simulator) == 10
+    assert run(job, retry=("timed_out",)).by_status == {"completed": 10}
+    assert submits(simulator) == 20
+    assert all(row["maybe_billed_twice"] for row in by_id(tmp_path / "out").values())
+
+
+def test_the_closing_line_says_what_is_free_and_what_pays_anew(simulate: Simulate, tmp_path: Path) -> None:
+    _, job = given_up(simulate, tmp_path, faults={"stuck": 1.0})
+    told = describe(run(job), ["batchfox", "run", "job.toml"]).splitlines()
+    assert told[-1] == "next: batchfox run job.toml --retry timed_out"
+    assert told[-2] == ASKS_OR_PAYS

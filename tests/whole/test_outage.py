@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import KEY, Simulate, job_of, log_events, rows_with_ids, write_rows
+from conftest import KEY, Simulate, job_of, log_events, put_forward, rows_with_ids, write_rows
 
-from batchfox import assembly, run
+from batchfox import assembly, execution, run
 from batchfox.core import breaker, timing
 from batchfox.errors import ApiGoneError
+from batchfox.execution import SystemClock
 from batchfox.monitor import View
 from batchfox.pool import Limits
 from batchfox.status import describe, look
@@ -25,6 +26,7 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FOXAPI_API_KEY", KEY)
     monkeypatch.setattr(timing, "RETRY_FIRST_S", 0.05)
     monkeypatch.setattr(breaker, "FIRST_PROBE_S", 0.05)
+    monkeypatch.setattr(breaker, "SPARING_S", 0.1)
 
 
 @pytest.fixture
@@ -33,6 +35,28 @@ def nobody() -> Iterator[str]:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         yield f"http://127.0.0.1:{taken.getsockname()[1]}"
+
+
+class Hours:
+    """The machine's clock, which may jump ahead."""
+
+    def __init__(self) -> None:
+        self._clock = SystemClock()
+        self.ahead_s = 0.0
+
+    def now(self) -> float:
+        return self._clock.now() + self.ahead_s
+
+    def unix(self) -> float:
+        return self._clock.unix()
+
+
+@pytest.fixture
+def hours(monkeypatch: pytest.MonkeyPatch) -> Hours:
+    """The clock of the run."""
+    found = Hours()
+    monkeypatch.setattr(execution, "SystemClock", lambda: found)
+    return found
 
 
 class Watcher:
@@ -53,10 +77,21 @@ def warnings_of(folder: Path) -> list[dict[str, Any]]:
     return [line for line in map(json.loads, lines) if line["level"] == "warning"]
 
 
-def test_a_refused_connection_is_shown_logged_once_and_named_in_the_reason(nobody: str, tmp_path: Path) -> None:
-    watcher = Watcher()
+def test_a_refused_connection_is_shown_logged_once_and_named_in_the_reason(
+    nobody: str, tmp_path: Path, hours: Hours
+) -> None:
+    class Patient(Watcher):
+        """Sees the outage go on for a while."""
+
+        def update(self, view: View) -> None:
+            super().update(view)
+            shown = [figures["outage"] for figures in self.figures if figures["outage"]]
+            if len(shown) > 1 and shown[-1]["tries"] > shown[0]["tries"]:
+                hours.ahead_s = 7_200.0
+
+    watcher = Patient()
     source = write_rows(tmp_path / "in.jsonl", rows_with_ids(30))
-    summary = run(job_of(source, tmp_path / "out", nobody, limits={"time": "3s"}), display=watcher, quiet=True)
+    summary = run(job_of(source, tmp_path / "out", nobody, limits={"time": "1h"}), display=watcher, quiet=True)
     assert (summary.exit_status, summary.by_status) == (4, {})
     assert summary.here.submits == summary.whole_run.submits == 0, "no POST has reached anybody"
     for part in (
@@ -67,11 +102,12 @@ def test_a_refused_connection_is_shown_logged_once_and_named_in_the_reason(nobod
     ):
         assert part in (summary.reason or ""), summary.reason
     shown = [figures["outage"] for figures in watcher.figures if figures["outage"]]
+    shown = shown[: 1 + next(at for at, outage in enumerate(shown) if outage["tries"] > shown[0]["tries"])]
     assert shown[-1]["what"] == "submits"
     assert shown[-1]["kind"] == "unreached"
     assert "Cannot connect" in shown[-1]["message"]
     assert shown[-1]["tries"] > shown[0]["tries"]
-    assert shown[-1]["since"] == pytest.approx(shown[0]["since"], abs=0.1)
+    assert shown[-1]["since"] == pytest.approx(shown[0]["since"], abs=1.0)
     assert all(figures["submits"] == 0 for figures in watcher.figures)
     (warning,) = warnings_of(tmp_path / "out")
     assert (warning["event"], warning["what"], warning["error"]) == ("outage_begun", "submits", "unreached")
@@ -105,7 +141,7 @@ def test_an_outage_that_ends_is_told_twice_and_costs_nothing(simulate: Simulate,
 
 
 def test_polls_that_nobody_answers_are_an_outage_too(simulate: Simulate, tmp_path: Path) -> None:
-    simulator = simulate(latency="constant:0.3")
+    simulator = simulate(latency="constant:600")
     source = write_rows(tmp_path / "in.jsonl", rows_with_ids(30))
     seen: list[dict[str, Any]] = []
 
@@ -116,6 +152,8 @@ def test_polls_that_nobody_answers_are_an_outage_too(simulate: Simulate, tmp_pat
             if view.figures["outage"]:
                 seen.append(view.figures["outage"])
                 simulator.control(outage=None)
+                if len(seen) == 1:
+                    put_forward(simulator, 600)
 
     job = job_of(source, tmp_path / "out", simulator.url, poll={"first": 0.8})
     assert run(job, display=Breaker(), quiet=True).exit_status == 0
@@ -148,7 +186,7 @@ def test_a_credit_limit_without_a_price_list_in_an_outage_can_be_tried_again(
 
 
 def test_the_live_display_and_the_plain_one_say_it(
-    nobody: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    nobody: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], hours: Hours
 ) -> None:
     from rich.console import Console
 
@@ -159,9 +197,11 @@ def test_the_live_display_and_the_plain_one_say_it(
     class Keeper(Watcher):
         def update(self, view: View) -> None:
             views.append(view)
+            if view.figures["outage"]:
+                hours.ahead_s = 7_200.0
 
     source = write_rows(tmp_path / "in.jsonl", rows_with_ids(30))
-    run(job_of(source, tmp_path / "out", nobody, limits={"time": "2s"}), display=Keeper(), quiet=True)
+    run(job_of(source, tmp_path / "out", nobody, limits={"time": "1h"}), display=Keeper(), quiet=True)
     away = next(view for view in views if view.figures["outage"])
     plain = PlainDisplay()
     for view in (views[0], away, away):
@@ -175,3 +215,37 @@ def test_the_live_display_and_the_plain_one_say_it(
     drawn = capsys.readouterr().out
     assert "takes no submits since" in drawn
     assert "0 submits" in drawn
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_one_or_two_rows_alone_outlast_500s_to_every_submit(
+    simulate: Simulate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Polls and free questions are answered, submits are not: the attempts that are left are spread over time."""
+    monkeypatch.setattr(breaker, "SPARING_S", 4.0)
+    simulator = simulate(faults={"http_500_before": 1.0})
+    source = write_rows(tmp_path / "in.jsonl", rows_with_ids(number))
+    shown: list[str] = []
+
+    class Mender(Watcher):
+        def update(self, view: View) -> None:
+            super().update(view)
+            if outage := view.figures["outage"]:
+                shown.append(outage["kind"])
+                simulator.control(faults={})
+
+    summary = run(job_of(source, tmp_path / "out", simulator.url), display=Mender(), quiet=True)
+    assert summary.by_status == {"completed": number}
+    assert summary.here.submits < 4 * number, "attempts were left"
+    assert shown[0].startswith("HTTP 500"), "people see why it waits"
+
+
+def test_a_row_alone_that_is_never_taken_ends_in_doubt_after_its_attempts(
+    simulate: Simulate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(breaker, "SPARING_S", 0.5)
+    simulator = simulate(faults={"http_500_before": 1.0})
+    source = write_rows(tmp_path / "in.jsonl", rows_with_ids(1))
+    summary = run(job_of(source, tmp_path / "out", simulator.url), quiet=True)
+    assert (summary.exit_status, summary.by_status) == (3, {"in_doubt": 1})
+    assert simulator.book()["totals"]["submits_received"] == 4

@@ -54,7 +54,7 @@ def test_a_model_that_is_refused_holds_no_other_back(start: Starter, simulate: S
     command += ["--output", tmp_path / "out", "--base-url", simulator.url, "--set", "limits.in_flight=500"]
     child = start(*command)
     # The slow one's next minute begins 60 s after its first submit, and so long a 429 of it asks to wait.
-    eventually(lambda: submits_of(simulator, fast) == 198 or child.is_over(), "all submits of the fast one", 50.0)
+    eventually(lambda: submits_of(simulator, fast) == 198 or child.is_over(), "all submits of the fast one")
     assert not child.is_over(), child.err
     assert submits_of(simulator, slow) == 10
     assert simulator.book()["totals"]["submits_refused"]["429"] > 0

@@ -20,6 +20,7 @@ from conftest import (
     eventually,
     job_of,
     log_events,
+    put_forward,
     rows_of,
     rows_with_ids,
     write_rows,
@@ -98,7 +99,7 @@ def test_an_input_without_ids_is_compared_only_as_far_as_it_was_read(simulate: S
 
 def test_a_limit_holds_after_an_interruption_too(start: Starter, simulate: Simulate, tmp_path: Path) -> None:
     """Without ids the rows read before are held until their block is compared, and then come all at once."""
-    simulator = simulate(latency="constant:30")
+    simulator = simulate(latency="constant:600")
     source = write_rows(tmp_path / "in.jsonl", numbered(40))
     command: list[str | Path] = ["run", "--input", source, "--output", tmp_path / "out", "--model", MODEL]
     command += ["--base-url", simulator.url, "--set", "limits.requests_per_minute=60000"]
@@ -287,7 +288,7 @@ def command_of(tmp_path: Path, url: str, rows: int, *settings: str) -> list[str 
 def test_a_signal_stops_the_run_and_its_tasks_are_picked_up_and_not_paid_again(
     start: Starter, simulate: Simulate, tmp_path: Path, number: signal.Signals, status: int
 ) -> None:
-    simulator = simulate(latency="constant:30")
+    simulator = simulate(latency="constant:600")
     command = command_of(tmp_path, simulator.url, 40, "limits.in_flight=25")
     child = start(*command)
     eventually(lambda: submits(simulator) == 25 or child.is_over(), "the tasks in flight")
@@ -297,7 +298,7 @@ def test_a_signal_stops_the_run_and_its_tasks_are_picked_up_and_not_paid_again(
     assert "-m batchfox run --input" in child.out.partition("next: ")[2]
     assert "25 tasks, picked up by the next run" in child.out
     assert submits(simulator) == 25
-    simulator.control(latency="constant:0.02")  # of new tasks: the old ones still take 30 s
+    simulator.control(latency="constant:0.02")  # of new tasks: the old ones go on
     resumed = start(*command)
     eventually(lambda: simulator.book()["totals"]["polls"] >= 25 or resumed.is_over(), "polls of the old tasks")
     assert submits(simulator) == 25, "the old tasks fill in_flight: nothing may be sent"
@@ -308,12 +309,13 @@ def test_a_signal_stops_the_run_and_its_tasks_are_picked_up_and_not_paid_again(
 def test_tasks_that_ended_meanwhile_are_collected_by_the_next_run(
     start: Starter, simulate: Simulate, tmp_path: Path
 ) -> None:
-    simulator = simulate(latency="constant:2")
+    simulator = simulate(latency="constant:600")
     command = command_of(tmp_path, simulator.url, 30)
     child = start(*command)
     eventually(lambda: submits(simulator) == 30 or child.is_over(), "the submits")
     child.send(signal.SIGTERM)
     assert child.wait() == 143, child.err
+    put_forward(simulator, 600)
     resumed = start(*command)
     assert resumed.wait() == 0, resumed.err
     assert submits(simulator) == 30
@@ -321,6 +323,10 @@ def test_tasks_that_ended_meanwhile_are_collected_by_the_next_run(
     assert {row["submits"] for row in found.values()} == {1}
     assert len({row["run_id"] for row in found.values()}) == 1
     assert log_events(tmp_path / "out").count("stop_requested") == 1
+
+
+# How long a stopped run may wait for the POSTs on the wire: longer than any test.
+LONG_STOP = "from batchfox import pool\npool.STOP_S = 3600.0"
 
 
 def wait_for_the_wire(simulator: SimulatorThread, child: Child, rows: int) -> None:
@@ -331,15 +337,14 @@ def wait_for_the_wire(simulator: SimulatorThread, child: Child, rows: int) -> No
 def test_the_first_signal_waits_for_the_posts_on_the_wire_and_records_them(
     start: Starter, simulate: Simulate, tmp_path: Path
 ) -> None:
-    simulator = simulate(latency="constant:0.02", faults={"slow_answer": 1.0}, slow_s=1.0)
+    simulator = simulate(latency="constant:600", faults={"slow_answer": 1.0}, slow_s=2.0)
     command = command_of(tmp_path, simulator.url, 20)
-    child = start(*command)
+    child = start(*command, code=LONG_STOP)
     wait_for_the_wire(simulator, child, 20)
-    began_at = time.monotonic()
     child.send(signal.SIGTERM)
-    assert child.wait() == 143, child.err
-    assert time.monotonic() - began_at < 4.0, "it leaves with the last reply, not after the whole 5 s"
-    simulator.control(faults={})
+    assert child.wait() == 143, "it leaves with the last reply, and does not wait as long as it might"
+    put_forward(simulator, 600)
+    simulator.control(faults={}, latency="constant:0.02")
     assert start(*command).wait() == 0
     assert submits(simulator) == 20
     assert {row["maybe_billed_twice"] for row in by_id(tmp_path / "out").values()} == {False}
@@ -350,14 +355,12 @@ def test_the_second_signal_leaves_at_once_and_what_was_on_the_wire_is_in_doubt(
 ) -> None:
     simulator = simulate(latency="constant:0.02", faults={"hang": 1.0})
     command = command_of(tmp_path, simulator.url, 20)
-    child = start(*command)
+    child = start(*command, code=LONG_STOP)
     wait_for_the_wire(simulator, child, 20)
-    began_at = time.monotonic()
     child.send(signal.SIGINT)
     eventually(lambda: "stop_requested" in log_events(tmp_path / "out"), "the first signal")
     child.send(signal.SIGTERM)
-    assert child.wait() == 130, child.err
-    assert time.monotonic() - began_at < 4.0, "the POSTs on the wire get 5 s after the first signal alone"
+    assert child.wait() == 130, "the POSTs on the wire get their time after the first signal alone"
     simulator.control(faults={})
     assert start(*command).wait() == 0
     assert submits(simulator) == 40
@@ -368,7 +371,7 @@ def test_the_second_signal_leaves_at_once_and_what_was_on_the_wire_is_in_doubt(
 def test_what_a_second_signal_leaves_is_told_apart_tasks_and_submits_in_doubt(
     start: Starter, simulate: Simulate, tmp_path: Path
 ) -> None:
-    simulator = simulate(latency="constant:60")
+    simulator = simulate(latency="constant:600")
     command = command_of(tmp_path, simulator.url, 20)
     child = start(*command, "--limit", "8")
     eventually(lambda: simulator.book()["totals"]["submits_accepted"] == 8 or child.is_over(), "tasks")
@@ -398,11 +401,11 @@ def test_a_run_waits_no_longer_than_5_s_for_posts_that_hang(start: Starter, simu
     child.send(signal.SIGHUP)
     assert child.wait() == 129, child.err
     assert "5 s for 5 submits on the wire; a second signal leaves at once" in child.err
-    assert 4.5 < time.monotonic() - began_at < 9.0
+    assert 4.5 < time.monotonic() - began_at < 60.0, "a POST has 120 s"
 
 
 def test_two_runs_of_one_output_do_not_meet(start: Starter, remote: Callable[..., Remote], tmp_path: Path) -> None:
-    simulator = remote("--latency", "constant:30")
+    simulator = remote("--latency", "constant:600")
     command = command_of(tmp_path, simulator.url, 5)
     first = start(*command)
     eventually(lambda: simulator.totals()["submits_received"] == 5 or first.is_over(), "the first run's submits")
@@ -428,7 +431,7 @@ def test_a_waiting_row_that_may_no_longer_be_sent_ends_with_the_reason_and_an_ed
     simulator = simulate(outage=outage)
     rows = rows_with_ids(5)
     source = write_rows(tmp_path / "in.jsonl", rows)
-    job = job_of(source, tmp_path / "out", simulator.url, limits={"time": "1s"})
+    job = job_of(source, tmp_path / "out", simulator.url, limits={"time": "2s"})
     assert run(job, quiet=True).exit_status == 4
     assert look(tmp_path / "out").waiting == 5
     rows[0]["max_tokens"] = -5
@@ -451,7 +454,7 @@ def test_a_waiting_row_that_may_no_longer_be_sent_ends_with_the_reason_and_an_ed
 def test_a_row_edited_while_its_task_ran_is_the_edited_one_once_it_is_sent_again(
     simulate: Simulate, start: Starter, tmp_path: Path
 ) -> None:
-    simulator = simulate(latency="constant:2", faults={"task_failed": 1.0})
+    simulator = simulate(latency="constant:600", faults={"task_failed": 1.0})
     rows = rows_with_ids(3)
     source = write_rows(tmp_path / "in.jsonl", rows)
     words: list[str | Path] = ["run", "--input", source, "--id", "id", "--output", tmp_path / "out", "--model", MODEL]
@@ -463,7 +466,8 @@ def test_a_row_edited_while_its_task_ran_is_the_edited_one_once_it_is_sent_again
     rows[0]["prompt"] = "another question"
     rows[1]["max_tokens"] = -5
     write_rows(source, rows)
-    simulator.control(faults={})
+    put_forward(simulator, 600)
+    simulator.control(faults={}, latency="constant:0.02")
     assert start(*command).wait() == 3
     found = by_id(tmp_path / "out")
     assert {name: row["status"] for name, row in found.items()} == {

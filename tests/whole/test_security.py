@@ -27,6 +27,7 @@ from conftest import (
     eventually,
     http_reply,
     job_of,
+    put_forward,
     raw_server,
     rows_with_ids,
     write_rows,
@@ -95,7 +96,7 @@ def test_no_command_shows_the_key_or_leaves_it_in_a_file(
 
 def test_the_process_shows_the_key_to_nobody_while_it_runs(start: Starter, simulate: Simulate, tmp_path: Path) -> None:
     """`ps` shows the command line and the names of the threads; the environment is for the user's own eyes."""
-    simulator = simulate(latency="constant:30")
+    simulator = simulate(latency="constant:600")
     source = write_rows(tmp_path / "in.jsonl", rows_with_ids(3))
     (tmp_path / ".env").write_text(f"FOXAPI_API_KEY={KEY}\n")
     child = start(*command_of(source, tmp_path / "out", simulator.url), env=environment(FOXAPI_API_KEY=""))
@@ -399,12 +400,13 @@ SECRET_FILES = {"checkpoint.db", "checkpoint.db-wal", "checkpoint.db-shm", "chec
 def test_files_are_made_with_the_users_umask_and_the_checkpoint_for_the_user_alone(
     start: Starter, simulate: Simulate, tmp_path: Path, mask: int
 ) -> None:
-    simulator = simulate(latency="constant:1")
+    simulator = simulate(latency="constant:600")
     before = os.umask(mask)
     try:
         child = kept_open(start, simulator, tmp_path)
         own = tmp_path / "out" / "_batchfox"
         while_running = {path.name: mode_of(path) for path in own.iterdir() if path.is_file()}
+        put_forward(simulator, 600)
         assert child.wait() == 0, child.err
         with pytest.raises(SystemExit) as left:
             main(["export", str(tmp_path / "out"), str(tmp_path / "results.jsonl")])
@@ -425,7 +427,7 @@ def test_a_checkpoint_that_lies_elsewhere_is_for_the_user_alone_too(
 ) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    simulator = simulate(latency="constant:30")
+    simulator = simulate(latency="constant:600")
     source = write_rows(tmp_path / "in.jsonl", rows_with_ids(3))
     more = ("--set", f"output.checkpoint={json.dumps(str(elsewhere / 'state.db'))}")
     before = os.umask(0)

@@ -6,15 +6,27 @@ import contextlib
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
 import threading
 from pathlib import Path
 
 import pytest
-from conftest import MODEL, Child, Simulate, Starter, environment, eventually, job_of, rows_with_ids, write_rows
+from conftest import (
+    GUARD_S,
+    MODEL,
+    Child,
+    Simulate,
+    Starter,
+    environment,
+    eventually,
+    job_of,
+    rows_with_ids,
+    write_rows,
+)
 
-from batchfox import run
+from batchfox import output, run
 from batchfox.errors import OutputError
 from batchfox.output import hold
 from batchfox.simulator import SimulatorThread
@@ -30,7 +42,7 @@ def started(start: Starter, simulator: SimulatorThread, tmp_path: Path, rows: in
 def test_a_running_run_is_seen_without_disturbing_it_and_a_killed_one_afterwards(
     start: Starter, simulate: Simulate, tmp_path: Path
 ) -> None:
-    simulator = simulate(latency="constant:60")
+    simulator = simulate(latency="constant:600")
     child = started(start, simulator, tmp_path)
 
     def seen() -> Status | None:
@@ -153,8 +165,9 @@ def test_what_a_resumed_run_used_is_told_of_both_scopes(simulate: Simulate, tmp_
     assert (figures["here"]["submits"], figures["here"]["polls"]) == (10, second.here.polls)
 
 
-def test_looking_never_gets_in_the_way_of_a_run_that_begins(tmp_path: Path) -> None:
-    """Eight lookers without a pause: none of them, and no other looker, is taken for a run; every run begins."""
+def test_looking_never_gets_in_the_way_of_a_run_that_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four lookers without a pause: none of them, and no other looker, is taken for a run; every run begins."""
+    monkeypatch.setattr(output, "LOCK_S", GUARD_S)
     with hold(tmp_path / "out"):
         assert is_held(tmp_path / "out")
     is_over = threading.Event()
@@ -164,13 +177,13 @@ def test_looking_never_gets_in_the_way_of_a_run_that_begins(tmp_path: Path) -> N
         while not is_over.is_set():
             seen.append(is_held(tmp_path / "out"))
 
-    lookers = [threading.Thread(target=look_on) for _ in range(8)]
+    lookers = [threading.Thread(target=look_on) for _ in range(4)]
     for looker in lookers:
         looker.start()
     eventually(lambda: len(seen) > 1_000, "lookers")
     assert not any(seen)
     try:
-        for _ in range(200):
+        for _ in range(100):
             with hold(tmp_path / "out"):
                 pass
     finally:
@@ -179,9 +192,12 @@ def test_looking_never_gets_in_the_way_of_a_run_that_begins(tmp_path: Path) -> N
             looker.join()
 
 
+LOOK = b"/out: run "  # how one begins
+
+
 def test_watch_redraws_in_place_on_a_terminal(start: Starter, simulate: Simulate, tmp_path: Path) -> None:
     """What a terminal would hold at the end: one look, not one below the other."""
-    simulator = simulate(latency="constant:4")
+    simulator = simulate(latency="constant:600")
     child = started(start, simulator, tmp_path)
     eventually(lambda: simulator.book()["totals"]["submits_received"] >= 1 or child.is_over(), "a submit")
     own, other = pty.openpty()
@@ -192,12 +208,13 @@ def test_watch_redraws_in_place_on_a_terminal(start: Starter, simulate: Simulate
         with contextlib.suppress(OSError):  # what the end of a terminal looks like
             while chunk := os.read(own, 65536):
                 said += chunk
+                if said.count(LOOK) == 2:
+                    child.send(signal.SIGTERM)
         os.close(own)
-        assert watcher.wait(30) == 0
-    looks = said.decode().count("/out: run ")
-    assert looks >= 2
+        assert watcher.wait(GUARD_S) == 0
+    looks = said.count(LOOK)
     assert said.count(b"\x1b[2K") >= 4 * (looks - 1), "the lines of each look but the last are cleared"
-    assert "ended with exit 0" in said.decode()
+    assert "ended with exit 143" in said.decode()
 
 
 ODD_JOBS = [b"x = [[[", b"\xff", b"output = 1", b"[output]\ncheckpoint = 3", b"x = " + b"[" * 3000]
