@@ -151,6 +151,8 @@ def _notes(offer: Offer) -> Iterator[str]:
         yield f"max_tokens {offer.least_max_tokens}+"
     if offer.is_one_visual:
         yield "one visual"
+    if offer.thinks:
+        yield "thinks"
     if offer.youtube and "video" in (offer.media or ()):
         yield "YouTube"
     if offer.audio_formats is not None and len(offer.audio_formats) < 4:

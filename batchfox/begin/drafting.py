@@ -10,22 +10,25 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
-from batchfox.begin.sampling import Sample, take_sample
+from batchfox.begin.sampling import Sample, take_sample, weigh
 from batchfox.core.draft import draft
 from batchfox.core.glance import Column
 from batchfox.core.guess import Guess, guess
+from batchfox.core.job import Job
+from batchfox.core.secret import Secret
 from batchfox.errors import JobError, UserError
-from batchfox.jobfile import load_job
+from batchfox.jobfile import load_job, secret_of
 from batchfox.words import count
 
 CHECKED_ROWS = 100
+CHECKED_BYTES = 32 << 20
 # Of so many rows local media are read, too: they may be large.
 READ_ROWS = 3
 
 
 class Drafted(msgspec.Struct, kw_only=True):
     """What `begin` saw and wrote. `checked`: rows that were tried with the job, `refused` of them with the first
-    reason, which a run would end as invalid."""
+    reason, which a run would end as invalid. `secret`: the key, should the data hold it."""
 
     path: str
     job_path: Path
@@ -34,6 +37,7 @@ class Drafted(msgspec.Struct, kw_only=True):
     columns: list[Column]
     declared: dict[str, str]
     notes: list[str]
+    secret: Secret
     checked: int = 0
     refused: int = 0
     reason: str = ""
@@ -44,6 +48,7 @@ def begin(path: str, job_path: Path | None, *, command: str, is_forced: bool) ->
 
     Raises `UserError` where the job file exists (`is_forced` aside), `InputError` for the input.
     """
+    secret = secret_of(Job.from_dict({"input": {"path": path}, "output": {"path": "out"}}))
     job_path = job_path or Path(f"{_name(path)}.toml")
     _refuse_place(path, job_path, is_forced=is_forced)
     sample = take_sample(path)
@@ -63,7 +68,7 @@ def begin(path: str, job_path: Path | None, *, command: str, is_forced: bool) ->
         id_note=_say_unique(sample),
         root=root,
     )
-    _write(job_path, text, is_forced=is_forced)
+    _write(job_path, secret.hide(text), is_forced=is_forced)
     drafted = Drafted(
         path=path,
         job_path=job_path,
@@ -72,6 +77,7 @@ def begin(path: str, job_path: Path | None, *, command: str, is_forced: bool) ->
         columns=columns,
         declared=_declared(sample),
         notes=notes,
+        secret=secret,
     )
     _try(drafted)
     return drafted
@@ -167,18 +173,20 @@ def _try(drafted: Drafted) -> None:
     from batchfox.core.prepare import Invalid
     from batchfox.survey.surveyor import Surveyor
 
+    left = CHECKED_BYTES
     try:
         surveyor = Surveyor(load_job(drafted.job_path))
         for batch in surveyor.batches():
             for row in batch[: CHECKED_ROWS - drafted.checked]:
                 drafted.checked += 1
+                left -= weigh(row)
                 prepared = surveyor.prepare(row, with_files=drafted.checked <= READ_ROWS)
                 if isinstance(prepared, Life):
                     continue
                 drafted.refused += 1
                 said = (prepared.error.message or "") if isinstance(prepared, Invalid) else prepared[0].message
                 drafted.reason = drafted.reason or said
-            if drafted.checked >= CHECKED_ROWS:
+            if drafted.checked >= CHECKED_ROWS or left < 0:
                 return
     except JobError as error:
         drafted.notes.append(f"the job does not run as it is: {error}")

@@ -56,7 +56,12 @@ def _look(sample: Sample, rows: Iterator[Row], *, most: int, most_bytes: int) ->
             sample.problem = sample.problem or row.problem
             continue
         sample.glance.see(row.columns)
-        most_bytes -= sum(len(value) for value in row.columns.values() if isinstance(value, (str, bytes, list)))
+        most_bytes -= weigh(row)
+
+
+def weigh(row: Row) -> int:
+    """Roughly how many bytes a row is."""
+    return sum(len(value) for value in row.columns.values() if isinstance(value, (str, bytes, list)))
 
 
 def _list(path: str) -> list[str]:

@@ -17,7 +17,11 @@ _HEAD = ("column", "type", "filled", "distinct", "example", "guess")
 
 
 def describe(drafted: Drafted) -> Iterator[str]:
-    """Lines for standard output, as wide as the terminal."""
+    """Lines for standard output, as wide as the terminal; the key, should the data hold it, is in none."""
+    return map(drafted.secret.hide, _describe(drafted))
+
+
+def _describe(drafted: Drafted) -> Iterator[str]:
     sample, columns = drafted.sample, drafted.columns
     looked = "all " if sample.is_whole else "a look at "
     files = f" in {count(len(sample.files), 'file')}" if len(sample.files) > 1 else ""

@@ -37,6 +37,7 @@ class Offer(msgspec.Struct, kw_only=True):
     requires_max_tokens: bool = False
     least_max_tokens: int | None = None
     youtube: bool = False
+    thinks: bool = False
     audio_formats: list[str] | None = None
     credits_per_call: float | None = None
     credits_per_million_prompt_tokens: float | None = None
@@ -75,6 +76,7 @@ def _offer(name: str, words: list[str], price: Price | None, facts: ModelFacts |
         offer.requires_max_tokens = facts.requires_max_tokens
         offer.least_max_tokens = facts.least_max_tokens
         offer.youtube = facts.youtube
+        offer.thinks = facts.thinks
         offer.audio_formats = list(facts.audio_formats) if facts.audio_formats and "audio" in takes else None
     if price is not None and price.fixed is not None:
         offer.credits_per_call = price.fixed

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -35,7 +34,6 @@ from batchfox.survey.preflight import Media
 from batchfox.survey.seen import Ids
 from batchfox.words import count
 
-BATCH_ROWS = 256
 MOST_NAMES = 5
 MOST_FIELDS = 50
 
@@ -57,18 +55,20 @@ class Surveyor:
 
     def batches(self) -> Iterator[list[Row]]:
         """The input's rows, a few at a time. Raises `JobError` where the first 100 show a mistake of the job."""
-        rows = itertools.chain.from_iterable(self.source.batches())
+        batches = self.source.batches()
         first: list[Row] = []
-        for row in rows:
-            first.append(row)
-            self._look.see(row)
+        for batch in batches:
+            first += batch
+            for row in batch:
+                self._look.see(row)
             if self._look.is_settled:
                 break
         if (verdict := self._look.verdict()) is not None:
             raise JobError(self.source.secret.hide(verdict))
-        rows = itertools.chain(first, rows)
-        while batch := list(itertools.islice(rows, BATCH_ROWS)):
-            yield batch
+        if first:
+            yield first
+        del first
+        yield from batches
 
     def prepare(self, row: Row, *, with_files: bool = True) -> Life | Invalid | list[Complaint]:
         """The row as a run would send it, its local media looked at; or why it would not be sent."""

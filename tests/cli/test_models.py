@@ -42,7 +42,7 @@ def test_the_table_fits_into_80_columns_a_line_a_model(models: Run, monkeypatch:
     rows = {line.split()[0]: line.split()[1:] for line in lines[2 : lines.index("")] if not line.startswith(" ")}
     assert rows["claude-opus-4-7"] == ["10", "-", "-", "yes", "5.00", "25.00", "max_tokens", "needed"]
     assert rows["gpt-5.5"] == ["1", "-", "-", "-", "5.00", "30.00", "max_tokens", "16+"]
-    assert rows["gemini-2.5-pro"] == ["10", "10", "yes", "yes", "1.25", "10.00", "YouTube"]
+    assert rows["gemini-2.5-pro"] == ["10", "10", "yes", "yes", "1.25", "10.00", "thinks;", "YouTube"]
     assert rows["nemotron-3-nano-omni"][:8] == ["1", "1", "yes", "-", "0.01", "a", "call", "one"]
     assert all(len(line) <= 80 for line in lines)
     assert list(rows) == sorted(rows)

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import by_id, rows_with_ids, write_rows
+from conftest import KEY, by_id, rows_with_ids, write_rows
 
 from batchfox.begin.sampling import MOST_FILES, MOST_ROWS
 from batchfox.cli import main
@@ -241,6 +241,15 @@ def test_a_folder_of_media_is_a_job_or_an_error_that_says_how_to_make_one(batchf
     (job,) = Path().glob("*.toml")
     status, out, err = batchfox("validate", job, "--base-url", "simulator")
     assert status == 0, out + err
+
+
+def test_a_key_that_the_data_holds_is_shown_and_written_nowhere(batchfox: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FOXAPI_API_KEY", KEY)
+    write_rows(Path("in.jsonl"), [{"id": KEY, KEY: f"some {KEY} words", "text": f"{KEY} a b"}])
+    status, out, err = batchfox("init", "in.jsonl")
+    assert status == 0
+    assert KEY not in out + err + Path("in.toml").read_text()
+    assert "[key]" in out
 
 
 def test_a_prompt_of_its_own_reaches_the_api(batchfox: Run) -> None:
