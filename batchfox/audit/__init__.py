@@ -117,8 +117,9 @@ class _Auditor:
     def _read_job(self) -> tuple[Job, list[Finding]]:
         """The job that the output keeps, and what is odd about it. Raises `JobError` where there is none."""
         path = self._folders.job
-        recorded = self._checkpoint.get("job")
-        known = None if recorded is None else Job.from_dict(msgspec.json.decode(recorded))
+        known: Job | None = None
+        with contextlib.suppress(JobError, msgspec.MsgspecError, TypeError):  # job.toml has the same
+            known = Job.from_dict(msgspec.json.decode(self._checkpoint.get("job")))
         try:
             job = load_job(path)
         except JobError as error:

@@ -156,6 +156,9 @@ def _ended(row: dict[str, Any]) -> tuple[Any, ...] | None:
 
 
 def _key(row: dict[str, Any], has_ids: bool) -> bytes | None:
+    """None where nothing names the row; without ids its position does, in both columns."""
+    if not has_ids and row["row_id"] != str(row["row_index"]):
+        return None
     try:
         return key_of_outcome(row, has_ids=has_ids)
     except (ValueError, OverflowError, AttributeError, TypeError):

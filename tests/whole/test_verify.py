@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import gzip
 import json
 import shutil
 import signal
@@ -17,12 +18,25 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import KEY, MODEL, Simulate, Starter, eventually, job_of, parts_of, rows_with_ids, tables_of, write_rows
+from conftest import (
+    KEY,
+    MODEL,
+    Simulate,
+    Starter,
+    as_anybody,
+    eventually,
+    job_of,
+    parts_of,
+    rows_with_ids,
+    tables_of,
+    write_rows,
+)
 
 from batchfox import run
 from batchfox.audit import Choice, audit_output
 from batchfox.audit.finding import Audit
 from batchfox.checkpoint import Checkpoint, encode
+from batchfox.cli import main, verify
 from batchfox.core.job import Job
 from batchfox.core.outcome import Outcome
 from batchfox.core.prepare import key_of_outcome
@@ -162,6 +176,27 @@ def test_exit_statuses_and_what_goes_where(start: Starter, out: Path, has_ids: b
     assert {finding["kind"]: finding["number"] for finding in found["findings"]} == {"part_gone": 1, "row_missing": 40}
 
 
+@only_ids
+def test_progress_goes_to_stderr_and_only_there(
+    out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(verify, "PLAIN_EVERY_S", 0.0)
+    said: dict[str, str] = {}
+    for options in ("--log-format=console", "--log-format=json", "--quiet"):
+        with pytest.raises(SystemExit) as left:
+            main(["verify", str(out), "--json", options])
+        assert left.value.code == 0
+        told = capsys.readouterr()
+        assert json.loads(told.out)["is_sound"]
+        said[options] = told.err
+    lines = said["--log-format=console"].splitlines()
+    assert lines[:3] == [f"reading the parts: {rows} rows" for rows in (40, 80, 120)]
+    assert {"reading the input: 120 rows", "comparing rows: 120 rows"} <= set(lines)
+    events = [json.loads(line) for line in said["--log-format=json"].splitlines()]
+    assert events[0] == {"event": "progress", "level": "info", "doing": "reading the parts", "rows": 40}
+    assert said["--quiet"] == ""
+
+
 def test_it_does_not_start_where_one_of_the_three_cannot_be_read(
     start: Starter, out: Path, tmp_path: Path, has_ids: bool
 ) -> None:
@@ -270,6 +305,12 @@ def test_a_value_that_was_changed_by_hand(out: Path, column: str, value: Any, ex
     assert off(audit) == expected
 
 
+@only_positions
+def test_without_ids_a_rows_name_is_its_position(out: Path) -> None:
+    rewrite(parts_of(out)[1], lambda rows: [rows[0] | {"row_id": "x"}, *rows[1:]])
+    assert off(audit_output(out)) == {"row_unsound": 1, "row_missing": 1}
+
+
 def test_a_task_that_answers_two_rows(out: Path) -> None:
     first = pq.read_table(parts_of(out)[0])["task_id"][0].as_py()
     rewrite(parts_of(out)[1], lambda rows: [rows[0] | {"task_id": first}, *rows[1:]])
@@ -373,6 +414,55 @@ def test_standard_input_cannot_be_read_again(start: Starter, simulate: Simulate,
     assert notes(audit_output(tmp_path / "out")) == {"input_not_read": 1}
     again = audit_output(tmp_path / "out", Choice(inputs=[str(source)]))
     assert (again.findings, again.input_rows) == ([], 10)
+
+
+def test_every_form_of_input_is_read_as_the_run_read_it(simulate: Simulate, tmp_path: Path) -> None:
+    simulator = simulate()
+    rows = rows_with_ids(12)
+    batch = [{"custom_id": row["id"], "body": {"model": MODEL, "prompt": row["prompt"]}} for row in rows]
+    write_rows(tmp_path / "batch.jsonl", batch)
+    with gzip.open(tmp_path / "packed.jsonl.gz", "wt") as packed:
+        packed.writelines(json.dumps(row) + "\n" for row in rows)
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "table.parquet")
+    with (tmp_path / "table.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["id", "prompt"], *(row.values() for row in rows)])
+    for name, column in (
+        ("batch.jsonl", None),
+        ("packed.jsonl.gz", "id"),
+        ("packed.jsonl.gz", None),
+        ("table.parquet", "id"),
+        ("table.parquet", None),
+        ("table.csv", None),
+    ):
+        out = tmp_path / f"{name}-{column}"
+        request = {"model": None if name == "batch.jsonl" else MODEL}
+        job = job_of(tmp_path / name, out, simulator.url, input={"id": column}, request=request)
+        assert run(job).by_status == {"completed": 12}
+        audit = audit_output(out)
+        assert (audit.findings, audit.input_rows) == ([], 12), name
+
+
+@only_positions
+def test_blocks_that_changed_are_named_all(out: Path, tmp_path: Path) -> None:
+    """Blocks are of 10,000 rows; a record of two more stands for a longer input."""
+    in_checkpoint(out, "INSERT INTO block VALUES (1, 10000, zeroblob(16)), (3, 5, zeroblob(16))")
+    audit = audit_output(out)
+    assert off(audit) == {"input_changed": 2}
+    assert examples(audit, "input_changed") == ["rows 10,000 to 19,999 (from 0)", "rows 30,000 to 30,004 (from 0)"]
+
+
+def test_an_output_that_may_not_be_written_can_be_verified(out: Path, tmp_path: Path) -> None:
+    folders = [path for path in (out, *out.rglob("*")) if path.is_dir()]
+    for folder in folders:
+        folder.chmod(0o555)
+    try:
+        command = as_anybody("-m", "batchfox", "verify", out)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path, check=False)
+    finally:
+        for folder in folders:
+            folder.chmod(0o755)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "nothing off" in done.stdout
 
 
 # Runs that are not over.
