@@ -33,6 +33,7 @@ from batchfox.fetching import Fetcher
 from batchfox.jobfile import find_key, load_job, refuse_key_in_job, secret_of
 from batchfox.late import LateRows, file_late
 from batchfox.log import Log
+from batchfox.media import MediaDoor
 from batchfox.monitor import Display, Monitor, Silence
 from batchfox.opening import fix_job, open_output, output_root
 from batchfox.options import Options, OptionValues
@@ -134,6 +135,7 @@ class Execution:
             self._has_ids = self._source.id_column is not None
             key = find_key(job)
             refuse_key_in_job(job, secret)
+            MediaDoor(job.media)  # roots that cannot be read are refused before anything is begun
             output = open_output(stack, job, output_root(job, self._clock.unix()), fresh=options.fresh)
             self._folders = output.folders
             self._log = Log(
