@@ -39,6 +39,8 @@ SENDING, RUNNING, SETTLED = 1, 2, 3  # as checkpoint.sql numbers a row's states
 # One kill in four comes soon after the output is locked: while it is opened and recovered, as a rule. Seconds.
 SOON_SHARE, SOON_S, LATER_S = 0.25, 0.3, 1.5
 STEP_S = 0.001
+# The book of the API stands still once it has not grown for so long.
+QUIET_S = 0.2
 
 
 @dataclass(slots=True)
@@ -173,9 +175,18 @@ class Run:
             return False
         self.found.kills += 1
         self.found.kills_before_begun += self._times_begun() == begun
-        time.sleep(0.02)  # for what the killed process had sent
+        self._wait_for_the_last()
         self._note()
         return True
+
+    def _wait_for_the_last(self) -> None:
+        """Until the API has got round to all that the killed process had sent: its book stands still."""
+        received, since = -1, time.monotonic()
+        while time.monotonic() - since < QUIET_S:
+            now_received = self.simulator.book()["totals"]["submits_received"]
+            if now_received != received:
+                received, since = now_received, time.monotonic()
+            time.sleep(QUIET_S / 10)
 
     def finish(self) -> None:
         """Resumes, to the end."""
