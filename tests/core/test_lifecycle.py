@@ -81,7 +81,7 @@ EXPECTED: dict[State, dict[type, set[State]]] = {
     S: {
         Accepted: {R},
         Answered: {END},
-        Refused: {END},
+        Refused: {W, END},
         Unsendable: {END},
         Deferred: {W, END},
         Withheld: {W},

@@ -104,6 +104,7 @@ KINDS: dict[str, type] = {
     "refuse_no_model": Refused,
     "refuse_options": Refused,
     "slow_answer": Accepted,
+    "refuse_unfetched": Accepted,  # BODY has no medium: see test_unfetched.py
 }
 
 

@@ -97,7 +97,7 @@ def test_what_a_stream_told_is_there_again_and_records_of_older_versions_are_rea
     checkpoint = committed(tmp_path / "c.db", group)
     assert [(known.reasoning, known.is_told) for known, _ in checkpoint.unfinished()] == [("é", True), ("", False)]
     for slot, record in checkpoint.query("SELECT slot, record FROM row"):
-        older = msgspec.msgpack.encode(msgspec.msgpack.decode(record)[:-2])
+        older = msgspec.msgpack.encode(msgspec.msgpack.decode(record)[:-3])
         with checkpoint.transaction() as db:
             db.execute("UPDATE row SET record = ? WHERE slot = ?", (older, slot))
     assert [(known.reasoning, known.is_told) for known, _ in checkpoint.unfinished()] == [(None, False)] * 2

@@ -382,6 +382,8 @@ def test_every_fault_has_its_test() -> None:
         "legacy_results",
         "null_results",
         "null_results_cached",
+        "refuse_unfetched",
+        "media_unfetched",
         "stream_cut",
         "stream_error",
         "stream_slow",

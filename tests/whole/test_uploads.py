@@ -219,8 +219,10 @@ def test_a_kill_during_uploads_pays_nothing_twice(start: Starter, remote: Any, t
     assert again.wait() == 0, again.err
     done = by_id(tmp_path / "out")
     assert {row["status"] for row in done.values()} == {"completed"}
-    totals = server.totals()
-    assert totals["submits_accepted"] == sum(row["submits"] for row in done.values())
+    # A row whose intent was on record when the kill came is in doubt, whether its POST had left or not.
+    repeated = [row for row in done.values() if row["submits"] > 1]
+    assert all(row["maybe_billed_twice"] for row in repeated)
+    assert len(done) <= server.totals()["submits_accepted"] <= len(done) + len(repeated)
     media = {entry["prompt_head"]: entry["media"] for entry in server.entries()}
     for number in range(12):
         assert media[str(number)] == [f"upload:{digest(MP4 + bytes([number]) * 3_000_000)}"]
