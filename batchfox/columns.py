@@ -13,7 +13,6 @@ from typing import Any
 
 import msgspec
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from batchfox.arrow_types import carry_type, stored_type
 from batchfox.core.complaint import show
@@ -201,6 +200,8 @@ def _cast_back(array: pa.Array, kind: pa.DataType) -> pa.Array:
         return _cast_back(array, pa.list_(kind.value_field)).cast(kind)
     # Arrow writes these two as text, and does not read them.
     if pa.types.is_time(kind):
+        import pyarrow.compute as pc  # takes longer to load than most runs need it for
+
         moments = pc.binary_join_element_wise("1970-01-01", array, " ").cast(pa.timestamp(kind.unit))
         return moments.cast(kind)
     if pa.types.is_duration(kind):
