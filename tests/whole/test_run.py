@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from datetime import date
 from pathlib import Path
@@ -30,6 +31,8 @@ from conftest import (
 )
 
 from batchfox import Job, arun, load_job, run
+from batchfox.api import Api
+from batchfox.core.event import PollEvent
 from batchfox.errors import JobError
 from batchfox.show import describe
 from batchfox.simulator import answer, digest_of
@@ -481,3 +484,24 @@ def test_the_pipe_is_filled_at_once_however_long_tasks_take(simulate: Simulate, 
 
     with once(are_all_taken, "all submits, before the first task has ended", lambda: put_forward(simulator, 600)):
         assert run(job).by_status == {"completed": 600}
+
+
+def test_a_bug_in_a_request_ends_the_run_at_once_and_loses_nothing(
+    simulate: Simulate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulator = simulate(latency="constant:0.05")
+    job = job_of(write_rows(tmp_path / "in.jsonl", rows_with_ids(20)), tmp_path / "out", simulator.url)
+    polls = itertools.count(1)
+    poll = Api.poll
+
+    async def broken(api: Api, task_id: str, *, sync_upstream: bool) -> PollEvent:
+        if next(polls) == 5:
+            raise ZeroDivisionError
+        return await poll(api, task_id, sync_upstream=sync_upstream)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Api, "poll", broken)
+        with pytest.raises(ExceptionGroup) as raised:
+            run(job)
+        assert raised.group_contains(ZeroDivisionError)
+    assert run(job).by_status == {"completed": 20}
