@@ -14,6 +14,7 @@ import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from batchfox.core.bucket import bucket
 from batchfox.limiter import Limiter
 
 _Result = TypeVar("_Result")
@@ -190,3 +191,21 @@ def test_a_change_of_pace_right_after_a_token_is_taken_ends_no_run() -> None:
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(play())
+
+
+@pytest.mark.parametrize("rpm", [600, 6_000])
+def test_tokens_taken_several_at_a_time_are_no_more_than_one_by_one(rpm: int) -> None:
+    async def play(most: int) -> list[float]:
+        limiter, loop, times = Limiter(rpm), asyncio.get_running_loop(), list[float]()
+        while len(times) < 100:
+            tokens = await limiter.take(most)
+            assert 1 <= tokens <= most
+            times += [loop.time()] * tokens
+            await asyncio.sleep(0.05)  # tokens drip in meanwhile
+        return times
+
+    for times in (on_a_jumping_clock(lambda: play(1)), on_a_jumping_clock(lambda: play(5))):
+        size, per_s = bucket(rpm)
+        for span_s in (0.1, 1.0):
+            most = max(sum(at <= later < at + span_s for later in times) for at in times)
+            assert most <= size + per_s * span_s + 1

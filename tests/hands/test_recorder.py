@@ -6,15 +6,16 @@ import asyncio
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from batchfox.checkpoint import Checkpoint, encode
+from batchfox.checkpoint import Checkpoint, Group, encode
 from batchfox.core.lifecycle import Life, State
 from batchfox.core.row import key_of_id
 from batchfox.errors import MachineError
-from batchfox.recorder import Recorder
+from batchfox.recorder import LEAST_APART_S, Recorder
 from batchfox.reserve import RESERVE_BYTES, Reserve
 
 
@@ -145,3 +146,21 @@ async def test_a_full_disk_costs_the_reserve_and_no_record(tmp_path: Path) -> No
         with pytest.raises(MachineError):
             await loop
     checkpoint.close()
+
+
+async def test_commits_begin_so_far_apart_that_rows_share_them(tmp_path: Path) -> None:
+    async with recording(tmp_path / "c.db") as (recorder, _):
+        loop = asyncio.get_running_loop()
+        began: list[float] = []
+        commit = recorder._commit
+
+        async def noting(group: Group) -> None:
+            began.append(loop.time())
+            await commit(group)
+
+        recorder._commit = noting  # type: ignore[method-assign]
+        for number in range(8):
+            recorder.group.add_row(life(number), encode({}), None)
+            await recorder.durable()
+        assert len(began) == 8
+        assert min(later - at for at, later in pairwise(began)) >= LEAST_APART_S * 0.95
