@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from pathlib import Path
 
 import msgspec
 
 from batchfox.core.glance import Glance
-from batchfox.core.mime import mime_of
 from batchfox.core.row import Row
 from batchfox.errors import InputError
 from batchfox.paths import STDIN, list_files
@@ -18,7 +16,6 @@ from batchfox.source import open_source
 MOST_ROWS = 2000
 MOST_FILES = 20
 MOST_BYTES = 128 << 20
-_MEDIA = ("image/", "video/", "audio/")
 
 
 class Sample(msgspec.Struct, kw_only=True):
@@ -67,19 +64,4 @@ def weigh(row: Row) -> int:
 def _list(path: str) -> list[str]:
     if path == STDIN:
         raise InputError("standard input can be read only once, by the run: name a file to look at")
-    try:
-        return list_files([path])
-    except InputError as error:
-        if not Path(path).is_dir() or not (media := _media_in(Path(path))):
-            raise
-        name = f"{media.parent}/*{media.suffix}"
-        raise InputError(
-            f"{path}: a folder of media, and no rows; this version reads rows from files. A list of them is one: "
-            f"(echo path; ls {name}) > media.csv, then batchfox init media.csv"
-        ) from error
-
-
-def _media_in(folder: Path) -> Path | None:
-    """The first medium in a folder."""
-    found = (file for file in itertools.islice(sorted(folder.iterdir()), 1000) if file.is_file())
-    return next((file for file in found if (mime_of(b"", file.suffix, "file") or "").startswith(_MEDIA)), None)
+    return list_files([path])

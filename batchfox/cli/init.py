@@ -24,9 +24,9 @@ from batchfox.cli.complete import complete_data
 def command(data: str, job_path: Path | None, force: bool) -> int:
     """Write a job file for a data file, by what is in it.
 
-    DATA is a JSONL, Parquet or CSV file, a folder or a pattern of them. The first rows are looked at: which column is
-    an id, which hold images, videos, audio or documents, what the prompt is made of. The job file says what was
-    guessed, and runs as it is. Nothing is sent.
+    DATA is a JSONL, Parquet or CSV file, a folder or a pattern of them, or a folder of media. The first rows are looked
+    at: which column is an id, which hold images, videos, audio or documents, what the prompt is made of. The job file
+    says what was guessed, and runs as it is. Nothing is sent.
     """
     from batchfox.begin import begin, describe
 
