@@ -51,6 +51,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
 def look(folder: Path) -> Status:
     """Reads the checkpoint of an output without disturbing a run. Raises `OutputError` where there is none."""
     path = checkpoint_path(folder)
+    is_running = is_held(folder)  # asked first: a run that ends meanwhile has written its end before it lets go
     with contextlib.closing(Checkpoint(path, read_only=True)) as checkpoint:
         run = _last_run(checkpoint)
         states = dict(checkpoint.query("SELECT state, count(*) FROM row GROUP BY state"))
@@ -58,7 +59,6 @@ def look(folder: Path) -> Status:
         by_status = checkpoint.counts()
         for done in checkpoint.unfiled().values():
             by_status[done.status] = by_status.get(done.status, 0) + 1
-    is_running = is_held(folder)
     return Status(
         output=str(folder),
         is_running=is_running,

@@ -15,10 +15,12 @@ FIRST_PROBE_S = 1.0
 MOST_PROBE_S = 60.0
 # A probe that ends in doubt may have been paid for, and costs a row an attempt.
 MOST_RISK_S = 600.0
-# With fewer attempts than `TRIP` left among all rows, the next probe waits at least so long, divided by how many are
-# left: a lone row that has used two of four is risked after 50 s, and for the last time 100 s later. What is not the
-# API's moment but the row's own fault has ended within 5 minutes all the same.
-SPARING_S = 100.0
+# With fewer attempts than `TRIP` left among all rows, the next probe waits at least so long where it is the last attempt
+# of whichever row is risked, and a sixth of it for each attempt that may be lost before: a lone row that has used two of
+# four is risked after 150 s, and for the last time 15 minutes later. What is not the API's moment but the row's own
+# fault has ended within 18 minutes all the same.
+LAST_WAIT_S = 900.0
+_SHORTER = 6.0
 
 
 class Breaker:
@@ -76,10 +78,10 @@ class Breaker:
             return  # one that was on the wire when the breaker opened
         self._put_off(now, MOST_PROBE_S if doubted is None else MOST_RISK_S)
 
-    def spare(self, now: float, attempts: int) -> None:
-        """So many attempts are left among all rows, after one that was in doubt."""
+    def spare(self, now: float, attempts: int, rows: int) -> None:
+        """So many attempts are left among so many rows, after one that was in doubt."""
         if self.is_open and 0 < attempts < TRIP and now < self.probe_at:
-            self.probe_at = max(self.probe_at, now + SPARING_S / attempts)
+            self.probe_at = max(self.probe_at, now + LAST_WAIT_S / _SHORTER ** (attempts - rows))
 
     def _put_off(self, now: float, most_s: float = MOST_PROBE_S) -> None:
         self._is_there = False

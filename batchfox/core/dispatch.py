@@ -329,16 +329,19 @@ class Fleet:
         self.gate.note_submit(life, event, sent_at, now, self.orders.policy, is_alone=not self._sending)
         self.health.note_submit(event, now)
         if isinstance(event, Doubted) and self.gate.breaker.is_open:
-            self.gate.breaker.spare(now, self._attempts_left())
+            self.gate.breaker.spare(now, *self._attempts_left())
         self.submits_billed += isinstance(event, (Accepted, Answered, Doubted))
         if life.state is State.RUNNING:
             self.watch.begin(life, now)
 
-    def _attempts_left(self) -> int:
-        """Billed submits that the rows at hand may still cost. Looked at only while nobody seems to be there."""
+    def _attempts_left(self) -> tuple[int, int]:
+        """Billed submits that the rows at hand may still cost, and how many rows these are. Looked at only while nobody
+        seems to be there."""
         policy = self.orders.policy
-        waiting = (life for life in self.lives.values() if life.state is State.WAITING)
-        return sum(1 if policy.in_doubt == "hold" else policy.attempts - life.attempts for life in waiting)
+        waiting = [life for life in self.lives.values() if life.state is State.WAITING]
+        return sum(1 if policy.in_doubt == "hold" else policy.attempts - life.attempts for life in waiting), len(
+            waiting
+        )
 
     def _settle(
         self, life: Life, event: Event, status: Status, answer: Answer | None, unix_s: float, *, was_running: bool

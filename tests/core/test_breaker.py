@@ -135,24 +135,25 @@ def test_refusals_of_no_row_in_particular_are_not_one_rows_doubts() -> None:
     assert not breaker.is_open
 
 
-def test_the_fewer_attempts_are_left_the_longer_the_next_one_waits() -> None:
-    def wait_s(attempts: int, failed_probes: int) -> float:
+def test_the_fewer_attempts_may_be_lost_before_a_rows_last_the_longer_the_next_one_waits() -> None:
+    def wait_s(attempts: int, rows: int, failed_probes: int = 0) -> float:
         breaker, now = Breaker(), 10.0
         breaker.fail(now, b"a")
         breaker.fail(now, b"a")
         for _ in range(failed_probes):
             now = breaker.probe_at
             breaker.fail(now, b"a")
-        breaker.spare(now, attempts)
+        breaker.spare(now, attempts, rows)
         return breaker.probe_at - now
 
-    assert [round(wait_s(left, 0)) for left in (1, 2, 4, TRIP - 1)] == [100, 50, 25, 14]
-    assert [round(wait_s(1, failed)) for failed in (1, 6, 7, 30)] == [100, 100, 128, 600], "never less than as ever"
-    assert wait_s(TRIP, 0) == wait_s(0, 0) == FIRST_PROBE_S, "with enough of them, as ever"
+    assert [round(wait_s(left, 1)) for left in (1, 2, 3, 4)] == [900, 150, 25, 4]
+    assert [round(wait_s(left, left)) for left in (1, 3, TRIP - 1)] == [900, 900, 900], "each row's last"
+    assert [round(wait_s(2, 1, failed)) for failed in (1, 6, 8, 30)] == [150, 150, 256, 600], "never less than as ever"
+    assert wait_s(TRIP, 1) == wait_s(0, 0) == FIRST_PROBE_S, "with enough of them, as ever"
 
 
 def test_nothing_is_spared_while_it_is_closed() -> None:
     breaker = Breaker()
     breaker.fail(10.0, b"a")
-    breaker.spare(10.0, 3)
+    breaker.spare(10.0, 3, 1)
     assert breaker.allows(10.0, on_the_wire=0)

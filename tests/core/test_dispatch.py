@@ -514,16 +514,22 @@ def test_few_rows_alone_burn_no_attempts_in_an_outage_that_a_free_question_meets
     assert world.now < 3600.0 + 90.0
 
 
-@pytest.mark.parametrize(
-    ("number", "lasts_s"), [(1, 150.0), (2, 120.0), (3, 100.0), (7, 100.0)], ids=["one", "two", "three", "seven"]
-)
+@pytest.mark.parametrize("lasts_s", [20.0, 100.0, 300.0, 600.0, 1000.0])
+@pytest.mark.parametrize("number", [1, 2, 3, 7])
 def test_few_rows_alone_outlast_an_outage_that_only_submits_can_tell(number: int, lasts_s: float) -> None:
     world = World(make_fleet(), Gone(lasts_s, is_told=False), rows(number)).run()
     assert world.statuses() == {"completed": number}
 
 
+@pytest.mark.parametrize("attempts", [2, 3])
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_few_rows_with_fewer_attempts_outlast_ten_minutes_as_well(number: int, attempts: int) -> None:
+    world = World(make_fleet(policy=Policy(attempts=attempts)), Gone(600.0, is_told=False), rows(number)).run()
+    assert world.statuses() == {"completed": number}
+
+
 def test_few_rows_that_the_api_never_takes_end_all_the_same() -> None:
-    for number, within_s in ((1, 200.0), (2, 300.0), (3, 350.0)):
+    for number, within_s in ((1, 1100.0), (2, 2100.0), (3, 3000.0)):
         api = Gone(math.inf, is_told=False)
         world = World(make_fleet(), api, rows(number)).run()
         assert world.statuses() == {"in_doubt": number}

@@ -20,7 +20,7 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Seconds of patience become tenths."""
     monkeypatch.setattr(timing, "RETRY_FIRST_S", 0.1)
     monkeypatch.setattr(breaker, "FIRST_PROBE_S", 0.1)
-    monkeypatch.setattr(breaker, "SPARING_S", 0.1)
+    monkeypatch.setattr(breaker, "LAST_WAIT_S", 0.1)
 
 
 @pytest.fixture

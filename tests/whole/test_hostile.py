@@ -222,7 +222,7 @@ async def test_an_api_that_says_anything_ends_no_run_and_costs_no_row(
     monkeypatch.setattr(timing, "RETRY_FIRST_S", 0.01)
     monkeypatch.setattr(pace, "MOST_WAIT_S", 0.05)
     monkeypatch.setattr(breaker, "FIRST_PROBE_S", 0.01)
-    monkeypatch.setattr(breaker, "SPARING_S", 0.1)
+    monkeypatch.setattr(breaker, "LAST_WAIT_S", 0.1)
     monkeypatch.setattr(lifecycle, "ODD_FOR_S", 0.2)
     gibberish = Gibberish(seed)
     rows = rows_with_ids(100)

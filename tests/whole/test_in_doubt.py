@@ -45,7 +45,7 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Seconds of patience become tenths."""
     monkeypatch.setattr(timing, "RETRY_FIRST_S", 0.02)
     monkeypatch.setattr(breaker, "FIRST_PROBE_S", 0.01)
-    monkeypatch.setattr(breaker, "SPARING_S", 0.1)
+    monkeypatch.setattr(breaker, "LAST_WAIT_S", 0.1)
 
 
 def request_of(row: dict[str, Any], **more: Any) -> dict[str, Any]:

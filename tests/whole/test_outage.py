@@ -26,7 +26,7 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FOXAPI_API_KEY", KEY)
     monkeypatch.setattr(timing, "RETRY_FIRST_S", 0.05)
     monkeypatch.setattr(breaker, "FIRST_PROBE_S", 0.05)
-    monkeypatch.setattr(breaker, "SPARING_S", 0.1)
+    monkeypatch.setattr(breaker, "LAST_WAIT_S", 0.1)
 
 
 @pytest.fixture
@@ -222,7 +222,7 @@ def test_one_or_two_rows_alone_outlast_500s_to_every_submit(
     simulate: Simulate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     """Polls and free questions are answered, submits are not: the attempts that are left are spread over time."""
-    monkeypatch.setattr(breaker, "SPARING_S", 4.0)
+    monkeypatch.setattr(breaker, "LAST_WAIT_S", 4.0)
     simulator = simulate(faults={"http_500_before": 1.0})
     source = write_rows(tmp_path / "in.jsonl", rows_with_ids(number))
     shown: list[str] = []
@@ -243,7 +243,7 @@ def test_one_or_two_rows_alone_outlast_500s_to_every_submit(
 def test_a_row_alone_that_is_never_taken_ends_in_doubt_after_its_attempts(
     simulate: Simulate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(breaker, "SPARING_S", 0.5)
+    monkeypatch.setattr(breaker, "LAST_WAIT_S", 0.5)
     simulator = simulate(faults={"http_500_before": 1.0})
     source = write_rows(tmp_path / "in.jsonl", rows_with_ids(1))
     summary = run(job_of(source, tmp_path / "out", simulator.url), quiet=True)
