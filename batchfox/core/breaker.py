@@ -15,10 +15,10 @@ FIRST_PROBE_S = 1.0
 MOST_PROBE_S = 60.0
 # A probe that ends in doubt may have been paid for, and costs a row an attempt.
 MOST_RISK_S = 600.0
-# With fewer attempts than `TRIP` left among all rows, the next probe waits at least so long where it is the last attempt
-# of whichever row is risked, and a sixth of it for each attempt that may be lost before: a lone row that has used two of
-# four is risked after 150 s, and for the last time 15 minutes later. What is not the API's moment but the row's own
-# fault has ended within 18 minutes all the same.
+# With fewer attempts than `TRIP` left among all rows, the next probe waits at least so long where it is the last
+# attempt of whichever row is risked, and a sixth of it for each attempt that may be lost before: a lone row that has
+# used two of four is risked after 150 s, and for the last time 15 minutes later. What is not the API's moment but the
+# row's own fault has ended within 18 minutes all the same.
 LAST_WAIT_S = 900.0
 _SHORTER = 6.0
 
