@@ -1,4 +1,4 @@
-"""The API over HTTP: aiohttp in, events out. The only import of the aiohttp client.
+"""The API over HTTP: aiohttp in, events out.
 
 Nothing is retried here and no redirect is followed: what a reply means is `core/verdict.py`'s to say, and a submit
 that is repeated behind the runner's back is paid twice.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import IO, Any, Protocol, Self, TypeVar
 
 import aiohttp
@@ -23,10 +23,10 @@ from batchfox.core.uploaded import UPLOAD_PATH, failed_upload, read_upload
 from batchfox.deadlines import Deadlines
 from batchfox.envelope import Envelope
 from batchfox.errors import ApiGoneError
+from batchfox.exchange import CONNECTING, Exchange, read_body
 from batchfox.version import __version__
 
 USER_AGENT = f"batchfox/{__version__}"
-CONNECT_S = 20.0
 SUBMIT_S = 120.0
 POLL_S = 60.0
 # A body on its way up gets this much longer for each of its bytes (100 kB/s).
@@ -34,14 +34,11 @@ PER_BYTE_S = 1e-5
 # Idle connections are dropped before common servers drop them: a POST into a connection that the other side has just
 # closed would be in doubt for nothing.
 KEEPALIVE_S = 12.0
-MOST_BODY = 256 << 20
 # A stream that has told all may still be closed by the other side within so long: its connection is then used again.
 LINGER_S = 0.2
 STREAM_BUFFER = 16 << 10
 STREAM_HEADERS = {"Accept": "text/event-stream", "Accept-Encoding": "identity"}
 EVENT_STREAM = "text/event-stream"
-# How long a request may take as a whole is `Deadlines`' business: aiohttp would set and cancel a timer for each.
-CONNECTING = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S)
 
 _Answer = TypeVar("_Answer")
 
@@ -79,6 +76,7 @@ class Api:
         self._streams = streams
         self._stream_idle_s = stream_idle_s
         self._session: aiohttp.ClientSession | None = None
+        self._exchange: Exchange | None = None
         self._stream_session: aiohttp.ClientSession | None = None
 
     def hide(self, text: str) -> str:
@@ -94,6 +92,7 @@ class Api:
 
     async def __aenter__(self) -> Self:
         self._session = self._open_session(self._connections, {"Accept": "application/json"})
+        self._exchange = Exchange(self._session, self._base)
         self._stream_session = self._open_session(self._streams, STREAM_HEADERS, read_bufsize=STREAM_BUFFER)
         return self
 
@@ -124,7 +123,7 @@ class Api:
         if is_sync or len(body) > 1 << 20:
             most_s = (self._sync_s if is_sync else SUBMIT_S) + len(body) * PER_BYTE_S
         try:
-            reply = await self._ask("POST", self._submit_url, most_s, body)
+            reply = await self._post(wire.SUBMIT_PATH, body, most_s)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             return self._without_reply(error)
         return wire.read_submit(reply, time.time(), is_sync=is_sync)
@@ -212,9 +211,9 @@ class Api:
 
     async def poll(self, task_id: str, *, sync_upstream: bool) -> PollEvent:
         """Asks about one task, once. A poll is free and safe to repeat."""
-        url = self._at(wire.task_path(task_id), "sync_upstream=true" if sync_upstream else "")
+        path = wire.task_path(task_id) + ("?sync_upstream=true" if sync_upstream else "")
         try:
-            reply = await self._ask("GET", url, POLL_S)
+            reply = await self._get(path)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             return Unheard(error=self._describe(error, "poll_unheard"))
         return wire.read_poll(reply, time.time(), task_id)
@@ -233,7 +232,7 @@ class Api:
     async def ask(self, path: str) -> wire.Reply:
         """A free GET: the reply, whatever it says. Raises `ApiGoneError` where none comes."""
         try:
-            return await self._ask("GET", self._at(path), POLL_S)
+            return await self._get(path)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise ApiGoneError(self._describe(error, "unreached").message) from error
 
@@ -262,31 +261,31 @@ class Api:
     async def is_there(self) -> bool:
         """Asks for something free, once: does the API answer, and not by saying that it is out of order?"""
         try:
-            reply = await self._ask("GET", self._at(wire.MODELS_PATH), POLL_S)
+            reply = await self._get(wire.MODELS_PATH)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
             return False
         return reply.status < 500
 
-    async def _ask(self, method: str, url: URL, most_s: float, body: bytes | None = None) -> wire.Reply:
-        assert self._session is not None, "use Api as an async context manager"
-        data = None if body is None else aiohttp.BytesPayload(body, content_type="application/json")
+    async def _get(self, path: str) -> wire.Reply:
+        assert self._exchange is not None, "use Api as an async context manager"
+        with self._deadlines.within(POLL_S):
+            reply = await self._exchange.get(path)
+        return self._told(reply.status, reply.headers, reply.body)
+
+    async def _post(self, path: str, body: bytes, most_s: float) -> wire.Reply:
+        assert self._exchange is not None, "use Api as an async context manager"
         with self._deadlines.within(most_s):
-            async with self._session.request(
-                method, url, data=data, timeout=CONNECTING, allow_redirects=False
-            ) as response:
-                return await self._reply_of(response)
+            reply = await self._exchange.post(path, body)
+        return self._told(reply.status, reply.headers, reply.body)
 
     async def _reply_of(self, response: aiohttp.ClientResponse) -> wire.Reply:
-        content = self._secret.hide_bytes(await _read(response))  # an echo must not carry it into the output
-        if response.status == 200:
+        return self._told(response.status, response.headers, await read_body(response.headers, response.content))
+
+    def _told(self, status: int, headers: Mapping[str, str], body: bytes) -> wire.Reply:
+        content = self._secret.hide_bytes(body)  # an echo must not carry it into the output
+        if status == 200:
             return wire.Reply(status=200, body=content)
-        headers = response.headers
-        return wire.Reply(
-            status=response.status,
-            body=content,
-            retry_after=headers.get("Retry-After"),
-            date=headers.get("Date"),
-        )
+        return wire.Reply(status=status, body=content, retry_after=headers.get("Retry-After"), date=headers.get("Date"))
 
     def _describe(self, error: BaseException, code: str) -> ApiError:
         text = str(error) or type(error).__name__
@@ -297,18 +296,3 @@ class Api:
 
 def _is_stream(response: aiohttp.ClientResponse) -> bool:
     return response.status == 200 and response.content_type == EVENT_STREAM
-
-
-async def _read(response: aiohttp.ClientResponse) -> bytes:
-    """The whole body; a body without end is given up as unreadable (ValueError)."""
-    is_packed = "Content-Encoding" in response.headers  # then the length that is announced says nothing
-    if not is_packed and response.content_length is not None and response.content_length <= MOST_BODY:
-        return await response.read()
-    chunks: list[bytes] = []
-    size = 0
-    async for chunk in response.content.iter_any():
-        size += len(chunk)
-        if size > MOST_BODY:
-            raise ValueError(f"a reply of more than {MOST_BODY} bytes")
-        chunks.append(chunk)
-    return b"".join(chunks)

@@ -16,6 +16,7 @@ import pytest
 from conftest import KEY, MODEL, Conversation, http_reply, put_forward, raw_server, saying
 
 from batchfox import api as api_module
+from batchfox import exchange
 from batchfox.api import USER_AGENT, Api
 from batchfox.core.event import (
     Accepted,
@@ -209,7 +210,7 @@ async def test_no_connection_means_that_no_task_exists() -> None:
 
 async def test_a_handshake_that_gets_no_answer_means_that_no_task_exists(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server without TLS waits for a request, the client for the server's part of the handshake."""
-    monkeypatch.setattr(api_module, "CONNECTING", aiohttp.ClientTimeout(total=None, sock_connect=0.2))
+    monkeypatch.setattr(exchange, "CONNECTING", aiohttp.ClientTimeout(total=None, sock_connect=0.2))
     async with raw_server(saying(http_reply(TASK))) as server:
         event = await submit_to(server.url.replace("http://", "https://"))
     assert isinstance(event, Unreached)
@@ -309,7 +310,7 @@ async def test_a_post_into_a_connection_that_dies_is_not_sent_again_behind_our_b
 
 
 async def test_a_body_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api_module, "MOST_BODY", 100_000)
+    monkeypatch.setattr(exchange, "MOST_BODY", 100_000)
 
     async def flood(_: bytes, __: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
@@ -329,7 +330,7 @@ async def test_a_compressed_reply_is_read() -> None:
 
 
 async def test_a_reply_that_unpacks_to_too_much_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api_module, "MOST_BODY", 1_000_000)
+    monkeypatch.setattr(exchange, "MOST_BODY", 1_000_000)
     bomb = gzip.compress(b"x" * 50_000_000)
     assert len(bomb) < 100_000
     async with raw_server(saying(http_reply(bomb, "200 OK", "Content-Encoding: gzip"))) as server:
