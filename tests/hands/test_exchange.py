@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import aiohttp
 import pytest
-from conftest import Conversation, http_reply, raw_server, saying
+from conftest import Conversation, http_reply, in_the_end, raw_server, saying
 from yarl import URL
 
 from batchfox.exchange import Exchange
@@ -149,4 +149,24 @@ async def test_a_cancelled_request_gives_its_connection_up() -> None:
             await slow
         release.set()
         assert (await exchange.get("/v1/y")).body == b'"hello"'
+        assert server.connections == 2
+
+
+@pytest.mark.parametrize("unasked", [http_reply(b'"of another row"'), http_reply(b"", "408 Request Timeout")])
+async def test_what_is_said_unasked_is_no_reply_to_the_next_request(unasked: bytes) -> None:
+    """A row would get another's task, or be in doubt for nothing."""
+    is_idle = asyncio.Event()
+
+    async def talk(request: bytes, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(HELLO)
+        if b"/first" in request:
+            await is_idle.wait()
+            writer.write(unasked)
+
+    async with raw_server(talk) as server, asking(server.url) as exchange:
+        await exchange.get("/first")
+        ((idle, _),) = next(iter(exchange._connector._conns.values()))
+        is_idle.set()
+        await in_the_end(lambda: idle.should_close, "what was said unasked has come")
+        assert (await exchange.post("/second", b"{}")).body == b'"hello"'
         assert server.connections == 2
