@@ -395,7 +395,8 @@ def _is_network(text: str) -> bool:
 def _is_base_url(text: str) -> bool:
     try:
         url = urlsplit(text)
-        return url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0 and not url.query
+        is_http = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+        return is_http and not url.query and not url.fragment and not any(map(str.isspace, text))
     except ValueError:  # a port that is none, brackets that do not close
         return False
 
