@@ -21,6 +21,7 @@ from batchfox.closing import Ending, said_of, summarize
 from batchfox.core.addresses import Allowed
 from batchfox.core.first_look import FirstLook, refuse_constants
 from batchfox.core.job import Job
+from batchfox.core.outcome import STALE
 from batchfox.core.prepare import Preparer
 from batchfox.core.prices import Price, read_prices, refuse_unpriced
 from batchfox.core.render import Renderer
@@ -33,14 +34,16 @@ from batchfox.fetching import Fetcher
 from batchfox.jobfile import find_key, load_job, refuse_key_in_job, secret_of
 from batchfox.late import LateRows, file_late
 from batchfox.log import Log
+from batchfox.marking import mark_rows
 from batchfox.media import MediaDoor
 from batchfox.monitor import Display, Monitor, Silence
 from batchfox.opening import fix_job, open_output, output_root
 from batchfox.options import Options, OptionValues
 from batchfox.pool import Pool
 from batchfox.rehearsal import api_of
-from batchfox.retry import check_statuses, mark
+from batchfox.retry import check_statuses
 from batchfox.source import open_with_ids
+from batchfox.stale import refuse_stale
 from batchfox.summary import Summary
 from batchfox.viewing import Viewer
 
@@ -48,6 +51,8 @@ SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 # Connections beside those of submits, for polls and free questions.
 MORE_CONNECTIONS = 100
 MOST_SUBMIT_CONNECTIONS = 256
+KEEP = "rows that are answered keep their answers; --retry stale asks those anew whose request changed, --fresh all"
+ANEW = "answered rows whose request changed are asked anew"
 
 
 class SystemClock:
@@ -125,6 +130,7 @@ class Execution:
         """Opens, recovers, runs, closes. Raises `BatchfoxError`."""
         job, options = self._job, self._options
         check_statuses(options.statuses)
+        asks_stale = STALE in options.statuses
         renderer = Renderer(job.request, fields=job.input.fields)
         book = RuleBook.build(job.rules)
         refuse_constants(renderer, book)
@@ -136,6 +142,8 @@ class Execution:
             key = find_key(job)
             refuse_key_in_job(job, secret)
             MediaDoor(job.media)  # roots that cannot be read are refused before anything is begun
+            if asks_stale:
+                refuse_stale(job.input.paths, self._source.id_column)
             output = open_output(stack, job, output_root(job, self._clock.unix()), fresh=options.fresh)
             self._folders = output.folders
             self._log = Log(
@@ -143,9 +151,10 @@ class Execution:
             )
             stack.callback(self._log.close)
             self._shop = Workshop(stack, output.checkpoint_path)
-            for change in fix_job(self._shop.checkpoint, self._folders, job, self._source.id_column):
-                keep = "rows that are answered keep their answers; --fresh asks all anew"
-                self._log.warning("job_changed", key=change.key, was=change.was, now=change.now, note=keep)
+            changes = fix_job(self._shop.checkpoint, self._folders, job, self._source.id_column, asks_stale=asks_stale)
+            for change in changes:
+                note = ANEW if asks_stale and change.is_in_request else KEEP
+                self._log.warning("job_changed", key=change.key, was=change.was, now=change.now, note=note)
             self._filing = make_filing(job, self._shop, self._folders, self._source, self._log)
             self._filing.recover()
             file_late(self._shop.checkpoint, self._filing, job.output.rows_per_part)
@@ -174,7 +183,9 @@ class Execution:
             self._log.info("run_begun", run=self._run.run_id, resumes=self._run.is_resume)
             fleet = make_fleet(job, self._run, shop.checkpoint.get("latencies"))
             monitor = Monitor(self._log, self._display)
-            self._mark_retries()
+            stale = await mark_rows(
+                job, self._options, shop, self._source, self._filing, self._folders.data, renderer, book, self._log
+            )
             pool = make_pool(
                 job,
                 shop,
@@ -212,7 +223,7 @@ class Execution:
                 await pool.file_rest()
                 self._filing.file_empty()
             try:
-                summary = self._close(pool, feed, monitor)
+                summary = self._close(pool, feed, monitor, outdated=stale.outdated)
             except MachineError as error:
                 raise pool.error or error from error
             if pool.error is not None:
@@ -233,10 +244,6 @@ class Execution:
             ) from error
         refuse_unpriced(self._job, prices)
         return prices
-
-    def _mark_retries(self) -> None:
-        if self._options.statuses:
-            mark(self._shop.checkpoint, self._folders.data, self._options.statuses, has_ids=self._has_ids)
 
     @contextlib.contextmanager
     def _signals(self, pool: Pool) -> Iterator[None]:
@@ -259,7 +266,7 @@ class Execution:
             for number in handled:
                 loop.remove_signal_handler(number)
 
-    def _close(self, pool: Pool, feed: Feed, monitor: Monitor) -> Summary:
+    def _close(self, pool: Pool, feed: Feed, monitor: Monitor, *, outdated: int) -> Summary:
         """Puts the end on record, and says what was done."""
         monitor.show()  # an outage may have ended since the last time
         checkpoint, run = self._shop.checkpoint, self._run
@@ -294,6 +301,7 @@ class Execution:
             causes=monitor.causes,
             retry_gone=marked if ending.is_finished else 0,
             retry_left=0 if ending.is_finished else marked,
+            outdated=outdated,
         )
 
 

@@ -93,7 +93,7 @@ def read_job(job: str | None, values: dict[str, Any]) -> Any:
     "--retry",
     metavar="STATUS[,...]",
     shell_complete=complete_statuses,
-    help="Give rows of these statuses fresh attempts: failed, ...",
+    help="Give rows of these statuses fresh attempts: failed, ..., stale.",
 )
 @click.option("--dry-run", is_flag=True, help="Print the first requests; send nothing.")
 @click.option("--fresh", is_flag=True, help="Move the old output to DIR.old-<run_id> and start anew.")
