@@ -130,6 +130,7 @@ class Execution:
         """Opens, recovers, runs, closes. Raises `BatchfoxError`."""
         job, options = self._job, self._options
         check_statuses(options.statuses)
+        where = options.narrowed()
         asks_stale = STALE in options.statuses
         renderer = Renderer(job.request, fields=job.input.fields)
         book = RuleBook.build(job.rules)
@@ -151,7 +152,10 @@ class Execution:
             )
             stack.callback(self._log.close)
             self._shop = Workshop(stack, output.checkpoint_path)
-            changes = fix_job(self._shop.checkpoint, self._folders, job, self._source.id_column, asks_stale=asks_stale)
+            if where is not None:
+                where.fit_output(self._shop.checkpoint.get("types"))
+            order = (options.where or "") if asks_stale else None
+            changes = fix_job(self._shop.checkpoint, self._folders, job, self._source.id_column, stale_order=order)
             for change in changes:
                 note = ANEW if asks_stale and change.is_in_request else KEEP
                 self._log.warning("job_changed", key=change.key, was=change.was, now=change.now, note=note)

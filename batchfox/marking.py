@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from batchfox.core.carry import Carry
 from batchfox.core.outcome import STALE
 from batchfox.core.prepare import Preparer
+from batchfox.narrowing import Fitted, Where
 from batchfox.retry import Chosen, mark
 from batchfox.stale import ASKED, Found, find_stale, refuse_stale
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batchfox.assembly import Workshop
+    from batchfox.checkpoint import Checkpoint
     from batchfox.core.job import Job
     from batchfox.core.render import Renderer
     from batchfox.core.rulebook import RuleBook
@@ -42,9 +44,10 @@ async def mark_rows(
     was found of these. Raises `UserError`."""
     checkpoint, has_ids = shop.checkpoint, source.id_column is not None
     statuses = [status for status in options.statuses if status != STALE]
-    if checkpoint.get(ASKED) is None:
-        if statuses:
-            mark(checkpoint, data, statuses, has_ids=has_ids)
+    if statuses:
+        mark(checkpoint, data, statuses, has_ids=has_ids, where=_fitted(options.where, checkpoint))
+    order = checkpoint.get(ASKED)
+    if order is None:
         return Found()
     refuse_stale(job.input.paths, source.id_column)
     while filing.file(job.output.rows_per_part):
@@ -56,7 +59,7 @@ async def mark_rows(
     def find() -> Found:
         found = find_stale(connection, source.batches(), preparer, chosen.add, stop)
         if not stop.is_set():
-            mark(checkpoint, data, statuses, has_ids=has_ids, chosen=chosen)
+            mark(checkpoint, data, (), has_ids=has_ids, chosen=chosen, where=_fitted(order, checkpoint))
         return found
 
     try:
@@ -67,3 +70,7 @@ async def mark_rows(
     if found.kept:
         log.warning("stale_rows_kept", rows=found.kept, note=KEPT)
     return found
+
+
+def _fitted(text: str | None, checkpoint: Checkpoint) -> Fitted | None:
+    return Where(text).fit_output(checkpoint.get("types")) if text else None

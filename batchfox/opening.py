@@ -103,15 +103,16 @@ def _parts_of(output: Output) -> int:
 
 
 def fix_job(
-    checkpoint: Checkpoint, folders: Folders, job: Job, id_column: str | None, *, asks_stale: bool = False
+    checkpoint: Checkpoint, folders: Folders, job: Job, id_column: str | None, *, stale_order: str | None = None
 ) -> list[Change]:
     """Puts the job on record, unless `refuse_change` raises. Returns the changes that hold for new rows only.
 
-    `asks_stale`: with the job goes the order to ask the rows anew whose request changed.
+    `stale_order`: with the job goes the order to ask the rows anew whose request changed: all (""), or those that this
+    condition fits.
     """
-    refuse_change(checkpoint, folders.root, job, id_column, asks_stale=asks_stale)
+    refuse_change(checkpoint, folders.root, job, id_column, asks_stale=stale_order is not None)
     old = checkpoint.get("job") if _has_rows(checkpoint) else None
-    order = {ASKED: "1"} if asks_stale else {}
+    order = {} if stale_order is None else {ASKED: stale_order}
     checkpoint.put(job=msgspec.json.encode(job.to_dict()), id_column=id_column or "", **order)
     write_text(job_toml(job), folders.tmp / "job.toml", folders.job)
     return [] if old is None else changes_of_meaning(msgspec.json.decode(old), job.to_dict())

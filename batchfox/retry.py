@@ -17,6 +17,8 @@ from batchfox.stale import ASKED
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from batchfox.narrowing import Fitted
+
 _COLUMNS = ["row_index", "row_id", "status", "error_code", "submits", "maybe_billed_twice"]
 _MOST_KEYS = 500
 _Entry = tuple[bytes, int, int, int, int]
@@ -54,13 +56,20 @@ class Chosen:
 
 
 def mark(
-    checkpoint: Checkpoint, data: Path, statuses: Collection[str], *, has_ids: bool, chosen: Chosen | None = None
+    checkpoint: Checkpoint,
+    data: Path,
+    statuses: Collection[str],
+    *,
+    has_ids: bool,
+    chosen: Chosen | None = None,
+    where: Fitted | None = None,
 ) -> int:
-    """Marks every filed row of these statuses, and those chosen, all or none. Returns how many are now marked."""
+    """Marks every filed row of these statuses, and those chosen, as far as `where` fits; all or none. Returns how many
+    are now marked."""
     numbers = [number for (number,) in checkpoint.query("SELECT number FROM part WHERE is_filed ORDER BY number")]
     with checkpoint.transaction() as db:
         for number in numbers:
-            entries = _entries(data / part_name(number), number, statuses, chosen, has_ids=has_ids)
+            entries = _entries(data / part_name(number), number, statuses, chosen, where, has_ids=has_ids)
             db.executemany("INSERT OR REPLACE INTO retry VALUES (?, ?, ?, ?, ?)", entries)
         if chosen is not None:
             db.execute("DELETE FROM meta WHERE name = ?", (ASKED,))
@@ -68,11 +77,9 @@ def mark(
 
 
 def _entries(
-    path: Path, number: int, statuses: Collection[str], chosen: Chosen | None, *, has_ids: bool
+    path: Path, number: int, statuses: Collection[str], chosen: Chosen | None, where: Fitted | None, *, has_ids: bool
 ) -> Iterator[_Entry]:
-    from batchfox.parts import read
-
-    for table in read(path, _COLUMNS):
+    for table in read_where(path, _COLUMNS, where):
         if chosen is None:
             table = _of_statuses(table, statuses)
         rows = table.to_pylist()
@@ -83,6 +90,22 @@ def _entries(
                 continue
             unresolved = row["status"] in ("in_doubt", "timed_out") or row["error_code"] in (EXPIRED, NO_RESULTS)
             yield key, number, row["submits"], int(unresolved), int(row["maybe_billed_twice"])
+
+
+def choose(chosen: Chosen, data: Path, where: Fitted, *, has_ids: bool) -> None:
+    """The rows of all parts that `where` fits."""
+    for path in sorted(data.glob("part-*.parquet")):
+        for table in read_where(path, _COLUMNS, where):
+            chosen.add([key_of_outcome(row, has_ids=has_ids) for row in table.to_pylist()])
+
+
+def read_where(path: Path, columns: list[str], where: Fitted | None) -> Iterator[pa.Table]:
+    """These columns of the rows of a part that `where` fits, a few at a time."""
+    from batchfox import parts
+
+    read = columns if where is None else list(dict.fromkeys([*columns, *where.columns]))
+    for table in parts.read(path, read):
+        yield table if where is None else table.filter(where.expression).select(columns)
 
 
 def _of_statuses(table: pa.Table, statuses: Collection[str]) -> pa.Table:

@@ -20,7 +20,7 @@ from batchfox.errors import UserError
 from batchfox.paths import STDIN
 from batchfox.repeats import Repeats
 
-# In `meta`: stale rows are to be found and marked, and not all are yet.
+# In `meta`: stale rows are to be found and marked, and not all are yet. All ("") or those that this condition fits.
 ASKED = "stale_asked"
 
 

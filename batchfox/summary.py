@@ -126,7 +126,9 @@ class Summary(msgspec.Struct, kw_only=True):
         The same command resumes, without `--retry`: the rows it named are marked, and those of them that failed again
         are not to be paid for a third time.
         """
-        plain = _without_option(_without_option(command, "--fresh", has_value=False), "--retry", has_value=True)
+        plain = _without_option(command, "--fresh", has_value=False)
+        for option in ("--retry", "--where"):
+            plain = _without_option(plain, option, has_value=True)
         if self.exit_status in (4, 129, 130, 143) or self.is_limited:
             return shlex.join(plain)
         again = [status for status in RETRYABLE if self.by_status.get(status)]

@@ -12,8 +12,10 @@ from batchfox.core.blocks import Comparison
 from batchfox.core.job import Job
 from batchfox.core.row import Row
 from batchfox.filing import Folders
+from batchfox.narrowing import Where
 from batchfox.opening import refuse_change, refuse_lost
 from batchfox.output import Output, refuse_unusable
+from batchfox.retry import Chosen, choose
 
 RUNNING = "running"
 
@@ -82,6 +84,16 @@ class Past:
         again = self._checkpoint.retries(keys)
         filed = self._filed(rows, keys)
         return [self._recorded.get(key) or (filed.get(key) if key not in again else None) for key in keys]
+
+    def fitting(self, where: Where) -> Chosen | None:
+        """The rows of the output that the condition fits; None where there are none at all. Raises `UserError`."""
+        if self._checkpoint is None or self._folders is None:
+            return None
+        if (fitted := where.fit_output(self._checkpoint.get("types"))) is None:
+            return None
+        chosen = Chosen(self._checkpoint)
+        choose(chosen, self._folders.data, fitted, has_ids=self._has_ids)
+        return chosen
 
     def answered(self, rows: Sequence[Row]) -> list[bytes | None]:
         """The first 8 bytes of the hash of the request that each of these rows ended with; None where it ended without

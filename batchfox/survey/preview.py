@@ -18,7 +18,7 @@ from batchfox.core.prices import refuse_unpriced
 from batchfox.core.row import Row
 from batchfox.opening import output_root
 from batchfox.output import refuse_unusable
-from batchfox.retry import check_statuses
+from batchfox.retry import Chosen, check_statuses
 from batchfox.stale import is_stale, refuse_stale
 from batchfox.survey.forecast import ask_prices
 from batchfox.survey.past import Past, open_past
@@ -51,20 +51,26 @@ def preview(job: Job, options: Options) -> list[str]:
             if asks_stale:
                 refuse_stale(job.input.paths, id_column)
             past = stack.enter_context(open_past(job, root, id_column, asks_stale=asks_stale))
+        where = options.narrowed()
+        fitting = None if where is None else past.fitting(where)
         most = min(MOST_ROWS, options.limit or MOST_ROWS)
-        rows = itertools.islice(_unfinished(surveyor, past, options.statuses), most)
+        rows = itertools.islice(_unfinished(surveyor, past, options.statuses, fitting), most)
         return [_show(surveyor, row) for row in rows]
 
 
-def _unfinished(surveyor: Surveyor, past: Past, again: tuple[str, ...]) -> Iterator[Row]:
-    """Rows that a run would take: those no run ended, and those of the statuses in `again`; duplicates aside."""
+def _unfinished(surveyor: Surveyor, past: Past, again: tuple[str, ...], fitting: Chosen | None) -> Iterator[Row]:
+    """Rows that a run would take: those no run ended, and those of the statuses in `again` that are among `fitting`;
+    duplicates aside."""
     seen: set[bytes] = set()
     for batch in surveyor.batches():
         for row, before, answered in zip(batch, past.look_up(batch), past.answered(batch), strict=True):
             past.compare(row)
             if row.key in seen:
                 continue
-            if before is None or before in again or (STALE in again and _is_stale(surveyor, row, answered)):
+            is_again = before in again or (STALE in again and _is_stale(surveyor, row, answered))
+            if is_again and fitting is not None:
+                is_again = bool(fitting.among([row.key]))
+            if before is None or is_again:
                 seen.add(row.key)
                 yield row
     past.end()
