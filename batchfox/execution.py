@@ -14,7 +14,7 @@ from typing import Unpack
 
 import msgspec
 
-from batchfox import history
+from batchfox import history, runs
 from batchfox.api import Api
 from batchfox.assembly import Workshop, carry_of, make_feed, make_filing, make_fleet, make_pool
 from batchfox.closing import Ending, said_of, summarize
@@ -183,6 +183,7 @@ class Execution:
             Fetcher(Allowed(job.media.allow_private)) as fetcher,
         ):
             prices = await self._prices(api)
+            self._list_run()  # one that died
             self._run = history.begin_run(shop.checkpoint, job, self._clock.unix())
             self._log.info("run_begun", run=self._run.run_id, resumes=self._run.is_resume)
             fleet = make_fleet(job, self._run, shop.checkpoint.get("latencies"))
@@ -249,6 +250,14 @@ class Execution:
         refuse_unpriced(self._job, prices)
         return prices
 
+    def _list_run(self) -> None:
+        """Adds the last execution to the list of runs, where it is not on it. A list that cannot be written holds no
+        run up: the next one makes up for it."""
+        try:
+            runs.list_last(self._shop.checkpoint, self._folders.runs)
+        except OSError as error:
+            self._log.warning("runs_not_listed", path=str(self._folders.runs), error=str(error))
+
     @contextlib.contextmanager
     def _signals(self, pool: Pool) -> Iterator[None]:
         """The first SIGINT, SIGTERM or SIGHUP stops gently, the second at once."""
@@ -293,8 +302,9 @@ class Execution:
             unix_s=ending.unix_s,
             exit_status=ending.exit_status,
             is_finished=ending.is_finished,
-            progress=ending.progress,
+            progress=ending.progress | {"reason": ending.reason},
         )
+        self._list_run()
         checkpoint.give_back_room()
         self._log.info("run_ended", run=run.run_id, **ending.told())
         return summarize(
