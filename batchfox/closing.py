@@ -115,6 +115,7 @@ def summarize(
     causes: Causes,
     retry_gone: int,
     retry_left: int,
+    outdated: int,
 ) -> Summary:
     """The record of an execution. `by_status`: rows of the whole output."""
     top = causes.top()
@@ -132,6 +133,7 @@ def summarize(
         settled=dict(tally.by_status),
         completed_before=max(by_status.get("completed", 0) - tally.by_status["completed"], 0),
         duplicates=ending.fed.duplicates,
+        outdated=outdated,
         left_in_flight=ending.left_in_flight,
         left_in_doubt=ending.left_in_doubt,
         maybe_billed_twice=tally.twice,

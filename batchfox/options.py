@@ -8,6 +8,7 @@ from typing import Literal, TypedDict
 import msgspec
 
 from batchfox.errors import UserError
+from batchfox.narrowing import Where
 
 Level = Literal["debug", "info", "warning", "error"]
 Form = Literal["console", "json"]
@@ -18,6 +19,7 @@ class OptionValues(TypedDict, total=False):
 
     limit: int | None
     retry: str | Iterable[str]
+    where: str | None
     fresh: bool
     log_level: Level | None
     log_format: Form
@@ -28,12 +30,13 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """What `batchfox run` takes beside the job. Raises `UserError` for a value that cannot be.
 
     `limit`: take at most so many unfinished rows. `retry`: statuses whose rows get fresh attempts, as a list, or as
-    text with commas. `fresh`: move the old output aside and start anew. `log_level`, `log_format` and `quiet`: what is
-    told on stderr.
+    text with commas. `where`: a condition on the output's columns that narrows `retry`. `fresh`: move the old output
+    aside and start anew. `log_level`, `log_format` and `quiet`: what is told on stderr.
     """
 
     limit: int | None = None
     retry: str | Iterable[str] = ()
+    where: str | None = None
     fresh: bool = False
     log_level: Level | None = None
     log_format: Form = "console"
@@ -48,6 +51,12 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         if self.log_format not in ("console", "json"):
             raise UserError(f'log_format: expected "console" or "json", got {self.log_format!r}')
         msgspec.structs.force_setattr(self, "retry", _words(self.retry))
+        if self.where is not None and not self.retry:
+            raise UserError("--where narrows --retry: name the statuses too, such as --retry failed")
+
+    def narrowed(self) -> Where | None:
+        """`where`, parsed. Raises `UserError`."""
+        return None if self.where is None else Where(self.where)
 
     @property
     def statuses(self) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ COMMANDS = {
     "run": "Run a job; the same command again resumes it.",
     "validate": "Check every row of a job without sending any.",
     "status": "Show what a run is doing or did.",
+    "runs": "List the runs of an output.",
     "export": "Write the results to one file in input order.",
     "models": "List the models that the key may use, and what each takes.",
     "verify": "Recount input, checkpoint and Parquet of an output.",
