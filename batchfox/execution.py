@@ -40,6 +40,7 @@ from batchfox.options import Options, OptionValues
 from batchfox.pool import Pool
 from batchfox.rehearsal import api_of
 from batchfox.retry import check_statuses, mark
+from batchfox.schedule.planned import ends_at
 from batchfox.source import open_with_ids
 from batchfox.summary import Summary
 from batchfox.viewing import Viewer
@@ -120,6 +121,10 @@ class Execution:
         self._display = display
         self._clock = SystemClock()
         self._signal: int | None = None
+        # The day of the run is that of this moment, and nothing is submitted after that one (unix).
+        scheduled = options.scheduled
+        self._begins = self._clock.unix() if scheduled is None else scheduled.timestamp()
+        self._until = None if scheduled is None else ends_at(job, scheduled)
 
     async def run(self) -> Summary:
         """Opens, recovers, runs, closes. Raises `BatchfoxError`."""
@@ -136,7 +141,7 @@ class Execution:
             key = find_key(job)
             refuse_key_in_job(job, secret)
             MediaDoor(job.media)  # roots that cannot be read are refused before anything is begun
-            output = open_output(stack, job, output_root(job, self._clock.unix()), fresh=options.fresh)
+            output = open_output(stack, job, output_root(job, self._begins), fresh=options.fresh)
             self._folders = output.folders
             self._log = Log(
                 self._folders.log, key=key, level=options.log_level, form=options.log_format, quiet=options.quiet
@@ -170,7 +175,7 @@ class Execution:
             Fetcher(Allowed(job.media.allow_private)) as fetcher,
         ):
             prices = await self._prices(api)
-            self._run = history.begin_run(shop.checkpoint, job, self._clock.unix())
+            self._run = history.begin_run(shop.checkpoint, job, self._clock.unix(), day_of=self._begins)
             self._log.info("run_begun", run=self._run.run_id, resumes=self._run.is_resume)
             fleet = make_fleet(job, self._run, shop.checkpoint.get("latencies"))
             monitor = Monitor(self._log, self._display)
@@ -187,6 +192,7 @@ class Execution:
                 self._clock,
                 self._run.before,
                 self._source.secret,
+                until=self._until,
             )
             for life, old_part in shop.checkpoint.unfinished():
                 pool.adopt(life, old_part)
