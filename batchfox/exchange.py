@@ -53,9 +53,7 @@ class Exchange:
         connector = session.connector
         assert connector is not None
         self._connector = connector
-        self._opening = _Opening(
-            "GET", base, headers=session.headers, loop=asyncio.get_running_loop(), session=session
-        )
+        self._opening = _Opening("GET", base, headers=session.headers, loop=asyncio.get_running_loop(), session=session)
         headers = "".join(f"{name}: {value}\r\n" for name, value in self._opening.headers.items())
         prefix = base.raw_path.rstrip("/")
         self._get = (f"GET {prefix}".encode(), f" HTTP/1.1\r\n{headers}\r\n".encode())

@@ -16,6 +16,20 @@ from batchfox.cli.complete import complete_job
 @click.option("--in-order", is_flag=True, help="One job at a time, in the order given, not side by side.")
 @click.option("--list", "lists", is_flag=True, help="Show when each job runs next, and how its last run ended.")
 @click.option("--json", "as_json", is_flag=True, help="With --list: one JSON object for each job.")
+@click.option(
+    "--print",
+    "form",
+    type=click.Choice(["systemd", "cron", "k8s", "airflow"]),
+    help="Print the units, line, CronJob or DAG that runs the jobs without this command.",
+)
+@click.option("--into", metavar="DIR", type=click.Path(), help="With --print: write files there instead.")
+@click.option(
+    "--image",
+    default="batchfox:latest",
+    show_default=True,
+    metavar="NAME",
+    help="With --print k8s: the container image.",
+)
 @click.pass_context
 def command(context: click.Context, /, jobs: tuple[str, ...], **values: Any) -> int:
     """Run jobs at the times in their [schedule].
@@ -32,8 +46,11 @@ def command(context: click.Context, /, jobs: tuple[str, ...], **values: Any) -> 
     planned = [plan(job, load_job(job)) for job in jobs]
     if values["lists"]:
         return _list(planned, as_json=values["as_json"])
-    if values["as_json"]:
-        raise UserError("--json goes with --list")
+    if values["form"] is not None:
+        return _print(planned, values)
+    for name, other in (("as_json", "--json goes with --list"), ("into", "--into goes with --print")):
+        if values[name]:
+            raise UserError(other)
     return _run(context, planned, in_order=values["in_order"])
 
 
@@ -46,6 +63,23 @@ def _list(planned: list[Any], *, as_json: bool) -> int:
     found = [listed(one, now) for one in planned]
     for line in [msgspec.json.encode(one).decode() for one in found] if as_json else lines(found):
         say(line)
+    return 0
+
+
+def _print(planned: list[Any], values: dict[str, Any]) -> int:
+    import sys
+    from pathlib import Path
+
+    from batchfox.schedule.forms.site import Site
+    from batchfox.schedule.printing import as_text, make_forms, write_forms
+
+    site = Site(command=[sys.executable, "-m", "batchfox"], folder=str(Path.cwd()), image=values["image"])
+    forms = make_forms(values["form"], planned, site)
+    if values["into"] is None:
+        say(as_text(forms))
+        return 0
+    for path in write_forms(forms, Path(values["into"])):
+        say(str(path))
     return 0
 
 
