@@ -53,7 +53,7 @@ class Observer(Protocol):
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """When a run stops submitting by itself. `until`: the end of the schedule's window (unix). `idle_s`: this long
-    with an API that takes nothing at all."""
+    with an API that takes nothing at all, or paused."""
 
     time_s: float | None = None
     until: float | None = None
@@ -184,20 +184,42 @@ class Pool:
         """Files what is left, as the last parts of this run."""
         await self._packing.file_rest()
 
+    async def file_row(self, key: bytes) -> None:
+        """Files what is recorded until this row is filed, though the part be small. Raises `DiskFullError`, which ends
+        the run too."""
+        await self._packing.file_row(key)
+
+    @property
+    def is_over(self) -> bool:
+        """Are the loops about to end?"""
+        return self._done.is_set()
+
     def request_stop(self) -> None:
         """First call: stop feeding, wait for the POSTs on the wire, leave. Second call: leave at once."""
-        if self.fleet.stopped == "signal":
+        if self.fleet.stopped in ("signal", "ctl"):
             self._done.set()
             return
-        self._leave("signal")
+        self.leave("signal")
+
+    def limit_time(self, time_s: float | None) -> None:
+        """Another `limits.time` from now on, counted from the beginning all the same."""
+        self._limits = msgspec.structs.replace(self._limits, time_s=time_s)
+
+    def look_again(self) -> None:
+        """What may be sent has changed."""
+        self.check_limits()
+        self._submits.wake.set()
+        if self._feed is not None and self.fleet.room():
+            self._feed.has_room.set()
 
     def stop_for_machine(self, error: MachineError) -> None:
         """The machine cannot go on: record what is on the wire, and leave."""
         if self.error is None:
             self.error = error
-            self._leave("machine")
+            self.leave("machine")
 
-    def _leave(self, cause: StopCause) -> None:
+    def leave(self, cause: StopCause) -> None:
+        """Stops feeding, waits for the POSTs on the wire, leaves."""
         self.fleet.stop(cause)
         self._submits.leave()
         wait_s = STOP_LONG_S if self._submits.are_slow() else STOP_S
@@ -228,6 +250,7 @@ class Pool:
         """An input that cannot be read on ends the feeding, not what is in flight: see `error`."""
         try:
             await self.looks.run(late)
+            self.looks.is_over = True
             await feed.run()
         except UserError as error:
             self.error = error
@@ -318,6 +341,7 @@ class Pool:
             "elapsed_s": self._clock.now() - self._started_at,
             "fed": msgspec.to_builtins(self._feed.fed) if self._feed is not None else {},
             "stopped": self.fleet.stopped,
+            "paused_s": None if self.fleet.paused_at is None else self._clock.now() - self.fleet.paused_at,
             "leaves_in_s": None if self._leaves_at is None else max(self._leaves_at - self._clock.now(), 0.0),
             "outage": self.outage(),
         }
@@ -347,11 +371,14 @@ class Pool:
         fleet, now = self.fleet, self._clock.now()
         if fleet.stopped is not None:
             return
-        idle_since, time_s = fleet.gate.idle_since, self._limits.time_s
+        idle_since, time_s, paused_at = fleet.gate.idle_since, self._limits.time_s, fleet.paused_at
         if time_s is not None and now - self._started_at >= time_s:
             fleet.stop("time")
         elif self._limits.until is not None and self._clock.unix() >= self._limits.until:
             fleet.stop("window")
+        elif paused_at is not None:
+            if time_s is None and now - paused_at >= self._limits.idle_s:
+                fleet.stop("pause")
         elif time_s is None and idle_since is not None and now - idle_since >= self._limits.idle_s:
             fleet.stop("idle")
         elif fleet.gate.is_budget_binding and fleet.in_flight == 0:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Protocol
 
-from batchfox.core.job import Job
+from batchfox.core.job import Job, Limits
 from batchfox.errors import InputError
 from batchfox.monitor import View
 from batchfox.pool import Pool
@@ -35,10 +35,12 @@ class Viewer:
         self._now = now
         self._total: int | None = None
         self._ends: deque[tuple[float, int]] = deque()
+        # The limits as they are now.
+        self.limits: Callable[[], Limits] = lambda: job.limits
         self._counting: asyncio.Future[None] | None = None
 
     def view(self) -> View:
-        gate, limits = self._pool.fleet.gate, self._job.limits
+        gate, limits = self._pool.fleet.gate, self.limits()
         self._ends.append((self._now(), self._pool.ledger.tally.by_status.total()))
         while self._ends[-1][0] - self._ends[0][0] > RECENT_S:
             self._ends.popleft()

@@ -79,4 +79,5 @@ def stop_words(figures: dict[str, Any]) -> str:
     if wait_s is None:
         return f"stopping ({cause}): nothing more is submitted, {count(figures['in_flight'], 'task')} to be finished"
     wire = count(figures["on_the_wire"], "submit")
-    return f"stopping ({cause}): up to {wait_s:.0f} s for {wire} on the wire; a second signal leaves at once"
+    signal = "a signal" if cause == "ctl" else "a second signal"
+    return f"stopping ({cause}): up to {wait_s:.0f} s for {wire} on the wire; {signal} leaves at once"
