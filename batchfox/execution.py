@@ -30,6 +30,7 @@ from batchfox.descriptors import room_for_connections
 from batchfox.errors import ApiGoneError, BatchfoxError, JobError, MachineError, UserError, machine_error, path_error
 from batchfox.feed import Feed
 from batchfox.fetching import Fetcher
+from batchfox.fit.workers import demand_packages
 from batchfox.jobfile import find_key, load_job, refuse_key_in_job, secret_of
 from batchfox.late import LateRows, file_late
 from batchfox.log import Log
@@ -135,6 +136,7 @@ class Execution:
             self._has_ids = self._source.id_column is not None
             key = find_key(job)
             refuse_key_in_job(job, secret)
+            demand_packages(job.media)
             MediaDoor(job.media)  # roots that cannot be read are refused before anything is begun
             output = open_output(stack, job, output_root(job, self._clock.unix()), fresh=options.fresh)
             self._folders = output.folders
@@ -142,7 +144,7 @@ class Execution:
                 self._folders.log, key=key, level=options.log_level, form=options.log_format, quiet=options.quiet
             )
             stack.callback(self._log.close)
-            self._shop = Workshop(stack, output.checkpoint_path)
+            self._shop = Workshop(stack, output.checkpoint_path, self._folders.own)
             for change in fix_job(self._shop.checkpoint, self._folders, job, self._source.id_column):
                 keep = "rows that are answered keep their answers; --fresh asks all anew"
                 self._log.warning("job_changed", key=change.key, was=change.was, now=change.now, note=keep)
