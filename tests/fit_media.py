@@ -78,7 +78,9 @@ def look(data: bytes) -> dict[str, Any]:
 
 
 def _red(pixels: Any) -> str:
-    """The corner or edge that is red."""
+    """The corner where the red is."""
     rows, columns = np.nonzero(pixels[..., 0].astype(int) - pixels[..., 1] > 100)
+    if not len(rows):
+        return "nowhere"
     down = "top" if rows.mean() < pixels.shape[0] / 2 else "bottom"
     return f"{down} {'left' if columns.mean() < pixels.shape[1] / 2 else 'right'}"
