@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import wave
 from typing import Any
 
 import av
@@ -42,7 +43,7 @@ def film(seconds: float = 2.0, width: int = 160, height: int = 120, fps: int = 1
             shown[10:30, at : at + 20] = (200, 0, 0)
             file.mux(stream.encode(av.VideoFrame.from_ndarray(shown, format="rgb24")))
         file.mux(stream.encode())
-        for frame in _tone(seconds, 16_000):
+        for frame in _beep(seconds, 16_000):
             file.mux(sound.encode(frame))
         file.mux(sound.encode())
     data = made.getvalue()
@@ -52,10 +53,10 @@ def film(seconds: float = 2.0, width: int = 160, height: int = 120, fps: int = 1
     return data
 
 
-def _tone(seconds: float, rate: int) -> Any:
+def _beep(seconds: float, rate: int) -> Any:
     for at in range(0, int(seconds * rate), 1024):
-        wave = np.sin(np.arange(at, at + 1024) * 2 * np.pi * 440 / rate).astype(np.float32)
-        frame = av.AudioFrame.from_ndarray(np.stack([wave, wave]), format="fltp", layout="stereo")
+        sine = np.sin(np.arange(at, at + 1024) * 2 * np.pi * 440 / rate).astype(np.float32)
+        frame = av.AudioFrame.from_ndarray(np.stack([sine, sine]), format="fltp", layout="stereo")
         frame.sample_rate, frame.pts = rate, at
         yield frame
 
@@ -84,3 +85,14 @@ def _red(pixels: Any) -> str:
         return "nowhere"
     down = "top" if rows.mean() < pixels.shape[0] / 2 else "bottom"
     return f"{down} {'left' if columns.mean() < pixels.shape[1] / 2 else 'right'}"
+
+
+def silence(seconds: float) -> bytes:
+    """A silent recording: WAV, stereo, 44.1 kHz."""
+    made = io.BytesIO()
+    with wave.open(made, "wb") as file:
+        file.setnchannels(2)
+        file.setsampwidth(2)
+        file.setframerate(44_100)
+        file.writeframes(bytes(4 * int(44_100 * seconds)))
+    return made.getvalue()

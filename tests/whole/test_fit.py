@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import base64
-import io
-import wave
+from collections.abc import Callable
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import Simulate, by_id, http_reply, job_of, raw_server, saying, write_rows
-from fit_media import film, look, picture
+from fit_media import film, look, picture, silence
 
 from batchfox import arun, run
+from batchfox.core.job import Job
 from batchfox.errors import UserError
 from batchfox.fit.workers import Workers
+from batchfox.survey.surveyor import Surveyor
 
 MODEL = "gemini-2.5-pro"
 FIT = {"image": {"largest_side": 100}, "video": {"fps": 2, "height": 60, "seconds": 1}, "audio": {"format": "mp3"}}
@@ -23,16 +24,6 @@ FIT = {"image": {"largest_side": 100}, "video": {"fps": 2, "height": 60, "second
 
 def digest(data: bytes) -> str:
     return blake2b(data, digest_size=16).hexdigest()
-
-
-def tone() -> bytes:
-    made = io.BytesIO()
-    with wave.open(made, "wb") as file:
-        file.setnchannels(2)
-        file.setsampwidth(2)
-        file.setframerate(44_100)
-        file.writeframes(bytes(4 * 44_100))
-    return made.getvalue()
 
 
 def arrived(simulator: Any, output: Path) -> dict[str, Any]:
@@ -56,7 +47,7 @@ def test_what_does_not_fit_is_made_to_fit_and_kept_for_other_rows_and_resumes(
         "small.png": small,
         "phone.heic": picture("HEIF"),
         "film.mp4": film(),
-        "talk.wav": tone(),
+        "talk.wav": silence(1.0),
     }
     for name, data in (files | {"torn.jpg": photo[:700]}).items():
         (root / name).write_bytes(data)
@@ -130,7 +121,10 @@ def test_a_missing_package_is_named_before_anything_is_begun(
     simulator = simulate()
     source = write_rows(tmp_path / "in.jsonl", [{"id": "a", "prompt": "a"}])
     monkeypatch.setattr("batchfox.fit.workers.find_spec", lambda name: None if name == "av" else object())
-    with pytest.raises(UserError, match=r"\[media\.audio\] needs av.*pip install 'batchfox\[media\]'"):
-        run(job_of(source, tmp_path / "out", simulator.url, media={"audio": {}}))
+    job = job_of(source, tmp_path / "out", simulator.url, media={"audio": {}})
+    attempts: tuple[Callable[[Job], Any], ...] = (run, Surveyor)
+    for attempt in attempts:
+        with pytest.raises(UserError, match=r"\[media\.audio\] needs av.*pip install 'batchfox\[media\]'"):
+            attempt(job)
     assert not (tmp_path / "out").exists()
     run(job_of(source, tmp_path / "out", simulator.url, media={"image": {}}))
