@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 import msgspec
 
 from batchfox.core.complaint import mask
-from batchfox.core.nights import complaint_of
 from batchfox.core.fit import AudioFit, Fit, ImageFit, VideoFit, mistakes
+from batchfox.core.nights import complaint_of
 from batchfox.core.shape import Kind
 from batchfox.errors import JobError
 
