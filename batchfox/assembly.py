@@ -182,6 +182,7 @@ def make_pool(
         limits=Limits(
             time_s=None if job.limits.time is None else float(job.limits.time),
             polls_per_minute=job.limits.polls_per_minute,
+            straggle_s=None if job.limits.straggle is None else float(job.limits.straggle),
         ),
         before=before,
     )

@@ -151,6 +151,8 @@ def summarize(
         late_unheard=unlearned.rows,
         retry_unpaid=unlearned.not_paid,
         late_error=said_of(unlearned.last),
+        given_up=ending.pool.tail.given_up,
+        stragglers=ending.pool.tail.oldest,
     )
 
 

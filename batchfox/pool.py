@@ -19,6 +19,7 @@ from batchfox.core.event import Event, Halted, PollEvent, Streamed
 from batchfox.core.late import second_look
 from batchfox.core.lifecycle import Life, State
 from batchfox.core.prepare import Invalid
+from batchfox.core.tail import Tail
 from batchfox.crew import Clock
 from batchfox.errors import BatchfoxError, MachineError, UserError
 from batchfox.feed import Feed
@@ -52,11 +53,13 @@ class Observer(Protocol):
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """When a run stops submitting by itself. `idle_s`: this long with an API that takes nothing at all."""
+    """When a run stops submitting by itself. `idle_s`: this long with an API that takes nothing at all. `straggle_s`:
+    this long after the last submit it gives up the tasks that still run."""
 
     time_s: float | None = None
     idle_s: float = 86_400.0
     polls_per_minute: float | None = None
+    straggle_s: float | None = None
 
 
 class Pool:
@@ -85,6 +88,7 @@ class Pool:
         self._limits = limits
         self._before = before or {}
         self._started_at = clock.now()
+        self.tail = Tail(fleet, limits.straggle_s, self._started_at)
         self._submits = Submits(
             fleet,
             self,
@@ -317,8 +321,13 @@ class Pool:
             "stopped": self.fleet.stopped,
             "leaves_in_s": None if self._leaves_at is None else max(self._leaves_at - self._clock.now(), 0.0),
             "outage": self.outage(),
+            "tail": self.tail.figures(self._clock.now(), is_input_over=self._is_input_over),
         }
         return of_run(figures, self._before)
+
+    @property
+    def _is_input_over(self) -> bool:
+        return self._feed is not None and self._feed.fed.is_over
 
     def outage(self) -> dict[str, Any] | None:
         """The outage of the API that is in this run's way: of what, since when (unix), and what was said last."""
@@ -342,7 +351,11 @@ class Pool:
     def check_limits(self) -> None:
         """Time and budget: stop submitting, finish what is in flight."""
         fleet, now = self.fleet, self._clock.now()
+        for life, outcome in self.tail.give_up(now, self._clock.unix(), is_input_over=self._is_input_over):
+            self.ledger.record_outcome(life, outcome)
+            self._packing.look()
         if fleet.stopped is not None:
+            self.check_done()
             return
         idle_since, time_s = fleet.gate.idle_since, self._limits.time_s
         if time_s is not None and now - self._started_at >= time_s:

@@ -90,6 +90,10 @@ def _leftovers(summary: Summary) -> Iterator[str]:
     if summary.late_collected:
         tasks, paid = count(summary.late_collected, "late task"), credit(summary.late_credits)
         yield f"  collected: {tasks}; {paid} credits, paid when they were submitted"
+    if summary.given_up:
+        tasks = count(summary.given_up, "task")
+        oldest = ", ".join(f"{duration(one.age_s)} (row {shorten(one.row_id, 40)})" for one in summary.stragglers)
+        yield f"  not waited for any longer: {tasks}, collected by the next run, free; the oldest: {oldest}"
     if summary.late_unheard:
         yield _unheard(summary)
     if summary.retry_left:

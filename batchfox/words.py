@@ -80,3 +80,9 @@ def stop_words(figures: dict[str, Any]) -> str:
         return f"stopping ({cause}): nothing more is submitted, {count(figures['in_flight'], 'task')} to be finished"
     wire = count(figures["on_the_wire"], "submit")
     return f"stopping ({cause}): up to {wait_s:.0f} s for {wire} on the wire; a second signal leaves at once"
+
+
+def tail_words(tail: Mapping[str, Any]) -> str:
+    """What a run that has submitted everything still waits for, as `Tail.figures` tells it, the oldest first."""
+    oldest = ", ".join(f"{duration(one['age_s'])} (row {shorten(one['row_id'], 40)})" for one in tail["oldest"][:3])
+    return f"all is submitted, {count(tail['tasks'], 'task')} still running; the oldest: {oldest}"

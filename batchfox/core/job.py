@@ -76,7 +76,8 @@ class Api(_Section, frozen=True, kw_only=True):
 
 
 class Limits(_Section, frozen=True, kw_only=True):
-    """What a run may use. `requests_per_minute` None: the pace adapts. `time` in seconds. `bytes_in_flight`: of the
+    """What a run may use. `requests_per_minute` None: the pace adapts. `time` in seconds. `straggle`: so long
+    after the last submit the tasks that still run are given up. `bytes_in_flight`: of the
     requests of rows that are taken and not settled, and as many again of bodies on the wire."""
 
     requests_per_minute: float | None = None
@@ -85,6 +86,7 @@ class Limits(_Section, frozen=True, kw_only=True):
     bytes_in_flight: Size = Size("256MB")
     credits: float | None = None
     time: Duration | None = None
+    straggle: Duration | None = None
 
 
 class Retry(_Section, frozen=True, kw_only=True):
@@ -342,7 +344,7 @@ def _check(job: Job) -> None:
     _demand(bool(job.output.path.strip()), "output.path", job.output.path, "a folder's path")
     _demand(limits.in_flight >= 1, "limits.in_flight", limits.in_flight, "1 or more")
     _demand(limits.bytes_in_flight >= 1, "limits.bytes_in_flight", int(limits.bytes_in_flight), "1 or more")
-    for name in ("requests_per_minute", "polls_per_minute", "credits", "time"):
+    for name in ("requests_per_minute", "polls_per_minute", "credits", "time", "straggle"):
         value = getattr(limits, name)
         _demand(value is None or 0 < value < float("inf"), f"limits.{name}", value, "more than 0")
     _demand(1 <= retry.attempts <= 100, "retry.attempts", retry.attempts, "1 to 100")
