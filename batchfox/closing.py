@@ -22,6 +22,7 @@ REASONS = {
     "gateway": "the gateway in front of the API refused this client (1010): check api.base_url and the network",
     "balance": "the balance is spent: top it up, then run the same command again",
     "time": f"the time limit is reached: {AGAIN}",
+    "window": "the window of the schedule is over: the next scheduled run goes on",
     "idle": f"the API took nothing for a whole day: {AGAIN} once it is back",
     "signal": f"stopped by a signal: {AGAIN}",
 }
@@ -91,7 +92,7 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
         if said is not None and said.message:
             reason += f" (the API said: {said.message})"
         outage = self.progress["outage"]
-        if outage is not None and stopped in ("time", "idle", "signal"):
+        if outage is not None and stopped in ("time", "window", "idle", "signal"):
             reason += f" ({outage_words(outage, self.unix_s)})"
         return reason
 

@@ -42,6 +42,7 @@ from batchfox.options import Options, OptionValues
 from batchfox.pool import Pool
 from batchfox.rehearsal import api_of
 from batchfox.retry import check_statuses
+from batchfox.schedule.planned import ends_at
 from batchfox.source import open_with_ids
 from batchfox.stale import refuse_stale
 from batchfox.summary import Summary
@@ -125,6 +126,10 @@ class Execution:
         self._display = display
         self._clock = SystemClock()
         self._signal: int | None = None
+        # The day of the run is that of this moment, and nothing is submitted after that one (unix).
+        scheduled = options.scheduled
+        self._begins = self._clock.unix() if scheduled is None else scheduled.timestamp()
+        self._until = None if scheduled is None else ends_at(job, scheduled)
 
     async def run(self) -> Summary:
         """Opens, recovers, runs, closes. Raises `BatchfoxError`."""
@@ -145,7 +150,7 @@ class Execution:
             MediaDoor(job.media)  # roots that cannot be read are refused before anything is begun
             if asks_stale:
                 refuse_stale(job.input.paths, self._source.id_column)
-            output = open_output(stack, job, output_root(job, self._clock.unix()), fresh=options.fresh)
+            output = open_output(stack, job, output_root(job, self._begins), fresh=options.fresh)
             self._folders = output.folders
             self._log = Log(
                 self._folders.log, key=key, level=options.log_level, form=options.log_format, quiet=options.quiet
@@ -183,10 +188,16 @@ class Execution:
             Fetcher(Allowed(job.media.allow_private)) as fetcher,
         ):
             prices = await self._prices(api)
+            before_s, tokens = history.tokens_of_last_minute(shop.checkpoint, self._clock.unix())
             self._list_run()  # one that died
-            self._run = history.begin_run(shop.checkpoint, job, self._clock.unix())
+            self._run = history.begin_run(shop.checkpoint, job, self._clock.unix(), day_of=self._begins)
             self._log.info("run_begun", run=self._run.run_id, resumes=self._run.is_resume)
-            fleet = make_fleet(job, self._run, shop.checkpoint.get("latencies"))
+            fleet = make_fleet(
+                job,
+                self._run,
+                shop.checkpoint.get("latencies"),
+                tokens_before=(tokens, self._clock.now() - before_s),
+            )
             monitor = Monitor(self._log, self._display)
             stale = await mark_rows(
                 job, self._options, shop, self._source, self._filing, self._folders.data, renderer, book, self._log
@@ -203,11 +214,18 @@ class Execution:
                 self._clock,
                 self._run.before,
                 self._source.secret,
+                until=self._until,
             )
             for life, old_part in shop.checkpoint.unfinished():
                 pool.adopt(life, old_part)
             preparer = Preparer(
-                carry_of(job, self._source), renderer, book, prices, monitor.warned, self._source.secret
+                carry_of(job, self._source),
+                renderer,
+                book,
+                prices,
+                monitor.warned,
+                self._source.secret,
+                counts_tokens=job.limits.tokens_per_minute is not None,
             )
             limit = self._options.limit
             look = FirstLook(renderer, job.input, id_column=self._source.id_column, off=book.off)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Literal, TypedDict
 
 import msgspec
@@ -21,6 +22,7 @@ class OptionValues(TypedDict, total=False):
     retry: str | Iterable[str]
     where: str | None
     fresh: bool
+    scheduled: datetime | None
     log_level: Level | None
     log_format: Form
     quiet: bool
@@ -31,13 +33,16 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
     `limit`: take at most so many unfinished rows. `retry`: statuses whose rows get fresh attempts, as a list, or as
     text with commas. `where`: a condition on the output's columns that narrows `retry`. `fresh`: move the old output
-    aside and start anew. `log_level`, `log_format` and `quiet`: what is told on stderr.
+    aside and start anew. `scheduled`: the time that the job's `[schedule]` names for this run, aware: `run_date` is its
+    day, and nothing is submitted after the end of the window that it lies in. `log_level`, `log_format` and `quiet`:
+    what is told on stderr.
     """
 
     limit: int | None = None
     retry: str | Iterable[str] = ()
     where: str | None = None
     fresh: bool = False
+    scheduled: datetime | None = None
     log_level: Level | None = None
     log_format: Form = "console"
     quiet: bool = False
@@ -46,6 +51,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         limit = self.limit
         if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
             raise UserError(f"limit: expected a whole number from 1, or None for no limit, got {limit!r}")
+        scheduled = self.scheduled
+        if scheduled is not None and (not isinstance(scheduled, datetime) or scheduled.utcoffset() is None):
+            raise UserError(f"scheduled: expected a datetime with a time zone, or None, got {scheduled!r}")
         if self.log_level not in (None, "debug", "info", "warning", "error"):
             raise UserError(f'log_level: expected "debug", "info", "warning" or "error", got {self.log_level!r}')
         if self.log_format not in ("console", "json"):

@@ -19,6 +19,7 @@ COMMANDS = {
     "init": "Write a job file for a data file, by what is in it.",
     "run": "Run a job; the same command again resumes it.",
     "validate": "Check every row of a job without sending any.",
+    "schedule": "Run jobs at the times in their [schedule].",
     "status": "Show what a run is doing or did.",
     "runs": "List the runs of an output.",
     "export": "Write the results to one file in input order.",

@@ -62,6 +62,11 @@ def complete_status(context: click.Context, param: click.Parameter, incomplete: 
     return _that_begin(STATUSES, incomplete)
 
 
+def complete_format(context: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The forms that results are exported in."""
+    return _that_begin(("parquet", "jsonl", "csv", "excel", "openai-batch", "datasets"), incomplete)
+
+
 def complete_base_url(context: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """The embedded server."""
     return _that_begin(("simulator",), incomplete)
