@@ -15,9 +15,11 @@ import msgspec
 
 from batchfox.checkpoint import Again
 from batchfox.core.dispatch import Fleet, StopCause
+from batchfox.core.drift import Bounds, Drifted, DriftWatch, Sums
 from batchfox.core.event import Event, Halted, PollEvent, Streamed
 from batchfox.core.late import second_look
 from batchfox.core.lifecycle import Life, State
+from batchfox.core.outcome import Outcome
 from batchfox.core.prepare import Invalid
 from batchfox.core.tail import Tail
 from batchfox.crew import Clock
@@ -80,8 +82,9 @@ class Pool:
         clock: Clock,
         limits: Limits,
         before: Mapping[str, Any] | None = None,
+        drift: DriftWatch | None = None,
     ) -> None:
-        """`before`: the run's figures as its earlier executions left them."""
+        """`before`: the run's figures as its earlier executions left them. `drift`: ends it where answers are off."""
         self.fleet = fleet
         self.ledger = ledger
         self._recorder = recorder
@@ -90,6 +93,8 @@ class Pool:
         self._limits = limits
         self._before = before or {}
         self._started_at = clock.now()
+        self.drift = drift or DriftWatch(Bounds(), 10, Sums())
+        self.drifted: list[Drifted] = []
         self.tail = Tail(fleet, limits.straggle_s, self._started_at)
         self._submits = Submits(
             fleet,
@@ -279,6 +284,7 @@ class Pool:
         if outcome is not None:
             self.ledger.record_outcome(life, outcome)
             self._packing.look()
+            self._watch_answers(outcome)
         elif life.state is not before or isinstance(event, Streamed):
             self.ledger.record(life)
         if life.state is State.RUNNING or self._polls.is_nearly_full():
@@ -289,6 +295,13 @@ class Pool:
             self._feed.has_room.set()  # a row that was sent leaves room for the next, long before it is settled
         if life.state is not State.RUNNING or self.fleet.stopped is not None:
             self.check_done()
+
+    def _watch_answers(self, outcome: Outcome) -> None:
+        """Stops submitting where answers are not what they were."""
+        drifted = self.drift.see(outcome)
+        if drifted and self.fleet.stopped is None:
+            self.drifted = drifted
+            self.fleet.stop("guard")
 
     # Figures, limits.
 
@@ -324,6 +337,7 @@ class Pool:
             "stopped": self.fleet.stopped,
             "leaves_in_s": None if self._leaves_at is None else max(self._leaves_at - self._clock.now(), 0.0),
             "outage": self.outage(),
+            "drift": msgspec.to_builtins(self.drift.total),
             "tail": self.tail.figures(self._clock.now(), is_input_over=self._is_input_over),
         }
         return of_run(figures, self._before)

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterator
 
 from batchfox.summary import Cause, Summary, Used
-from batchfox.words import count, credit, duration, exit_means, shorten
+from batchfox.words import count, credit, drift_words, duration, exit_means, shorten
 
 ASKS_OR_PAYS = (
     "timed_out: the same command without --retry asks about their tasks again, free; --retry timed_out pays anew where "
@@ -26,6 +26,8 @@ def _lines(summary: Summary, command: list[str]) -> Iterator[str]:
         yield f"  {status:<10} {rows:>9,}"
     yield from _work(summary)
     yield from _leftovers(summary)
+    for drifted in summary.drift:
+        yield f"  not as in the last runs: {drift_words(drifted)}"
     if summary.causes:
         yield "why rows did not complete:"
         yield from map(_cause, summary.causes)
