@@ -217,6 +217,7 @@ class Execution:
                 self._run.before,
                 self._source.secret,
                 until=self._until,
+                past=runs.figures_before(self._folders.root, job.guard.runs, job.guard.since),
             )
             for life, old_part in shop.checkpoint.unfinished():
                 pool.adopt(life, old_part)
