@@ -27,6 +27,12 @@ CONNECTING: Final = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S)
 # A larger body is not copied to stand behind its headers.
 _SMALL = 64 << 10
 _NEVER: Final = TimerNoop()
+# So many connections in a row are given up unused before a request is.
+_MOST_STALE = 8
+
+
+class NothingSentError(aiohttp.ClientConnectionError):
+    """No connection was to be had that could be trusted: not a byte of the request went out."""
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -80,10 +86,7 @@ class Exchange:
         return await self._converse(b"%b%b%b%d\r\n\r\n" % (before, path.encode("ascii"), after, len(body)), body)
 
     async def _converse(self, head: bytes, body: bytes) -> Reply:
-        try:
-            connection = await self._connector.connect(self._opening, traces=[], timeout=CONNECTING)
-        except TimeoutError as error:
-            raise aiohttp.ConnectionTimeoutError(f"no connection to {self._opening.url.host} in time") from error
+        connection = await self._connect()
         try:
             reply = await self._speak(connection, head, body)
         except BaseException:
@@ -95,6 +98,20 @@ class Exchange:
         else:
             connection.release()
         return reply
+
+    async def _connect(self) -> aiohttp.connector.Connection:
+        """A connection on which nothing was said since its last reply: what comes unasked, as a 408 to an idle one,
+        would be taken for the reply to what is asked next."""
+        for _ in range(_MOST_STALE):
+            try:
+                connection = await self._connector.connect(self._opening, traces=[], timeout=CONNECTING)
+            except TimeoutError as error:
+                raise aiohttp.ConnectionTimeoutError(f"no connection to {self._opening.url.host} in time") from error
+            protocol = connection.protocol
+            if protocol is not None and protocol.is_connected() and not protocol.should_close:
+                return connection
+            connection.close()
+        raise NothingSentError(f"{self._opening.url.host} speaks, or hangs up, before it is asked")
 
     async def _speak(self, connection: aiohttp.connector.Connection, head: bytes, body: bytes) -> Reply:
         protocol, transport = connection.protocol, connection.transport
@@ -111,7 +128,8 @@ class Exchange:
             while 100 <= message.code < 200 and message.code != 101:
                 message, content = await protocol.read()
         except (HttpProcessingError, aiohttp.EofStream) as error:
-            raise aiohttp.ClientPayloadError(f"no HTTP: {error}") from error
+            what = error.message if isinstance(error, HttpProcessingError) else str(error)
+            raise aiohttp.ClientPayloadError(f"no HTTP: {what}") from error
         return Reply(status=message.code, headers=message.headers, body=await read_body(message.headers, content))
 
 

@@ -175,9 +175,15 @@ class Execution:
             Fetcher(Allowed(job.media.allow_private)) as fetcher,
         ):
             prices = await self._prices(api)
+            before_s, tokens = history.tokens_of_last_minute(shop.checkpoint, self._clock.unix())
             self._run = history.begin_run(shop.checkpoint, job, self._clock.unix(), day_of=self._begins)
             self._log.info("run_begun", run=self._run.run_id, resumes=self._run.is_resume)
-            fleet = make_fleet(job, self._run, shop.checkpoint.get("latencies"))
+            fleet = make_fleet(
+                job,
+                self._run,
+                shop.checkpoint.get("latencies"),
+                tokens_before=(tokens, self._clock.now() - before_s),
+            )
             monitor = Monitor(self._log, self._display)
             self._mark_retries()
             pool = make_pool(
@@ -197,7 +203,13 @@ class Execution:
             for life, old_part in shop.checkpoint.unfinished():
                 pool.adopt(life, old_part)
             preparer = Preparer(
-                carry_of(job, self._source), renderer, book, prices, monitor.warned, self._source.secret
+                carry_of(job, self._source),
+                renderer,
+                book,
+                prices,
+                monitor.warned,
+                self._source.secret,
+                counts_tokens=job.limits.tokens_per_minute is not None,
             )
             limit = self._options.limit
             look = FirstLook(renderer, job.input, id_column=self._source.id_column, off=book.off)

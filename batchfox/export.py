@@ -21,9 +21,9 @@ import pyarrow.parquet as pq
 from batchfox.arrow_types import without_views
 from batchfox.core.job import nearest
 from batchfox.core.outcome import STATUSES
-from batchfox.durable import rename, sync_file
+from batchfox.durable import whole_or_not
 from batchfox.errors import OutputError, UserError
-from batchfox.parts import number_of
+from batchfox.parts import number_of, say_unreadable
 from batchfox.paths import OWN_FOLDER, say_no_output
 
 BYTES_A_RANGE = 32 << 20
@@ -54,19 +54,11 @@ def export(folder: Path, target: Path, *, columns: Sequence[str] = (), statuses:
     paths = part_paths(folder)
     refuse_target(target)
     schema = _schema_of(paths, columns)
-    temporary = target.with_name(f".{target.name}.part")
     rows = 0
-    try:
-        with _writer(temporary, suffix, schema) as write:
-            for table in in_order(paths, schema.names, statuses):
-                write(table)
-                rows += table.num_rows
-        sync_file(temporary)
-        rename(temporary, target)
-    except OSError as error:
-        raise UserError(f"{target}: {error.strerror or error}; nothing was written") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_or_not(target) as temporary, _writer(temporary, suffix, schema) as write:
+        for table in in_order(paths, schema.names, statuses):
+            write(table)
+            rows += table.num_rows
     return rows
 
 
@@ -93,8 +85,8 @@ def part_paths(folder: Path) -> list[Path]:
 def _schema_of(paths: list[Path], columns: Sequence[str]) -> pa.Schema:
     try:
         schema = without_views(pq.read_schema(paths[-1]).empty_table()).schema
-    except (OSError, pa.ArrowException) as error:
-        raise OutputError(f"{paths[-1]}: cannot be read as Parquet: {error}") from error
+    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
+        raise OutputError(f"{paths[-1]}: {say_unreadable(error, paths[-1])}") from error
     for name in columns:
         if name not in schema.names:
             raise UserError(
@@ -129,20 +121,15 @@ def _survey(paths: list[Path]) -> tuple[list[_Group], pa.Array, int]:
     chunks: list[pa.Array] = []
     size = 0
     for path in paths:
-        try:
-            with pq.ParquetFile(path) as file:
-                for number in range(file.metadata.num_row_groups):
-                    index = file.read_row_group(number, columns=["row_index"])["row_index"].combine_chunks()
-                    if not len(index):
-                        continue
-                    bounds = pc.min_max(index)
-                    groups.append(
-                        _Group(path=path, number=number, low=bounds["min"].as_py(), high=bounds["max"].as_py())
-                    )
-                    chunks.append(index)
-                    size += file.metadata.row_group(number).total_byte_size
-        except (OSError, pa.ArrowException) as error:
-            raise OutputError(f"{path}: cannot be read as Parquet: {error}") from error
+        with _open(path) as file:
+            for number in range(file.metadata.num_row_groups):
+                index = file.read_row_group(number, columns=["row_index"])["row_index"].combine_chunks()
+                if not len(index):
+                    continue
+                bounds = pc.min_max(index)
+                groups.append(_Group(path=path, number=number, low=bounds["min"].as_py(), high=bounds["max"].as_py()))
+                chunks.append(index)
+                size += file.metadata.row_group(number).total_byte_size
     positions = pa.concat_arrays(chunks) if chunks else pa.array([], pa.int64())
     return groups, positions.take(pc.sort_indices(positions)), size
 
@@ -150,13 +137,23 @@ def _survey(paths: list[Path]) -> tuple[list[_Group], pa.Array, int]:
 def _gather(groups: list[_Group], columns: list[str], low: int, high: int) -> pa.Table:
     tables = []
     for path in dict.fromkeys(group.path for group in groups):
-        with pq.ParquetFile(path, pre_buffer=False) as file:
+        with _open(path) as file:
             for group in groups:
                 if group.path == path:
                     table = without_views(file.read_row_group(group.number, columns=columns))
                     index = table["row_index"]
                     tables.append(table.filter(pc.and_(pc.greater_equal(index, low), pc.less_equal(index, high))))
     return pa.concat_tables(tables)
+
+
+@contextlib.contextmanager
+def _open(path: Path) -> Iterator[pq.ParquetFile]:
+    """A part, to be read: what was damaged is noticed. Raises `OutputError` where it cannot be read."""
+    try:
+        with pq.ParquetFile(path, pre_buffer=False, page_checksum_verification=True) as file:
+            yield file
+    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
+        raise OutputError(f"{path}: {say_unreadable(error, path)}") from error
 
 
 @contextlib.contextmanager

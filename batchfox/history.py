@@ -64,6 +64,15 @@ def unfinished_run(checkpoint: Checkpoint) -> Run | None:
     )
 
 
+def tokens_of_last_minute(checkpoint: Checkpoint, unix_s: float) -> tuple[float, float]:
+    """How many seconds ago the last run was last heard of, and the tokens that it had sent within a minute then."""
+    rows = checkpoint.query("SELECT beat_at, progress FROM run ORDER BY rowid DESC LIMIT 1")
+    if not rows or not rows[0][1]:
+        return 0.0, 0.0
+    tokens = msgspec.json.decode(rows[0][1]).get("tokens_of_minute", 0.0)
+    return max(unix_s - rows[0][0], 0.0), tokens
+
+
 def begin_run(checkpoint: Checkpoint, job: Job, unix_s: float, *, day_of: float | None = None) -> Run:
     """The unfinished run, taken up again; else a new one, on record from now on. `day_of`: the moment whose day is its
     `run_date`, where that is not now."""

@@ -310,6 +310,7 @@ class Pool:
         """The run's figures, and under `here` those of this execution; `by_status` and `fed` are this execution's."""
         tally = self.ledger.tally
         figures = self.fleet.snapshot() | {
+            "tokens_of_minute": self.fleet.gate.tokens.taken(self._clock.now()),
             "by_status": dict(tally.by_status),
             "prompt_tokens": tally.prompt_tokens,
             "completion_tokens": tally.completion_tokens,

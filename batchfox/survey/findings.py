@@ -140,7 +140,7 @@ def _describe_requests(found: Survey) -> Iterator[str]:
         without = f"; without {count(sum(cast.unpriced.values()), 'request')} of unlisted models ({models})"
         yield f"credits, roughly: at most {credit(cast.credits)} by the price list{without if cast.unpriced else ''}"
     if cast.minutes is not None:
-        yield f"time: {duration(60 * cast.minutes)} or more, by limits.requests_per_minute"
+        yield f"time: {duration(60 * cast.minutes)} or more, by {cast.binding}"
     else:
         times = f"{cast.rounds:,} times as long as" if cast.rounds > 1 else "as long as"
         yield (
