@@ -42,11 +42,13 @@ from batchfox.monitor import Monitor
 from batchfox.pool import Limits, Pool, Sender
 from batchfox.recorder import Recorder
 from batchfox.reserve import Reserve
+from batchfox.sharing import Share
 from batchfox.upload_table import UploadTable
 from batchfox.uploads import Uploader, Uploads
 
 if TYPE_CHECKING:
     from batchfox.history import Run
+    from batchfox.key_ledger import KeyLedger
     from batchfox.log import Log
     from batchfox.source import Source
 
@@ -152,9 +154,11 @@ def make_pool(
     before: dict[str, Any],
     secret: Secret,
     until: float | None = None,
+    key_ledger: KeyLedger | None = None,
 ) -> Pool:
     """The loops and what they work with. `before`: the run's figures as its earlier executions left them. `secret`:
-    what no record may hold. `until`: when nothing more may be submitted (unix)."""
+    what no record may hold. `until`: when nothing more may be submitted (unix). `key_ledger`: what the runs
+    of its key share."""
     thread = shop.thread("file")
     rows_per_part = job.output.rows_per_part
 
@@ -188,6 +192,7 @@ def make_pool(
             polls_per_minute=job.limits.polls_per_minute,
         ),
         before=before,
+        share=Share(key_ledger, shop.thread("share"), clock=clock),
     )
     recorder.stamp = pool.stamp
     return pool
