@@ -48,11 +48,13 @@ from batchfox.monitor import Monitor
 from batchfox.pool import Limits, Pool, Sender
 from batchfox.recorder import Recorder
 from batchfox.reserve import Reserve
+from batchfox.sharing import Share
 from batchfox.upload_table import UploadTable
 from batchfox.uploads import Uploader, Uploads
 
 if TYPE_CHECKING:
     from batchfox.history import Run
+    from batchfox.key_ledger import KeyLedger
     from batchfox.log import Log
     from batchfox.source import Source
 
@@ -169,10 +171,11 @@ def make_pool(
     secret: Secret,
     until: float | None = None,
     past: Sums | None = None,
+    key_ledger: KeyLedger | None = None,
 ) -> Pool:
     """The loops and what they work with. `before`: the run's figures as its earlier executions left them. `secret`:
     what no record may hold. `until`: when nothing more may be submitted (unix). `past`: what answers looked like
-    in the last runs."""
+    in the last runs. `key_ledger`: what the runs of its key share."""
     thread = shop.thread("file")
     rows_per_part = job.output.rows_per_part
 
@@ -208,6 +211,7 @@ def make_pool(
         ),
         before=before,
         drift=make_drift_watch(job, past or Sums()),
+        share=Share(key_ledger, shop.thread("share"), clock=clock),
     )
     recorder.stamp = pool.stamp
     return pool
