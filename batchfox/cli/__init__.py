@@ -21,6 +21,7 @@ COMMANDS = {
     "validate": "Check every row of a job without sending any.",
     "status": "Show what a run is doing or did.",
     "export": "Write the results to one file in input order.",
+    "report": "Write one HTML file that says what a run did.",
     "models": "List the models that the key may use, and what each takes.",
     "verify": "Recount input, checkpoint and Parquet of an output.",
     "doctor": "Say what is wrong with this set-up or an output, and repair it.",
