@@ -23,7 +23,7 @@ from batchfox.core.uploaded import UPLOAD_PATH, failed_upload, read_upload
 from batchfox.deadlines import Deadlines
 from batchfox.envelope import Envelope
 from batchfox.errors import ApiGoneError
-from batchfox.exchange import CONNECTING, Exchange, read_body
+from batchfox.exchange import CONNECTING, Exchange, NothingSentError, read_body
 from batchfox.version import __version__
 
 USER_AGENT = f"batchfox/{__version__}"
@@ -39,6 +39,8 @@ LINGER_S = 0.2
 STREAM_BUFFER = 16 << 10
 STREAM_HEADERS = {"Accept": "text/event-stream", "Accept-Encoding": "identity"}
 EVENT_STREAM = "text/event-stream"
+
+_UNREACHED = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, NothingSentError)
 
 _Answer = TypeVar("_Answer")
 
@@ -130,7 +132,7 @@ class Api:
 
     def _without_reply(self, error: Exception) -> SubmitEvent:
         """What became of a submit: nothing, where no connection came about."""
-        is_unreached = isinstance(error, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError))
+        is_unreached = isinstance(error, _UNREACHED)
         if is_unreached or (isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE)):
             return Unreached(error=self._describe(error, "unreached"))
         return Doubted(error=self._describe(error, "lost_reply"))
@@ -288,7 +290,7 @@ class Api:
         return wire.Reply(status=status, body=content, retry_after=headers.get("Retry-After"), date=headers.get("Date"))
 
     def _describe(self, error: BaseException, code: str) -> ApiError:
-        text = str(error) or type(error).__name__
+        text = " ".join(str(error).split()) or type(error).__name__
         if isinstance(error, TimeoutError):
             text = f"no answer in time ({type(error).__name__})"
         return ApiError(code=code, type="connection", message=self._secret.hide(text))

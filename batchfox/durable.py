@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+from collections.abc import Iterator
 from pathlib import Path
+
+from batchfox.errors import UserError
 
 
 def sync_folder(folder: Path) -> None:
@@ -53,3 +56,20 @@ def write_text(text: str, temporary: Path, final: Path) -> None:
         file.flush()
         os.fsync(file.fileno())
     rename(temporary, final)
+
+
+@contextlib.contextmanager
+def whole_or_not(target: Path) -> Iterator[Path]:
+    """Where to write a file that a user asked for: it takes the name `target` once the block ends, whole; where the
+    block raises, nothing is left. Raises `UserError` where the file system refuses."""
+    temporary = target.with_name(f".{target.name}.part")
+    try:
+        yield temporary
+        sync_file(temporary)
+        rename(temporary, target)
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)  # Arrow's own words name the temporary file
+        raise UserError(f"{target}: {reason}; nothing was written") from error
+    finally:
+        with contextlib.suppress(OSError):  # what could not be made for its name or place cannot be removed either
+            temporary.unlink(missing_ok=True)

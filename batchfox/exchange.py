@@ -8,10 +8,12 @@ goes out is written at once, as bytes whose greater part never changes. No redir
 from __future__ import annotations
 
 import asyncio
+from functools import cached_property
 from typing import Final
 
 import aiohttp
 import msgspec
+from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.helpers import TimerNoop
 from aiohttp.http import HttpProcessingError
 from aiohttp.streams import StreamReader
@@ -25,6 +27,12 @@ CONNECTING: Final = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S)
 # A larger body is not copied to stand behind its headers.
 _SMALL = 64 << 10
 _NEVER: Final = TimerNoop()
+# So many connections in a row are given up unused before a request is.
+_MOST_STALE = 8
+
+
+class NothingSentError(aiohttp.ClientConnectionError):
+    """No connection was to be had that could be trusted: not a byte of the request went out."""
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -35,6 +43,14 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     body: bytes
 
 
+class _Opening(aiohttp.ClientRequest):
+    """Names the API to the pool of connections, and says how one is opened."""
+
+    @cached_property
+    def connection_key(self) -> ConnectionKey:
+        return super().connection_key
+
+
 class Exchange:
     """Asks one API. For one event loop; the connections are the session's."""
 
@@ -43,10 +59,7 @@ class Exchange:
         connector = session.connector
         assert connector is not None
         self._connector = connector
-        # Names the API to the pool of connections, and says how one is opened.
-        self._opening = aiohttp.ClientRequest(
-            "GET", base, headers=session.headers, loop=asyncio.get_running_loop(), session=session
-        )
+        self._opening = _Opening("GET", base, headers=session.headers, loop=asyncio.get_running_loop(), session=session)
         headers = "".join(f"{name}: {value}\r\n" for name, value in self._opening.headers.items())
         prefix = base.raw_path.rstrip("/")
         self._get = (f"GET {prefix}".encode(), f" HTTP/1.1\r\n{headers}\r\n".encode())
@@ -73,10 +86,7 @@ class Exchange:
         return await self._converse(b"%b%b%b%d\r\n\r\n" % (before, path.encode("ascii"), after, len(body)), body)
 
     async def _converse(self, head: bytes, body: bytes) -> Reply:
-        try:
-            connection = await self._connector.connect(self._opening, traces=[], timeout=CONNECTING)
-        except TimeoutError as error:
-            raise aiohttp.ConnectionTimeoutError(f"no connection to {self._opening.url.host} in time") from error
+        connection = await self._connect()
         try:
             reply = await self._speak(connection, head, body)
         except BaseException:
@@ -88,6 +98,20 @@ class Exchange:
         else:
             connection.release()
         return reply
+
+    async def _connect(self) -> aiohttp.connector.Connection:
+        """A connection on which nothing was said since its last reply: what comes unasked, as a 408 to an idle one,
+        would be taken for the reply to what is asked next."""
+        for _ in range(_MOST_STALE):
+            try:
+                connection = await self._connector.connect(self._opening, traces=[], timeout=CONNECTING)
+            except TimeoutError as error:
+                raise aiohttp.ConnectionTimeoutError(f"no connection to {self._opening.url.host} in time") from error
+            protocol = connection.protocol
+            if protocol is not None and protocol.is_connected() and not protocol.should_close:
+                return connection
+            connection.close()
+        raise NothingSentError(f"{self._opening.url.host} speaks, or hangs up, before it is asked")
 
     async def _speak(self, connection: aiohttp.connector.Connection, head: bytes, body: bytes) -> Reply:
         protocol, transport = connection.protocol, connection.transport
@@ -104,12 +128,15 @@ class Exchange:
             while 100 <= message.code < 200 and message.code != 101:
                 message, content = await protocol.read()
         except (HttpProcessingError, aiohttp.EofStream) as error:
-            raise aiohttp.ClientPayloadError(f"no HTTP: {error}") from error
+            what = error.message if isinstance(error, HttpProcessingError) else str(error)
+            raise aiohttp.ClientPayloadError(f"no HTTP: {what}") from error
         return Reply(status=message.code, headers=message.headers, body=await read_body(message.headers, content))
 
 
 async def read_body(headers: CIMultiDictProxy[str], content: StreamReader) -> bytes:
     """The whole body; a body without end is given up as unreadable (ValueError)."""
+    if content.is_eof() and content.total_bytes <= MOST_BODY:
+        return content.read_nowait()  # it came with its headers, as most do
     is_packed = "Content-Encoding" in headers  # then the length that is announced says nothing
     if not is_packed and (length := headers.get("Content-Length")) is not None and int(length) <= MOST_BODY:
         return await content.read()

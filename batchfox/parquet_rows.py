@@ -43,7 +43,7 @@ def read_parquet(path: str, *, with_digest: bool) -> Iterator[Record]:
                         problem=problem,
                         digest=digest,
                     )
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
         raise _unreadable(path, number, error) from error
 
 
@@ -107,7 +107,7 @@ def count_rows(path: str) -> int:
     try:
         with pq.ParquetFile(path) as file:
             return int(file.metadata.num_rows)
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
         raise _unreadable(path, 0, error) from error
 
 
@@ -120,7 +120,7 @@ def declared_types(files: list[str]) -> dict[str, pa.DataType]:
             continue
         try:
             schema = pq.read_schema(file)
-        except (OSError, pa.ArrowException) as error:
+        except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
             raise _unreadable(file, 0, error) from error
         _refuse_twice(file, schema)
         for field in schema:

@@ -109,7 +109,7 @@ def count_rows(path: Path) -> int | None:
     try:
         with pq.ParquetFile(path) as file:
             return int(file.metadata.num_rows)
-    except (OSError, pa.ArrowException):
+    except (OSError, UnicodeDecodeError, pa.ArrowException):
         return None
 
 
@@ -119,7 +119,11 @@ def read(path: Path, names: list[str] | None = None, rows: int = 2_000) -> Itera
         with pq.ParquetFile(path, pre_buffer=False, page_checksum_verification=True) as file:
             for batch in file.iter_batches(batch_size=rows, columns=names):
                 yield without_views(pa.Table.from_batches([batch]))
-    except (OSError, pa.ArrowException) as error:
-        raise OutputError(
-            f"{path}: cannot be read as Parquet: {error}; `batchfox doctor {path.parent.parent}` says what can be done"
-        ) from error
+    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
+        raise OutputError(f"{path}: {say_unreadable(error, path)}") from error
+
+
+def say_unreadable(error: Exception, path: Path) -> str:
+    """Why a part cannot be read, on one line, and what next."""
+    reason = " ".join(str(error).split())
+    return f"cannot be read as Parquet: {reason}; `batchfox doctor {path.parent.parent}` says what can be done"

@@ -30,12 +30,14 @@ BATCH_ROWS = 256
 BATCH_BYTES = 1 << 20
 
 
-def open_source(paths: Sequence[str], *, id_column: str | None, with_digest: bool) -> Source:
+def open_source(
+    paths: Sequence[str], *, id_column: str | None, with_digest: bool, secret: Secret = NO_SECRET
+) -> Source:
     """The rows of these paths: files, globs, folders, or "-" for standard input (JSONL).
 
     Raises `InputError` that says which path is wrong, and what there is instead.
     """
-    return Source(list_files(paths), id_column=id_column, with_digest=with_digest)
+    return Source(list_files(paths), id_column=id_column, with_digest=with_digest, secret=secret)
 
 
 def open_with_ids(job: Job, *, with_digest: bool, secret: Secret = NO_SECRET) -> Source:

@@ -9,6 +9,7 @@ import asyncio
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -338,12 +339,18 @@ class RawServer:
             writer.close()
 
 
+LOOPBACK_PEM = Path(__file__).with_name("loopback.pem")
+
+
 @asynccontextmanager
-async def raw_server(talk: Conversation) -> AsyncIterator[RawServer]:
-    """A server on a loopback port that says what `talk` says."""
+async def raw_server(talk: Conversation, *, is_tls: bool = False) -> AsyncIterator[RawServer]:
+    """A server on a loopback port that says what `talk` says. `is_tls`: by the certificate of `LOOPBACK_PEM`."""
     raw = RawServer(talk)
-    server = await asyncio.start_server(raw.handle, "127.0.0.1", 0)
-    raw.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH) if is_tls else None
+    if tls is not None:
+        tls.load_cert_chain(LOOPBACK_PEM)
+    server = await asyncio.start_server(raw.handle, "127.0.0.1", 0, ssl=tls)
+    raw.url = f"http{'s' if is_tls else ''}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     try:
         yield raw
     finally:

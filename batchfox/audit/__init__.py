@@ -29,7 +29,7 @@ from batchfox.core.prepare import Preparer
 from batchfox.doctor.salvage import sure_types
 from batchfox.errors import InputError, JobError, OutputBusyError, OutputError
 from batchfox.filing import Folders
-from batchfox.jobfile import load_job
+from batchfox.jobfile import load_job, secret_of
 from batchfox.source import Source
 from batchfox.sqlite_border import damaged
 from batchfox.status import checkpoint_path, is_held
@@ -147,7 +147,7 @@ class _Auditor:
         if not self._choice.has_input or (not self._choice.inputs and not is_readable_again(paths)):
             return None
         try:
-            return open_input(paths, id_column)
+            return open_input(paths, id_column, secret_of(job))
         except InputError as error:
             raise InputError(f"{error}; --input PATH says where the input is now, and {WITHOUT}") from error
 

@@ -18,6 +18,7 @@ from batchfox.core.prepare import Preparer
 from batchfox.core.render import Renderer
 from batchfox.core.row import Row
 from batchfox.core.rulebook import RuleBook
+from batchfox.core.secret import Secret
 from batchfox.paths import STDIN
 from batchfox.source import Source, open_source
 
@@ -29,9 +30,10 @@ class Asked(msgspec.Struct, kw_only=True):
     changed: list[tuple[int, int]] = msgspec.field(default_factory=list)
 
 
-def open_input(paths: Sequence[str], id_column: str | None) -> Source:
-    """The input, its rows named as the output names them. Raises `InputError`."""
-    return open_source(paths, id_column=id_column, with_digest=id_column is None)
+def open_input(paths: Sequence[str], id_column: str | None, secret: Secret) -> Source:
+    """The input, its rows named as the output names them: without `secret`, should an id hold it. Raises
+    `InputError`."""
+    return open_source(paths, id_column=id_column, with_digest=id_column is None, secret=secret)
 
 
 def is_readable_again(paths: Sequence[str]) -> bool:

@@ -9,8 +9,7 @@ from typing import Any
 from batchfox.audit.finding import MOST_EXAMPLES, Audit, Cost, Dear
 from batchfox.audit.rolls import Rolls
 from batchfox.core.outcome import STATUSES
-from batchfox.durable import rename, sync_file
-from batchfox.errors import UserError
+from batchfox.durable import whole_or_not
 
 _SUMS = (
     "count(*), coalesce(sum(submits), 0), coalesce(sum(credits), 0.0), "
@@ -57,18 +56,10 @@ def write_costs(rolls: Rolls, target: Path) -> None:
         "SELECT h.row_index, h.row_id, h.status, h.submits, h.credits, sum(r.credits), h.twice FROM held h "
         f"LEFT JOIN ({_REPLACED}) r ON r.key = h.key GROUP BY h.key ORDER BY h.row_index"
     )
-    temporary = target.with_name(f".{target.name}.part")
-    try:
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(HEADER)
-            writer.writerows(_line(*values) for values in rolls.stream(sql))
-        sync_file(temporary)
-        rename(temporary, target)
-    except OSError as error:
-        raise UserError(f"{target}: {error.strerror or error}; nothing was written") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_or_not(target) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(HEADER)
+        writer.writerows(_line(*values) for values in rolls.stream(sql))
 
 
 def _line(index: int, row_id: str, status: int, submits: int, paid: Any, replaced: Any, twice: int) -> tuple[Any, ...]:

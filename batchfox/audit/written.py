@@ -90,7 +90,7 @@ class Written:
                 known.pop(number, None)
         try:
             types = carried_types(pq.read_schema(path))
-        except (OSError, pa.ArrowException) as error:
+        except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
             self.unreadable[number] = _first_line(error)
             return
         if types is None or (self._types is not None and list(types.items()) != list(self._types.items())):

@@ -26,6 +26,9 @@ CREATE TABLE seen (key BLOB NOT NULL, part INTEGER NOT NULL, status INTEGER NOT 
 _COLUMNS = ("row_index", "row_id", "status", "error_code", "request_hash")
 _RUN_COLUMNS = ("run_id", "run_date", "submitted_at", "finished_at", "submits", "polls", "credits")
 
+# What comes of a row with a status that there is not, or without what every row has.
+_NOT_OURS = (AttributeError, OverflowError, TypeError, ValueError, sqlite3.IntegrityError)
+
 # What the checkpoint keeps of a finished row: key, status (position in STATUSES), position in the input, hash.
 Known = tuple[bytes, int, int, bytes | None]
 
@@ -75,7 +78,7 @@ class Census:
             return
         try:
             schema = pq.read_schema(path)
-        except (OSError, pa.ArrowException) as error:
+        except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
             self.unreadable[number] = _first_line(error)
             return
         types = carried_types(schema)
@@ -99,11 +102,16 @@ class Census:
         runs: dict[str, RunTrace] = {}
         for table in parts.read(path):
             rows = table.select(_COLUMNS).to_pylist()
-            counts.update(row["status"] for row in rows)
             entries = ((*_known(row, self._has_ids), number, row["row_id"]) for row in rows)
             sql = "INSERT INTO seen (key, status, row_index, hash, part, row_id) VALUES (?, ?, ?, ?, ?, ?)"
-            self._db.executemany(sql, entries)
-            _trace(table.select(_RUN_COLUMNS), runs)
+            try:
+                self._db.executemany(sql, entries)
+                _trace(table.select(_RUN_COLUMNS), runs)
+            except _NOT_OURS as error:
+                before = counts.total()
+                where = f"rows {before:,} to {before + len(rows) - 1:,}"
+                raise OutputError(f"{path}: one of its {where} is none that batchfox writes: {error}") from None
+            counts.update(row["status"] for row in rows)
         for run_id, trace in runs.items():
             _merge(self.runs, run_id, trace)
         return Part(counts.total(), dict(counts))

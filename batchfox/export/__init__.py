@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -12,12 +13,13 @@ import pyarrow.parquet as pq
 from batchfox.arrow_types import without_views
 from batchfox.core.job import nearest
 from batchfox.core.outcome import STATUSES
-from batchfox.durable import rename, sync_file
+from batchfox.durable import rename, whole_or_not
 from batchfox.errors import OutputError, UserError
 from batchfox.export.dataset import is_dataset, write_dataset
 from batchfox.export.forms import BATCH_COLUMNS, FORMS, open_writer
 from batchfox.export.ordering import in_order as in_order
 from batchfox.export.ordering import part_paths as part_paths
+from batchfox.parts import say_unreadable
 from batchfox.paths import OWN_FOLDER
 
 
@@ -38,20 +40,25 @@ def export(
     paths = part_paths(folder)
     refuse_target(target)
     schema = _schema_of(paths, BATCH_COLUMNS if form == "openai-batch" else columns)
-    temporary = target.with_name(f".{target.name}.part")
-    _remove(temporary)
     tables = in_order(paths, schema.names, statuses)
+    if form == "datasets":
+        return _write_folder(target, schema, tables)
+    with whole_or_not(target) as temporary:
+        return _write_file(temporary, form, schema, tables)
+
+
+def _write_folder(target: Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> int:
+    """Whole or not at all, as a file."""
+    temporary = target.with_name(f".{target.name}.part")
     try:
-        if form == "datasets":
-            rows = write_dataset(temporary, schema, tables)
-            _replace_dataset(temporary, target)
-        else:
-            rows = _write_file(temporary, form, schema, tables)
-            rename(temporary, target)
+        _remove(temporary)
+        rows = write_dataset(temporary, schema, tables)
+        _replace_dataset(temporary, target)
     except OSError as error:
         raise UserError(f"{target}: {error.strerror or error}; nothing was written") from error
     finally:
-        _remove(temporary)
+        with contextlib.suppress(OSError):
+            _remove(temporary)
     return rows
 
 
@@ -98,8 +105,8 @@ def refuse_target(target: Path) -> None:
 def _schema_of(paths: list[Path], columns: Sequence[str]) -> pa.Schema:
     try:
         schema = without_views(pq.read_schema(paths[-1]).empty_table()).schema
-    except (OSError, pa.ArrowException) as error:
-        raise OutputError(f"{paths[-1]}: cannot be read as Parquet: {error}") from error
+    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
+        raise OutputError(f"{paths[-1]}: {say_unreadable(error, paths[-1])}") from error
     for name in columns:
         if name not in schema.names:
             raise UserError(
@@ -117,7 +124,6 @@ def _write_file(path: Path, form: str, schema: pa.Schema, tables: Iterable[pa.Ta
             rows += table.num_rows
             del table
             pa.default_memory_pool().release_unused()
-    sync_file(path)
     return rows
 
 

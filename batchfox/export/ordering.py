@@ -6,6 +6,7 @@ gathered from the parts, and only from those row groups, that hold rows of it.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import pyarrow.parquet as pq
 
 from batchfox.arrow_types import without_views
 from batchfox.errors import OutputError
-from batchfox.parts import number_of
+from batchfox.parts import number_of, say_unreadable
 from batchfox.paths import say_no_output
 
 BYTES_A_RANGE = 16 << 20
@@ -69,20 +70,15 @@ def _survey(paths: list[Path]) -> tuple[list[_Group], pa.Array, int]:
     chunks: list[pa.Array] = []
     size = 0
     for path in paths:
-        try:
-            with pq.ParquetFile(path) as file:
-                for number in range(file.metadata.num_row_groups):
-                    index = file.read_row_group(number, columns=["row_index"])["row_index"].combine_chunks()
-                    if not len(index):
-                        continue
-                    bounds = pc.min_max(index)
-                    groups.append(
-                        _Group(path=path, number=number, low=bounds["min"].as_py(), high=bounds["max"].as_py())
-                    )
-                    chunks.append(index)
-                    size += file.metadata.row_group(number).total_byte_size
-        except (OSError, pa.ArrowException) as error:
-            raise OutputError(f"{path}: cannot be read as Parquet: {error}") from error
+        with _open(path) as file:
+            for number in range(file.metadata.num_row_groups):
+                index = file.read_row_group(number, columns=["row_index"])["row_index"].combine_chunks()
+                if not len(index):
+                    continue
+                bounds = pc.min_max(index)
+                groups.append(_Group(path=path, number=number, low=bounds["min"].as_py(), high=bounds["max"].as_py()))
+                chunks.append(index)
+                size += file.metadata.row_group(number).total_byte_size
     positions = pa.concat_arrays(chunks) if chunks else pa.array([], pa.int64())
     return groups, positions.take(pc.sort_indices(positions)), size
 
@@ -90,10 +86,20 @@ def _survey(paths: list[Path]) -> tuple[list[_Group], pa.Array, int]:
 def _gather(groups: list[_Group], columns: list[str], low: int, high: int) -> pa.Table:
     tables = []
     for path in dict.fromkeys(group.path for group in groups):
-        with pq.ParquetFile(path, pre_buffer=False) as file:
+        with _open(path) as file:
             for group in groups:
                 if group.path == path:
                     table = without_views(file.read_row_group(group.number, columns=columns))
                     index = table["row_index"]
                     tables.append(table.filter(pc.and_(pc.greater_equal(index, low), pc.less_equal(index, high))))
     return pa.concat_tables(tables)
+
+
+@contextlib.contextmanager
+def _open(path: Path) -> Iterator[pq.ParquetFile]:
+    """A part, to be read: what was damaged is noticed. Raises `OutputError` where it cannot be read."""
+    try:
+        with pq.ParquetFile(path, pre_buffer=False, page_checksum_verification=True) as file:
+            yield file
+    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
+        raise OutputError(f"{path}: {say_unreadable(error, path)}") from error

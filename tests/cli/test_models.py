@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import KEY, Simulate
+from conftest import KEY, LOOPBACK_PEM, Simulate, Starter, environment, http_reply, raw_server, saying
 
 from batchfox.cli import main
 
@@ -98,3 +99,15 @@ def test_an_address_that_is_no_api(models: Run, simulate: Simulate) -> None:
     assert (status, "is api.base_url right?" in err) == (2, True)
     status, _, err = models("--base-url", "simulatr")
     assert (status, 'did you mean "simulator"' in err) == (2, True)
+
+
+async def test_an_api_behind_a_certificate_of_ones_own(start: Starter) -> None:
+    """`SSL_CERT_FILE` names whom to trust beside, or instead of, the system's authorities; nobody else is."""
+    models = http_reply(b'{"object":"list","data":[{"id":"m-1","object":"model","capabilities":["text"]}]}')
+    async with raw_server(saying(models), is_tls=True) as server:
+        for trusted, exit_status in ({}, 4), ({"SSL_CERT_FILE": str(LOOPBACK_PEM)}, 0):
+            child = start("models", "--base-url", f"{server.url}/gateway/", env=environment() | trusted)
+            assert await asyncio.to_thread(child.wait) == exit_status, child.err
+            assert ("certificate verify failed" in child.err) == (exit_status == 4)
+            assert ("m-1" in child.out) == (exit_status == 0)
+    assert {request.split()[1] for request in server.requests} >= {b"/gateway/v1/configs/llm_generations_models"}

@@ -119,6 +119,8 @@ def test_the_defaults_are_those_of_the_contract() -> None:
         ("api.base_url", "http://[::1", 'expected an http(s) URL, or "simulator"'),
         ("api.base_url", "http://127.0.0.1:99999", 'expected an http(s) URL, or "simulator"'),
         ("api.base_url", "https://", 'expected an http(s) URL, or "simulator"'),
+        ("api.base_url", "https://api.fox api.cc", 'expected an http(s) URL, or "simulator"'),
+        ("api.base_url", "https://api.foxapi.cc/#v1", 'expected an http(s) URL, or "simulator"'),
         ("api.base_url", "https://me:s3cret@host", "no user name or password"),
         ("api.base_url", 1, "expected str, got int"),
         ("api.simulate", {"seed": 1}, 'nothing unless base_url = "simulator"'),

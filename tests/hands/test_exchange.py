@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import aiohttp
 import pytest
-from conftest import Conversation, http_reply, raw_server, saying
+from conftest import LOOPBACK_PEM, Conversation, http_reply, in_the_end, raw_server, saying
 from yarl import URL
 
 from batchfox.exchange import Exchange
@@ -18,7 +19,8 @@ HELLO = http_reply(b'"hello"')
 
 @asynccontextmanager
 async def asking(url: str) -> AsyncIterator[Exchange]:
-    async with aiohttp.ClientSession(headers={"X-Own": "1"}) as session:
+    tls = aiohttp.TCPConnector(ssl=ssl.create_default_context(cafile=LOOPBACK_PEM))
+    async with aiohttp.ClientSession(headers={"X-Own": "1"}, connector=tls) as session:
         yield Exchange(session, URL(url))
 
 
@@ -51,13 +53,22 @@ async def test_requests_go_below_the_base_path_with_the_sessions_headers_on_one_
     assert post.endswith(b"\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}")
 
 
-async def test_a_large_body_arrives_whole() -> None:
+@pytest.mark.parametrize("is_tls", [False, True])
+async def test_a_large_body_arrives_whole(is_tls: bool) -> None:
     body = bytes(range(256)) * 20_000
-    async with raw_server(saying(HELLO)) as server, asking(server.url) as exchange:
+    async with raw_server(saying(HELLO), is_tls=is_tls) as server, asking(server.url) as exchange:
         assert (await exchange.post("/v1/x", body)).status == 200
         assert (await exchange.get("/v1/y")).status == 200
         assert server.connections == 1
     assert server.requests[0].partition(b"\r\n\r\n")[2] == body
+
+
+async def test_a_reply_may_have_no_body() -> None:
+    async with raw_server(saying(b"HTTP/1.1 204 No Content\r\n\r\n")) as server, asking(server.url) as exchange:
+        for _ in range(2):
+            reply = await exchange.get("/v1/x")
+            assert (reply.status, reply.body) == (204, b"")
+        assert server.connections == 1
 
 
 async def test_what_is_said_before_the_reply_is_passed_over() -> None:
@@ -149,4 +160,24 @@ async def test_a_cancelled_request_gives_its_connection_up() -> None:
             await slow
         release.set()
         assert (await exchange.get("/v1/y")).body == b'"hello"'
+        assert server.connections == 2
+
+
+@pytest.mark.parametrize("unasked", [http_reply(b'"of another row"'), http_reply(b"", "408 Request Timeout")])
+async def test_what_is_said_unasked_is_no_reply_to_the_next_request(unasked: bytes) -> None:
+    """A row would get another's task, or be in doubt for nothing."""
+    is_idle = asyncio.Event()
+
+    async def talk(request: bytes, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(HELLO)
+        if b"/first" in request:
+            await is_idle.wait()
+            writer.write(unasked)
+
+    async with raw_server(talk) as server, asking(server.url) as exchange:
+        await exchange.get("/first")
+        ((idle, _),) = next(iter(exchange._connector._conns.values()))
+        is_idle.set()
+        await in_the_end(lambda: idle.should_close, "what was said unasked has come")
+        assert (await exchange.post("/second", b"{}")).body == b'"hello"'
         assert server.connections == 2

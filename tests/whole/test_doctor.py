@@ -7,6 +7,7 @@ import contextlib
 import shutil
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -134,6 +135,22 @@ def test_a_copy_of_a_part_is_found_by_its_rows_and_nothing_is_repaired_while_it_
     done, remarks = repair(out)
     assert any("the 40 rows in it will be sent, and paid for, again" in line for line in done)
     assert problems(remarks) == []
+
+
+@pytest.mark.parametrize(("column", "value"), [("status", "done"), ("row_id", None), ("finished_at", None)])
+def test_a_part_with_a_row_that_nothing_here_writes_is_named(out: Path, job: Job, column: str, value: Any) -> None:
+    part = parts_of(out)[1]
+    table = pq.read_table(part)
+    values = table[column].to_pylist()
+    values[7] = value
+    at = table.column_names.index(column)
+    pq.write_table(table.set_column(at, table.schema.field(at), pa.array(values, table.schema.field(at).type)), part)
+    found, *_ = problems(examine_output(out))
+    assert found.startswith("part-00001.parquet: cannot be read (")
+    assert "one of its rows 0 to 39 is none that batchfox writes: " in found
+    assert problems(repair(out)[1]) == []
+    assert (out / "_batchfox" / "damaged" / "part-00001.parquet").exists()
+    assert run(job).here.submits == 40
 
 
 def test_a_part_without_a_record_is_taken_up_again(out: Path, job: Job) -> None:

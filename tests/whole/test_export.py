@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from conftest import MODEL, Simulate, Starter, job_of, rows_with_ids, write_rows
+from conftest import MODEL, Simulate, Starter, job_of, parts_of, rows_with_ids, write_rows
 
 from batchfox import run
+from batchfox.audit import Choice, audit_output
 from batchfox.errors import OutputError, UserError
 from batchfox.export import export
 
@@ -96,6 +98,46 @@ def test_nothing_is_exported_into_an_output(simulate: Simulate, tmp_path: Path, 
         export(tmp_path / "out", tmp_path / "out" / place)
     assert not (tmp_path / "out" / place).exists()
     assert export(tmp_path / "out", tmp_path / "out" / "all.csv") == 3
+
+
+def test_damage_in_a_part_is_told_and_never_exported(simulate: Simulate, tmp_path: Path) -> None:
+    """Flipped bits: where one changes what would be exported, the part is named and no file is written."""
+    job = job_of(write_rows(tmp_path / "in.jsonl", rows_with_ids(30)), tmp_path / "out", simulate().url)
+    run(job)
+    target, (part,) = tmp_path / "all.jsonl", parts_of(tmp_path / "out")
+    export(tmp_path / "out", target)
+    whole, expected = part.read_bytes(), target.read_bytes()
+    refusals = []
+    pages = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")  # Parquet has no checksum of its footer
+    for at in range(4, pages, pages // 40):
+        part.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
+        target.unlink(missing_ok=True)
+        try:
+            export(tmp_path / "out", target)
+        except OutputError as error:
+            refusals.append(str(error))
+        else:
+            assert target.read_bytes() == expected, f"byte {at}"
+    assert len(refusals) > 20
+    for refusal in refusals:
+        assert "part-00000.parquet: cannot be read" in refusal
+        assert "batchfox doctor" in refusal
+
+
+def test_a_place_where_no_file_can_be_is_told(simulate: Simulate, tmp_path: Path) -> None:
+    job = job_of(write_rows(tmp_path / "in.jsonl", rows_with_ids(1)), tmp_path / "out", simulate().url)
+    run(job)
+    (tmp_path / "file").touch()
+    for target, reason in (
+        (tmp_path / "file" / "all.csv", "Not a directory"),
+        (tmp_path / f"{'x' * 248}.csv", "File name too long"),
+        (tmp_path / "nowhere" / "all.csv", "No such file or directory"),
+    ):
+        told = f"{re.escape(str(target))}: {reason}; nothing was written"
+        with pytest.raises(UserError, match=told):
+            export(tmp_path / "out", target)
+        with pytest.raises(UserError, match=told):
+            audit_output(tmp_path / "out", Choice(costs=target))
 
 
 # What a spreadsheet would run, and what looks like it and is harmless.

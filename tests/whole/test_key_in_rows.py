@@ -13,6 +13,7 @@ import pytest
 from conftest import KEY, MODEL, Simulate, Starter, by_id, eventually, job_of, superseded_rows, write_rows
 
 from batchfox import run
+from batchfox.audit import audit_output
 from batchfox.core.secret import Secret
 from batchfox.errors import JobError
 from batchfox.options import Options
@@ -69,6 +70,9 @@ def test_a_row_that_holds_the_key_is_answered_and_the_key_is_in_no_file(
     run(job)
     assert "[key]" in by_id(tmp_path / "out")["later"]["input_extra"]
     check_hidden(tmp_path / "out")
+    told = repr(audit_output(tmp_path / "out"))
+    assert KEY not in told
+    assert "in the input, without an output row" not in told, "an id that held the key is the one in the output"
     said = capfd.readouterr()
     assert KEY not in said.out + said.err + describe(summary, ["batchfox"])
     for some in (rows[3:6], rows[6:]):
