@@ -16,7 +16,8 @@ import msgspec
 from batchfox.core.outcome import STATUSES
 from batchfox.durable import write_text
 from batchfox.errors import BatchfoxError, UserError
-from batchfox.export import part_paths, refuse_target
+from batchfox.export import refuse_target
+from batchfox.part_names import part_paths
 from batchfox.report.charts import Chart, charts_of
 from batchfox.report.gallery import Gallery, can_shrink, choose
 from batchfox.report.notes import Outage, read_log
