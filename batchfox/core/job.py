@@ -440,9 +440,7 @@ def _check(job: Job) -> None:
 def _check_guard(guard: Guard) -> None:
     _demand(guard.after >= 10, "guard.after", guard.after, "10 or more")
     _demand(1 <= guard.runs <= 365, "guard.runs", guard.runs, "1 to 365")
-    _demand(
-        guard.since is None or bool(_DAY.fullmatch(guard.since)), "guard.since", guard.since, 'a day: "2026-01-31"'
-    )
+    _demand(guard.since is None or bool(_DAY.fullmatch(guard.since)), "guard.since", guard.since, 'a day: "2026-01-31"')
     for name in ("refused", "empty"):
         value = getattr(guard, name)
         _demand(value is None or 0 <= value < 1, f"guard.{name}", value, "a share of rows, such as 0.05")
