@@ -23,14 +23,23 @@ class Steering:
     """Of one execution. `job` is the job as it began; `limits` as they are now."""
 
     def __init__(
-        self, job: Job, *, pool: Pool, reviver: Reviver, clock: Clock, note: Callable[[str, dict[str, Any]], None]
+        self,
+        job: Job,
+        *,
+        pool: Pool,
+        reviver: Reviver,
+        clock: Clock,
+        note: Callable[[str, dict[str, Any]], None],
+        share: Callable[[float], None] | None = None,
     ) -> None:
-        """`note`: told of whatever was done, for the log."""
+        """`note`: told of whatever was done, for the log. `share`: told of another rate, for the other runs of the
+        key."""
         self._job = job
         self._pool = pool
         self._reviver = reviver
         self._clock = clock
         self._note = note
+        self._share = share
         self.limits = job.limits
 
     async def carry_out(self, order: Order) -> str:
@@ -104,6 +113,8 @@ class Steering:
             case "requests_per_minute":
                 assert limits.requests_per_minute is not None
                 fleet.gate.pace.limit(limits.requests_per_minute, self._clock.now())
+                if self._share is not None:
+                    self._share(limits.requests_per_minute)
             case "in_flight":
                 raise_descriptor_limit(limits.in_flight)
                 fleet.limit_in_flight(limits.in_flight)

@@ -44,7 +44,19 @@ from batchfox.core.timing import retry_delay_s
 from batchfox.core.watch import Watch
 
 StopCause = Literal[
-    "key", "gateway", "balance", "credits", "time", "window", "idle", "pause", "ctl", "signal", "input", "machine"
+    "key",
+    "gateway",
+    "balance",
+    "credits",
+    "time",
+    "window",
+    "idle",
+    "pause",
+    "guard",
+    "ctl",
+    "signal",
+    "input",
+    "machine",
 ]
 # These end the watching too: what is in flight is for the next run.
 _LEAVING: tuple[StopCause, ...] = ("key", "gateway", "ctl", "signal", "machine")
@@ -83,6 +95,7 @@ class Fleet:
         # Since when nothing is submitted because somebody said so.
         self.paused_at: float | None = None
         self.submits_sent = 0
+        self.last_sent_at: float | None = None
         self.submits_billed = 0
         self.submits_before = 0
         self.events: Counter[str] = Counter()
@@ -133,6 +146,16 @@ class Fleet:
     def limit_in_flight(self, most: int) -> None:
         """So many tasks at most from now on; those that are more are not given up."""
         self.orders = msgspec.structs.replace(self.orders, in_flight=most)
+
+    @property
+    def has_waiting(self) -> bool:
+        """Is a row to be submitted, now or later?"""
+        return bool(self._queue)
+
+    @property
+    def may_give_up(self) -> bool:
+        """May tasks be given up? Not where they are left to the next run."""
+        return self.stopped not in _LEAVING
 
     def room(self) -> int:
         """How many more rows the fleet takes now, one at a time: none once it is stopped, or while the requests that it
@@ -257,7 +280,7 @@ class Fleet:
 
     def sent(self, key: bytes, now: float) -> None:
         """The POST of a row leaves now (its token is taken)."""
-        self._sending[key] = now
+        self._sending[key] = self.last_sent_at = now
         self.gate.tokens.leave(key, now)
         self.submits_sent += 1
 
@@ -335,6 +358,11 @@ class Fleet:
             self.gate.note_end(life, event, was_running=True, charged=None)
         return None
 
+    def give_up(self, life: Life, event: Overdue, now: float, unix_s: float) -> Outcome:
+        """Ends a row whose task runs and is not being asked about: timed out, unless its stream had told its answer."""
+        move = advance(life, event, self.orders.policy, CALM, now)
+        return self._settle(life, None, move.status or "failed", move.answer, unix_s, was_running=True)
+
     def _begin_running(self, life: Life) -> None:
         self._running += 1
         self._tasks.add(life.task_id or "")
@@ -373,7 +401,14 @@ class Fleet:
         )
 
     def _settle(
-        self, life: Life, event: Event, status: Status, answer: Answer | None, unix_s: float, *, was_running: bool
+        self,
+        life: Life,
+        event: Event | None,
+        status: Status,
+        answer: Answer | None,
+        unix_s: float,
+        *,
+        was_running: bool,
     ) -> Outcome:
         if was_running:
             self._end_running(life)
