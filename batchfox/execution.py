@@ -242,7 +242,7 @@ class Execution:
             limit = self._options.limit
             look = FirstLook(renderer, job.input, id_column=self._source.id_column, off=book.off)
             feed = make_feed(shop, self._source, pool, preparer, look, self._log, limit=limit)
-            viewer = Viewer(job, self._source, pool, limit=limit, now=self._clock.now)
+            viewer = Viewer(job, self._source, pool, monitor.pulse, limit=limit, now=self._clock.now)
             viewer.count_rows(shop.thread("count"))
             monitor.view = viewer.view
             steering = self._steering(pool, feed, preparer)

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import msgspec
 
 from batchfox.checkpoint import Again
+from batchfox.core.binding import Scene
 from batchfox.core.dispatch import Fleet, StopCause
 from batchfox.core.drift import Bounds, Drifted, DriftWatch, Sums
 from batchfox.core.event import Event, Halted, PollEvent, Streamed
@@ -116,6 +117,8 @@ class Pool:
         self._done = asyncio.Event()
         self._leaves_at: float | None = None
         self.error: BatchfoxError | None = None
+        # What a display shows beside the figures; on record with them.
+        self.shown: dict[str, Any] | None = None
         self._feed: Feed | None = None
         self._requests: set[asyncio.Task[None]] = set()
         self._bug: BaseException | None = None
@@ -365,6 +368,7 @@ class Pool:
             "paused_s": None if self.fleet.paused_at is None else self._clock.now() - self.fleet.paused_at,
             "leaves_in_s": None if self._leaves_at is None else max(self._leaves_at - self._clock.now(), 0.0),
             "outage": self.outage(),
+            "shown": self.shown,
             "drift": msgspec.to_builtins(self.drift.total),
             "tail": self.tail.figures(self._clock.now(), is_input_over=self._is_input_over),
         }
@@ -373,6 +377,31 @@ class Pool:
     @property
     def _is_input_over(self) -> bool:
         return self._feed is not None and self._feed.fed.is_over
+
+    @property
+    def is_tail(self) -> bool:
+        """Is nothing left to be submitted, and something running?"""
+        return self.tail.has_begun(is_input_over=self._is_input_over)
+
+    def scene(self) -> Scene:
+        """What may bind the run now."""
+        fleet, gate, now = self.fleet, self.fleet.gate, self._clock.now()
+        return Scene(
+            is_paused=fleet.paused_at is not None,
+            is_away=self.outage() is not None,
+            is_cooling=not gate.pace.is_open(now),
+            is_money_short=gate.is_budget_binding,
+            is_token_short=gate.tokens.opens_at > now,
+            is_held_full=fleet.bytes_held >= fleet.orders.bytes_in_flight,
+            is_input_over=self._is_input_over or fleet.stopped is not None,
+            is_limited_by_server=gate.pace.is_limited,
+            has_limit=gate.pace.limit_per_minute is not None,
+            in_flight=fleet.in_flight,
+            in_flight_limit=fleet.orders.in_flight,
+            queued=fleet.waiting,
+            preparing=self._submits.preparing,
+            sync_s=self._submits.sync_s,
+        )
 
     def outage(self) -> dict[str, Any] | None:
         """The outage of the API that is in this run's way: of what, since when (unix), and what was said last."""

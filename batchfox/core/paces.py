@@ -75,6 +75,11 @@ class Paces:
         return total if self._limit is None else min(total, self._limit)
 
     @property
+    def is_limited(self) -> bool:
+        """Does a model go slower than the job allows because the API said so?"""
+        return any(pace.is_limited for pace in self._paces.values())
+
+    @property
     def throttles(self) -> int:
         return sum(pace.throttles for pace in self._paces.values())
 
