@@ -8,13 +8,13 @@ import gc
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Unpack
 
 import msgspec
 
-from batchfox import history, runs
+from batchfox import history, metrics, runs
 from batchfox.api import Api
 from batchfox.assembly import Workshop, carry_of, make_feed, make_filing, make_fleet, make_pool
 from batchfox.checkpoint import Checkpoint
@@ -156,6 +156,8 @@ class Execution:
             refuse_key_in_job(job, secret)
             demand_packages(job.media)
             MediaDoor(job.media)  # roots that cannot be read are refused before anything is begun
+            port = options.metrics_port
+            self._metrics = None if port is None else stack.enter_context(metrics.listening(port))
             if asks_stale:
                 refuse_stale(job.input.paths, self._source.id_column)
             output = open_output(stack, job, output_root(job, self._begins), fresh=options.fresh)
@@ -252,7 +254,10 @@ class Execution:
             if fleet.lives:
                 _settle_heap()
             with self._signals(pool), _quiet_heap():
-                async with serving(self._folders.own, steering.carry_out, self._warn_unsteered):
+                async with (
+                    serving(self._folders.own, steering.carry_out, self._warn_unsteered),
+                    self._measured(viewer),
+                ):
                     try:
                         await pool.run(feed, late)
                     except* BatchfoxError as group:
@@ -316,6 +321,16 @@ class Execution:
         note = lambda event, values: self._log.info(event, run=self._run.run_id, **values)  # noqa: E731
         share = None if self._key_ledger is None else self._key_ledger.limit
         return Steering(self._job, pool=pool, reviver=reviver, clock=self._clock, note=note, share=share)
+
+    @contextlib.asynccontextmanager
+    async def _measured(self, viewer: Viewer) -> AsyncIterator[None]:
+        """Metrics are served while the block runs, where they are asked for."""
+        if self._metrics is None:
+            yield
+            return
+        async with metrics.serving(self._metrics, viewer.metrics) as url:
+            self._log.info("metrics_served", url=url)
+            yield
 
     def _warn_unsteered(self, why: str) -> None:
         self._log.warning("control_unavailable", error=why, note="the run goes on; batchfox ctl cannot reach it")

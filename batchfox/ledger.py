@@ -26,9 +26,10 @@ _SMALL_ROW = 400
 
 
 class Tally(msgspec.Struct):
-    """What this execution settled."""
+    """What this execution settled. `taken_back`: what it settled once and then gave fresh attempts."""
 
     by_status: Counter[str] = msgspec.field(default_factory=Counter)
+    taken_back: Counter[str] = msgspec.field(default_factory=Counter)
     prompt_tokens: int = 0
     completion_tokens: int = 0
     twice: int = 0
@@ -139,6 +140,7 @@ class Ledger:
         self.unfiled.drop(key)
         if status is not None:
             self.tally.by_status[status] -= 1
+            self.tally.taken_back[status] += 1
 
     def note_known(self, life: Life, old_part: int | None) -> None:
         """A row from the checkpoint, which will replace an outcome in `old_part`, where that is not None."""

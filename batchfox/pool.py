@@ -359,6 +359,7 @@ class Pool:
         figures = self.fleet.snapshot() | {
             "tokens_of_minute": self.fleet.gate.tokens.taken(self._clock.now()),
             "by_status": dict(tally.by_status),
+            "taken_back": dict(tally.taken_back),
             "prompt_tokens": tally.prompt_tokens,
             "completion_tokens": tally.completion_tokens,
             "maybe_billed_twice": tally.twice,

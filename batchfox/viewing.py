@@ -13,6 +13,7 @@ import msgspec
 from batchfox.core.binding import Steady, binding
 from batchfox.core.job import Job, Limits
 from batchfox.core.lifecycle import State
+from batchfox.core.metrics import render
 from batchfox.core.pulse import Pulse, quantile, tail_s
 from batchfox.core.vitals import Shown
 from batchfox.errors import InputError
@@ -49,6 +50,7 @@ class Viewer:
         self._total: int | None = None
         self._ends: deque[tuple[float, int, int]] = deque()
         self._steady = Steady()
+        self._last: View | None = None
         self._tail_s: float | None = None
         self._tail_due = 0.0
         # The limits as they are now.
@@ -59,7 +61,13 @@ class Viewer:
         """What there is to be seen now; it goes on record with the figures."""
         shown = self._shown()
         self._pool.shown = msgspec.to_builtins(shown)
-        return View(figures=self._pool.progress(), shown=shown)
+        self._last = View(figures=self._pool.progress(), shown=shown)
+        return self._last
+
+    def metrics(self) -> str:
+        """The figures as they are now, and the rest as it was seen last."""
+        view = self._last or self.view()
+        return render(self._pool.progress(), view.shown)
 
     def _shown(self) -> Shown:
         now, fleet, limits = self._now(), self._pool.fleet, self.limits()
