@@ -77,13 +77,16 @@ def run(
     options: Options | None = None,
     *,
     display: Display | None = None,
+    only: frozenset[bytes] | None = None,
     **changes: Unpack[OptionValues],
 ) -> Summary:
     """Runs a job (or the job file at this path) to its end, or resumes it, and returns what it did.
 
-    `options`, or its fields as keywords: `run(job, limit=10, retry="failed")`. Raises a `BatchfoxError` whose
-    `exit_status` is the contract's where the run could not start or the machine failed; everything recorded until then
-    stays. Where an event loop is running already (a notebook, an async function), use `await arun(...)`.
+    `options`, or its fields as keywords: `run(job, limit=10, retry="failed")`. `only`: keys of rows; of those that are
+    not done it takes these alone, and the next run goes on with the others (`batchfox run --pilot`). Raises a
+    `BatchfoxError` whose `exit_status` is the contract's where the run could not start or the machine failed;
+    everything recorded until then stays. Where an event loop is running already (a notebook, an async function), use
+    `await arun(...)`.
     """
     if _is_loop_running():
         raise UserError(
@@ -93,9 +96,9 @@ def run(
     try:
         import uvloop
     except ImportError:
-        return asyncio.run(arun(job, options, display=display, **changes))
+        return asyncio.run(arun(job, options, display=display, only=only, **changes))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(arun(job, options, display=display, **changes))
+        return runner.run(arun(job, options, display=display, only=only, **changes))
 
 
 async def arun(
@@ -103,6 +106,7 @@ async def arun(
     options: Options | None = None,
     *,
     display: Display | None = None,
+    only: frozenset[bytes] | None = None,
     **changes: Unpack[OptionValues],
 ) -> Summary:
     """`run` for a program that has an event loop already."""
@@ -114,7 +118,7 @@ async def arun(
             f"expected a Job or the path of a job file, got a {type(job).__name__}; Job.from_dict takes a dict"
         )
     try:
-        return await Execution(job, chosen, display or Silence()).run()
+        return await Execution(job, chosen, display or Silence(), only=only).run()
     except (OSError, ExceptionGroup) as error:
         if isinstance(error, OSError) and (mistake := path_error(error)) is not None:
             raise mistake from error
@@ -126,8 +130,9 @@ async def arun(
 class Execution:
     """One execution of a job, from the open folder to the summary."""
 
-    def __init__(self, job: Job, options: Options, display: Display) -> None:
+    def __init__(self, job: Job, options: Options, display: Display, *, only: frozenset[bytes] | None = None) -> None:
         self._job = job
+        self._only = only
         self._options = options
         self._display = display
         self._clock = SystemClock()
@@ -243,8 +248,9 @@ class Execution:
             )
             limit = self._options.limit
             look = FirstLook(renderer, job.input, id_column=self._source.id_column, off=book.off)
-            feed = make_feed(shop, self._source, pool, preparer, look, self._log, limit=limit)
-            viewer = Viewer(job, self._source, pool, monitor.pulse, limit=limit, now=self._clock.now)
+            feed = make_feed(shop, self._source, pool, preparer, look, self._log, limit=limit, only=self._only)
+            most = limit if self._only is None else len(self._only)
+            viewer = Viewer(job, self._source, pool, monitor.pulse, limit=most, now=self._clock.now)
             viewer.count_rows(shop.thread("count"))
             monitor.view = viewer.view
             steering = self._steering(pool, feed, preparer)

@@ -75,7 +75,9 @@ class Feed:
         id_column: str | None,
         limit: int | None,
         inspect: Callable[[list[Row]], bool],
+        only: frozenset[bytes] | None = None,
     ) -> None:
+        """`only`: of the rows that are not done these are taken, and no others."""
         self._source = rows
         self._fleet = fleet
         self._preparer = preparer
@@ -86,6 +88,9 @@ class Feed:
         self._has_ids = id_column is not None
         self._limit = limit
         self._inspect = inspect
+        self._only = only
+        self._sought = set(only or ())
+        self._has_left = False
         self._comparison = Comparison({} if self._has_ids else checkpoint.block_digests())
         self._skimmer = skimmer_of(checkpoint, id_column)
         self._has_retries = bool(checkpoint.query("SELECT EXISTS (SELECT 1 FROM retry)")[0][0])
@@ -109,7 +114,7 @@ class Feed:
                 entries = await self._next(batches)
                 if entries is None:
                     self._comparison.end()
-                    self.fed.is_over = True
+                    self.fed.is_over, self.fed.is_limited = True, self._has_left
                     return
                 if isinstance(entries, Passed):
                     self._pass_over_all(entries)
@@ -121,16 +126,22 @@ class Feed:
                     if not await self._wait_for_room():
                         return
                     self._decide(*entry)
-                    if self._limit is not None and self.fed.taken >= self._limit:
+                    if self._is_enough():
                         await self._end_at_limit(batches, is_more=bool(queue) or number < len(entries))
                         return
             await asyncio.sleep(0)
 
+    def _is_enough(self) -> bool:
+        """Is all taken that this execution takes?"""
+        is_full = self._limit is not None and self.fed.taken >= self._limit
+        return is_full or (self._only is not None and not self._sought)
+
     async def _end_at_limit(self, batches: Iterator[list[Row] | Passed], *, is_more: bool) -> None:
         """The limit is reached. Is that the end of the input too?"""
-        self.fed.is_limited = is_more or await self._next(batches) is not None
-        if not self.fed.is_limited:
+        is_cut = is_more or await self._next(batches) is not None
+        if not is_cut:
             self._comparison.end()
+        self.fed.is_limited = is_cut or self._has_left
         self.fed.is_over = True
 
     async def _look_ahead(self, batches: Iterator[list[Row] | Passed], queue: deque[Entry]) -> None:
@@ -216,13 +227,20 @@ class Feed:
             self._taken_again.discard(row.key)
             self.fed.taken += 1
             return
+        self._sought.discard(row.key)
+        is_left = self._only is not None and row.key not in self._only
         life = self._fleet.lives.get(row.key)
         if life is not None:
-            self._meet(row, life)
+            if is_left:
+                self._has_left = True
+            else:
+                self._meet(row, life)
         elif (recorded := self._ledger.unfiled.get(row.key)) is not None:
             self._pass_over(recorded, is_repeated=is_repeated)
         elif done is not None and again is None:
             self._pass_over(done, is_repeated=is_repeated)
+        elif is_left:
+            self._has_left = True
         else:
             self.fed.taken += 1
             prepared = self._preparer.prepare(row)
