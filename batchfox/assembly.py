@@ -28,6 +28,7 @@ from batchfox.core.rulebook import RuleBook
 from batchfox.core.secret import Secret
 from batchfox.core.settle import Orders
 from batchfox.core.timing import Timing
+from batchfox.core.tokens import Tokens
 from batchfox.core.watch import Watch
 from batchfox.crew import Clock
 from batchfox.errors import JobError
@@ -79,8 +80,8 @@ class Workshop:
         return self._stack.enter_context(contextlib.closing(Checkpoint(self._path, read_only=read_only)))
 
 
-def make_fleet(job: Job, run: Run, learned: bytes | None) -> Fleet:
-    """The fleet as the job orders it, with what earlier runs learned and spent."""
+def make_fleet(job: Job, run: Run, learned: bytes | None, *, tokens_before: tuple[float, float] = (0.0, 0.0)) -> Fleet:
+    """The fleet as the job orders it, with what earlier runs learned and spent; `tokens_before`: as of `Tokens`."""
     policy = Policy(
         attempts=job.retry.attempts,
         failed=job.retry.failed,
@@ -107,6 +108,7 @@ def make_fleet(job: Job, run: Run, learned: bytes | None) -> Fleet:
     limit = None if job.retry.in_doubt_limit == "auto" else job.retry.in_doubt_limit
     gate = Gate(
         pace=Paces(job.limits.requests_per_minute),
+        tokens=Tokens(job.limits.tokens_per_minute, before=tokens_before),
         breaker=Breaker(),
         budget=budget,
         doubts=Doubts(limit, resubmitted=before.get("in_doubt_resubmitted", 0)),
@@ -149,9 +151,10 @@ def make_pool(
     clock: Clock,
     before: dict[str, Any],
     secret: Secret,
+    until: float | None = None,
 ) -> Pool:
     """The loops and what they work with. `before`: the run's figures as its earlier executions left them. `secret`:
-    what no record may hold."""
+    what no record may hold. `until`: when nothing more may be submitted (unix)."""
     thread = shop.thread("file")
     rows_per_part = job.output.rows_per_part
 
@@ -181,6 +184,7 @@ def make_pool(
         clock=clock,
         limits=Limits(
             time_s=None if job.limits.time is None else float(job.limits.time),
+            until=until,
             polls_per_minute=job.limits.polls_per_minute,
         ),
         before=before,

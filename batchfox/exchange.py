@@ -8,10 +8,12 @@ goes out is written at once, as bytes whose greater part never changes. No redir
 from __future__ import annotations
 
 import asyncio
+from functools import cached_property
 from typing import Final
 
 import aiohttp
 import msgspec
+from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.helpers import TimerNoop
 from aiohttp.http import HttpProcessingError
 from aiohttp.streams import StreamReader
@@ -61,6 +63,14 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     body: bytes
 
 
+class _Opening(aiohttp.ClientRequest):
+    """Names the API to the pool of connections, and says how one is opened."""
+
+    @cached_property
+    def connection_key(self) -> ConnectionKey:
+        return super().connection_key
+
+
 class Exchange:
     """Asks one API. For one event loop; the connections are the session's."""
 
@@ -69,10 +79,7 @@ class Exchange:
         connector = session.connector
         assert connector is not None
         self._connector = connector
-        # Names the API to the pool of connections, and says how one is opened.
-        self._opening = aiohttp.ClientRequest(
-            "GET", base, headers=session.headers, loop=asyncio.get_running_loop(), session=session
-        )
+        self._opening = _Opening("GET", base, headers=session.headers, loop=asyncio.get_running_loop(), session=session)
         headers = "".join(f"{name}: {value}\r\n" for name, value in self._opening.headers.items())
         prefix = base.raw_path.rstrip("/")
         self._get = (f"GET {prefix}".encode(), f" HTTP/1.1\r\n{headers}\r\n".encode())
@@ -137,6 +144,8 @@ class Exchange:
 
 async def read_body(headers: CIMultiDictProxy[str], content: StreamReader) -> bytes:
     """The whole body; a body without end is given up as unreadable (ValueError)."""
+    if content.is_eof() and content.total_bytes <= MOST_BODY:
+        return content.read_nowait()  # it came with its headers, as most do
     is_packed = "Content-Encoding" in headers  # then the length that is announced says nothing
     if not is_packed and (length := headers.get("Content-Length")) is not None and int(length) <= MOST_BODY:
         return await content.read()

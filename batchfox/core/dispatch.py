@@ -41,7 +41,7 @@ from batchfox.core.settle import Orders, outcome_of
 from batchfox.core.timing import retry_delay_s
 from batchfox.core.watch import Watch
 
-StopCause = Literal["key", "gateway", "balance", "credits", "time", "idle", "signal", "input", "machine"]
+StopCause = Literal["key", "gateway", "balance", "credits", "time", "window", "idle", "signal", "input", "machine"]
 # These end the watching too: what is in flight is for the next run.
 _LEAVING: tuple[StopCause, ...] = ("key", "gateway", "signal", "machine")
 LOOKAHEAD = 256
@@ -162,7 +162,7 @@ class Fleet:
             return
         known.request, known.group = life.request, life.group
         known.is_sync, known.is_streamed = life.is_sync, life.is_streamed
-        known.listed, known.size = life.listed, life.size
+        known.listed, known.size, known.tokens = life.listed, life.size, life.tokens
         self.bytes_held += life.size
         known.request_hash = known.request_hash or life.request_hash
         known.model = known.model or life.model
@@ -207,7 +207,7 @@ class Fleet:
             life = self._queue.take_probe(now) if self.gate.breaker.is_open else self._queue.take(now)
             if life is None:
                 break
-            if not self.gate.admit(life):
+            if not self.gate.admit(life, now):
                 self._queue.put_back(life)
                 break
             if life.renewal is not None:
@@ -230,6 +230,7 @@ class Fleet:
     def sent(self, key: bytes, now: float) -> None:
         """The POST of a row leaves now (its token is taken)."""
         self._sending[key] = now
+        self.gate.tokens.leave(key, now)
         self.submits_sent += 1
 
     def unsend(self, life: Life, now: float) -> None:

@@ -1,7 +1,7 @@
 """The gate of submits: may one leave now, and what its reply tells about pace, money, and whether anybody is there.
 
-It joins the four things that hold a submit back: the pace, the breaker, the budget, and the bound on resubmits of rows
-in doubt. Times are the run's clock in seconds.
+It joins what holds a submit back: the pace, a minute's tokens, the breaker, the budget, and the bound on resubmits of
+rows in doubt. Times are the run's clock in seconds.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from batchfox.core.event import (
 )
 from batchfox.core.lifecycle import Life, Policy, State
 from batchfox.core.paces import Paces
+from batchfox.core.tokens import Tokens
 
 # `in_doubt_limit = "auto"`: this many resubmits, or this share of submits, whichever is more (contract.md).
 AUTO_DOUBTS = 100
@@ -52,8 +53,11 @@ class Doubts:
 class Gate:
     """One run's gate."""
 
-    def __init__(self, *, pace: Paces, breaker: Breaker, budget: Budget, doubts: Doubts) -> None:
+    def __init__(
+        self, *, pace: Paces, breaker: Breaker, budget: Budget, doubts: Doubts, tokens: Tokens | None = None
+    ) -> None:
         self.pace = pace
+        self.tokens = tokens or Tokens(None)
         self.breaker = breaker
         self.budget = budget
         self.doubts = doubts
@@ -76,24 +80,30 @@ class Gate:
     def opens_at(self, now: float, on_the_wire: int) -> float:
         """When the next submit may leave, as far as the breaker goes, and what is on the wire already."""
         if self.breaker.is_open:
-            return max(now, self.breaker.probe_at)
+            return max(now, self.breaker.probe_at, self.tokens.opens_at)
         most = self.pace.may_be_on_the_wire(now)
-        return now if most is None or on_the_wire < most else self.pace.is_wide_at(now)
+        opens_at = now if most is None or on_the_wire < most else self.pace.is_wide_at(now)
+        return max(opens_at, self.tokens.opens_at)
 
-    def admit(self, life: Life) -> bool:
-        """Reserves what the row's next attempt may cost; False where the budget does not allow it."""
+    def admit(self, life: Life, now: float) -> bool:
+        """Reserves what the row's next attempt may cost; False where the budget or a minute's tokens do not allow
+        it."""
+        if not self.tokens.fits(life.group, life.tokens, now):
+            return False
         estimate = self.budget.estimate(life.group, life.listed)
         self.is_budget_binding = not self.budget.may_spend(estimate)
         if self.is_budget_binding:
             self.too_dear = estimate
             return False
         self.budget.reserve(estimate)
+        self.tokens.take(life.key, life.group, life.tokens)
         life.estimate = estimate
         return True
 
     def give_back(self, life: Life) -> None:
         """The attempt did not take place after all."""
         self.budget.release(life.estimate)
+        self.tokens.give_back(life.key)
         self.is_budget_binding = False
 
     def note_submit(
@@ -144,11 +154,15 @@ class Gate:
         """A row's attempt is over: what was reserved for it is charged, released, or stands because nobody knows."""
         self.is_budget_binding = False  # until the next row is looked at: money may have come back
         if isinstance(event, Answered):
+            answer = event.answer
+            used = (answer.prompt_tokens or 0) + (answer.completion_tokens or 0)
+            self.tokens.learn(life.key, life.group, life.tokens, used)
             self.budget.charge(life.group, held(life), held(life) if charged is None else charged)
         elif was_running and isinstance(event, TaskFailed):
             self.budget.release(held(life))
         elif was_running:
             self.budget.let_stand(held(life))
+        self.tokens.end(life.key)
 
 
 def held(life: Life) -> float:

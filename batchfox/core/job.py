@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from batchfox.core.complaint import mask
+from batchfox.core.nights import complaint_of
 from batchfox.errors import JobError
 
 SIMULATOR = "simulator"
@@ -76,10 +77,12 @@ class Api(_Section, frozen=True, kw_only=True):
 
 
 class Limits(_Section, frozen=True, kw_only=True):
-    """What a run may use. `requests_per_minute` None: the pace adapts. `time` in seconds. `bytes_in_flight`: of the
-    requests of rows that are taken and not settled, and as many again of bodies on the wire."""
+    """What a run may use. `requests_per_minute` None: the pace adapts. `tokens_per_minute`: by estimate, corrected
+    by the usage that comes back. `time` in seconds. `bytes_in_flight`: of the requests of rows that are taken and not
+    settled, and as many again of bodies on the wire."""
 
     requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
     polls_per_minute: float | None = None
     in_flight: int = 200
     bytes_in_flight: Size = Size("256MB")
@@ -138,9 +141,15 @@ class Output(_Section, frozen=True, kw_only=True):
 
 
 class Schedule(_Section, frozen=True, kw_only=True):
-    """`timezone` (IANA name) fixes what day `run_date` is; None: the machine's own."""
+    """When the job runs by itself. `timezone` (IANA name; None: the machine's own) is that of `cron` and `window`, and
+    fixes what day `run_date` is. `window`: nothing is submitted after its end. `catch_up`: a night that was missed is
+    run as soon as may be. `jitter`: a run begins up to so much later."""
 
+    cron: str | None = None
     timezone: str | None = None
+    window: str | None = None
+    catch_up: bool = False
+    jitter: Duration = Duration(0)
 
 
 class ModelRule(_Section, frozen=True, kw_only=True):
@@ -342,7 +351,7 @@ def _check(job: Job) -> None:
     _demand(bool(job.output.path.strip()), "output.path", job.output.path, "a folder's path")
     _demand(limits.in_flight >= 1, "limits.in_flight", limits.in_flight, "1 or more")
     _demand(limits.bytes_in_flight >= 1, "limits.bytes_in_flight", int(limits.bytes_in_flight), "1 or more")
-    for name in ("requests_per_minute", "polls_per_minute", "credits", "time"):
+    for name in ("requests_per_minute", "tokens_per_minute", "polls_per_minute", "credits", "time"):
         value = getattr(limits, name)
         _demand(value is None or 0 < value < float("inf"), f"limits.{name}", value, "more than 0")
     _demand(1 <= retry.attempts <= 100, "retry.attempts", retry.attempts, "1 to 100")
@@ -370,6 +379,8 @@ def _check(job: Job) -> None:
         1 <= job.output.rows_per_part <= 1_000_000, "output.rows_per_part", job.output.rows_per_part, "1 to 1,000,000"
     )
     _demand(0.01 <= poll.eagerness <= 100, "poll.eagerness", poll.eagerness, "0.01 to 100")
+    if (complaint := complaint_of(job.schedule)) is not None:
+        raise JobError(complaint)
     base = job.api.base_url
     wanted = f'an http(s) URL, or "simulator"{nearest(base, [SIMULATOR])}'
     _demand(base == SIMULATOR or _is_base_url(base), "api.base_url", mask(base), wanted)

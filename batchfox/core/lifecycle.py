@@ -126,7 +126,8 @@ class Life(msgspec.Struct, kw_only=True, gc=False):
     `unresolved` counts POSTs that were neither refused nor ended in a failed task: with one of those, another POST
     may pay twice. `submits` counts POSTs that were or may have been billed; `attempts` those of them that this run's
     `[retry] attempts` counts (a `--retry` begins a new count). `kept`: the input columns that travel to the output.
-    `listed`: what the price list says one attempt may cost. `slot`: its record in the checkpoint, 0 before it has one.
+    `listed`: what the price list says one attempt may cost; `tokens`: what it may take of them, by rule of thumb.
+    `slot`: its record in the checkpoint, 0 before it has one.
     `request` is None until the input has shown a row that is known from the checkpoint alone; `size`: its bytes.
     `born`: when its task was accepted, in the run's clock; `watched_since`: since when this run has known it;
     `poll_due`: when it is to be asked about next. `renewal`: the row as the input shows it now, where that asks
@@ -158,6 +159,7 @@ class Life(msgspec.Struct, kw_only=True, gc=False):
     unresolved: int = 0
     maybe_billed_twice: bool = False
     listed: float = 0.0
+    tokens: float = 0.0
     estimate: float = 0.0
     reserved: float | None = None
 

@@ -16,8 +16,9 @@ from batchfox.core.render import Renderer, hash_and_size
 from batchfox.core.row import Row, key_of_id, key_of_line, key_of_position
 from batchfox.core.rules import Complaint, RuleBook, check, rewrite
 from batchfox.core.secret import NO_SECRET, Secret
-from batchfox.core.shape import shape_of
+from batchfox.core.shape import media_of, shape_of
 from batchfox.core.stream_choice import choose_stream
+from batchfox.core.tokens import expected_tokens
 
 UNREADABLE = "unreadable_row"
 
@@ -42,15 +43,17 @@ class Preparer:
         prices: dict[str, Price] | None = None,
         warn: Callable[[Row, Complaint], None] | None = None,
         secret: Secret = NO_SECRET,
+        counts_tokens: bool = False,
     ) -> None:
         """`warn`: told of what a rule warns of in a row that is sent all the same. `secret`: is in no reason and no
-        model's name, though a row holds it by mistake."""
+        model's name, though a row holds it by mistake. `counts_tokens`: a life says what it may take of them."""
         self._carry = carry
         self._renderer = renderer
         self._book = book
         self._prices = prices or {}
         self._warn = warn
         self._secret = secret
+        self._counts_tokens = counts_tokens
 
     def prepare(self, row: Row) -> Life | Invalid:
         """The row's life, WAITING and not yet offered to the fleet; or why there is none."""
@@ -87,6 +90,7 @@ class Preparer:
             kept=kept,
             request=request,
             group=f"{model}|{shape}",
+            tokens=float(sum(expected_tokens(request, media_of(request)))) if self._counts_tokens else 0.0,
             listed=estimate(self._prices, model, shape, request.get("max_tokens")) or 0.0,
             model=model,
             request_hash=request_hash,

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import Any
 
 import msgspec
 
 from batchfox.api import Api
 from batchfox.core.job import Job
-from batchfox.core.prices import USUAL_COMPLETION, Price, read_prices
+from batchfox.core.prices import Price, read_prices
 from batchfox.core.shape import Medium
+from batchfox.core.tokens import expected_tokens
 from batchfox.core.wire import PRICES_PATH
 from batchfox.errors import ApiGoneError
 from batchfox.rehearsal import api_of
 
-CHARACTERS_A_TOKEN = 4
-TOKENS_A_MEDIUM = {"image": 1_000, "video": 20_000, "audio": 5_000, "file": 3_000}
 MOST_S = 5.0
 
 
@@ -46,7 +46,8 @@ def ask_prices(job: Job) -> PriceList:
 
 
 class Forecast(msgspec.Struct, kw_only=True):
-    """Sums over the requests. `credits` at most, those of `unpriced` models aside; None without a price list."""
+    """Sums over the requests. `credits` at most, those of `unpriced` models aside; None without a price list.
+    `minutes` by the limit that binds, `binding`."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -54,6 +55,7 @@ class Forecast(msgspec.Struct, kw_only=True):
     credits_unknown: str = ""
     unpriced: dict[str, int] = msgspec.field(default_factory=dict)
     minutes: float | None = None
+    binding: str = ""
     rounds: int = 0
 
     @classmethod
@@ -62,9 +64,7 @@ class Forecast(msgspec.Struct, kw_only=True):
 
     def add(self, request: dict[str, Any], media: list[Medium], listed: PriceList) -> None:
         """One request that is to be sent."""
-        prompt = characters(request) // CHARACTERS_A_TOKEN + sum(TOKENS_A_MEDIUM.get(m.kind, 0) for m in media)
-        most = request.get("max_tokens")
-        completion = most if isinstance(most, int) else USUAL_COMPLETION
+        prompt, completion = expected_tokens(request, media)
         self.prompt_tokens += prompt
         self.completion_tokens += completion
         if self.credits is None:
@@ -78,17 +78,12 @@ class Forecast(msgspec.Struct, kw_only=True):
 
     def end(self, job: Job, requests: int) -> None:
         """All requests are in: how long will they take?"""
-        pace = job.limits.requests_per_minute
-        self.minutes = requests / pace if pace else None
+        limits = job.limits
+        by_limit = {
+            "limits.requests_per_minute": requests / (limits.requests_per_minute or math.inf),
+            "limits.tokens_per_minute": (self.prompt_tokens + self.completion_tokens)
+            / (limits.tokens_per_minute or math.inf),
+        }
+        self.binding = max(by_limit, key=lambda name: by_limit[name])
+        self.minutes = by_limit[self.binding] or None
         self.rounds = -(-requests // job.limits.in_flight)
-
-
-def characters(value: Any) -> int:
-    """Characters of text in a request, media aside."""
-    if isinstance(value, str):
-        return 0 if value.startswith(("data:", "http://", "https://")) else len(value)
-    if isinstance(value, dict):
-        return sum(characters(item) for item in value.values())
-    if isinstance(value, list):
-        return sum(characters(item) for item in value)
-    return 0

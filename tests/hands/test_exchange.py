@@ -63,6 +63,14 @@ async def test_a_large_body_arrives_whole(is_tls: bool) -> None:
     assert server.requests[0].partition(b"\r\n\r\n")[2] == body
 
 
+async def test_a_reply_may_have_no_body() -> None:
+    async with raw_server(saying(b"HTTP/1.1 204 No Content\r\n\r\n")) as server, asking(server.url) as exchange:
+        for _ in range(2):
+            reply = await exchange.get("/v1/x")
+            assert (reply.status, reply.body) == (204, b"")
+        assert server.connections == 1
+
+
 async def test_what_is_said_before_the_reply_is_passed_over() -> None:
     early = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
     async with raw_server(saying(early + HELLO)) as server, asking(server.url) as exchange:

@@ -62,3 +62,14 @@ def test_a_model_that_is_refused_holds_no_other_back(start: Starter, simulate: S
 
 def submits_of(simulator: SimulatorThread, model: str) -> int:
     return sum(entry["model"] == model for entry in simulator.book()["entries"])
+
+
+def test_tokens_of_a_minute_hold_submits_back_and_are_known_after_a_resume(simulate: Simulate, tmp_path: Path) -> None:
+    """Each row is expected to take a little more than 1,024."""
+    simulator = simulate(latency="constant:600")
+    source = write_rows(tmp_path / "in.jsonl", rows_with_ids(20))
+    limits = {"tokens_per_minute": 5_500, "time": "1s"}
+    job = job_of(source, tmp_path / "out", simulator.url, limits=limits, poll={"task_timeout": "2s"})
+    for _ in range(2):
+        assert run(job).exit_status == 4
+        assert simulator.book()["totals"]["submits_received"] == 5
