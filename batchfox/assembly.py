@@ -164,9 +164,10 @@ def make_pool(
     clock: Clock,
     before: dict[str, Any],
     secret: Secret,
+    until: float | None = None,
 ) -> Pool:
     """The loops and what they work with. `before`: the run's figures as its earlier executions left them. `secret`:
-    what no record may hold."""
+    what no record may hold. `until`: when nothing more may be submitted (unix)."""
     thread = shop.thread("file")
     rows_per_part = job.output.rows_per_part
 
@@ -196,6 +197,7 @@ def make_pool(
         clock=clock,
         limits=Limits(
             time_s=None if job.limits.time is None else float(job.limits.time),
+            until=until,
             polls_per_minute=job.limits.polls_per_minute,
         ),
         before=before,

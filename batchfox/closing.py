@@ -22,6 +22,7 @@ REASONS = {
     "gateway": "the gateway in front of the API refused this client (1010): check api.base_url and the network",
     "balance": "the balance is spent: top it up, then run the same command again",
     "time": f"the time limit is reached: {AGAIN}",
+    "window": "the window of the schedule is over: the next scheduled run goes on",
     "idle": f"the API took nothing for a whole day: {AGAIN} once it is back",
     "signal": f"stopped by a signal: {AGAIN}",
 }
@@ -91,7 +92,7 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
         if said is not None and said.message:
             reason += f" (the API said: {said.message})"
         outage = self.progress["outage"]
-        if outage is not None and stopped in ("time", "idle", "signal"):
+        if outage is not None and stopped in ("time", "window", "idle", "signal"):
             reason += f" ({outage_words(outage, self.unix_s)})"
         return reason
 
@@ -115,6 +116,7 @@ def summarize(
     causes: Causes,
     retry_gone: int,
     retry_left: int,
+    outdated: int,
 ) -> Summary:
     """The record of an execution. `by_status`: rows of the whole output."""
     top = causes.top()
@@ -132,6 +134,7 @@ def summarize(
         settled=dict(tally.by_status),
         completed_before=max(by_status.get("completed", 0) - tally.by_status["completed"], 0),
         duplicates=ending.fed.duplicates,
+        outdated=outdated,
         left_in_flight=ending.left_in_flight,
         left_in_doubt=ending.left_in_doubt,
         maybe_billed_twice=tally.twice,

@@ -17,13 +17,14 @@ from batchfox.words import count, credit, duration, outage_words, stop_words
 PLAIN_EVERY_S = 15.0
 
 
-def make_display(*, quiet: bool, form: str = "console") -> Display:
-    """The display that fits where stderr goes, and how messages there are to look."""
+def make_display(*, quiet: bool, form: str = "console", is_alone: bool = True) -> Display:
+    """The display that fits where stderr goes, and how messages there are to look. `is_alone`: nobody else writes
+    there."""
     if quiet:
         return Silence()
     if form == "json":
         return JsonDisplay()
-    if sys.stderr is not None and sys.stderr.isatty():
+    if is_alone and sys.stderr is not None and sys.stderr.isatty():
         return LiveDisplay()
     return PlainDisplay()
 

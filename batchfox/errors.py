@@ -49,6 +49,12 @@ class ApiGoneError(BatchfoxError):
     exit_status = 4
 
 
+class TooLateError(BatchfoxError):
+    """The window of a scheduled run is over before it could begin. Nothing was sent; the next one goes on."""
+
+    exit_status = 4
+
+
 class MachineError(BatchfoxError):
     """This machine failed: disk full, I/O error. What was recorded stays; the run can be resumed."""
 

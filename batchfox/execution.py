@@ -14,13 +14,14 @@ from typing import Unpack
 
 import msgspec
 
-from batchfox import history
+from batchfox import history, runs
 from batchfox.api import Api
 from batchfox.assembly import Workshop, carry_of, make_feed, make_filing, make_fleet, make_pool
 from batchfox.closing import Ending, said_of, summarize
 from batchfox.core.addresses import Allowed
 from batchfox.core.first_look import FirstLook, refuse_constants
 from batchfox.core.job import Job
+from batchfox.core.outcome import STALE
 from batchfox.core.prepare import Preparer
 from batchfox.core.prices import Price, read_prices, refuse_unpriced
 from batchfox.core.render import Renderer
@@ -34,14 +35,17 @@ from batchfox.fit.workers import demand_packages
 from batchfox.jobfile import find_key, load_job, refuse_key_in_job, secret_of
 from batchfox.late import LateRows, file_late
 from batchfox.log import Log
+from batchfox.marking import mark_rows
 from batchfox.media import MediaDoor
 from batchfox.monitor import Display, Monitor, Silence
 from batchfox.opening import fix_job, open_output, output_root
 from batchfox.options import Options, OptionValues
 from batchfox.pool import Pool
 from batchfox.rehearsal import api_of
-from batchfox.retry import check_statuses, mark
+from batchfox.retry import check_statuses
+from batchfox.schedule.planned import ends_at
 from batchfox.source import open_with_ids
+from batchfox.stale import refuse_stale
 from batchfox.summary import Summary
 from batchfox.viewing import Viewer
 
@@ -49,6 +53,8 @@ SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 # Connections beside those of submits, for polls and free questions.
 MORE_CONNECTIONS = 100
 MOST_SUBMIT_CONNECTIONS = 256
+KEEP = "rows that are answered keep their answers; --retry stale asks those anew whose request changed, --fresh all"
+ANEW = "answered rows whose request changed are asked anew"
 
 
 class SystemClock:
@@ -121,11 +127,17 @@ class Execution:
         self._display = display
         self._clock = SystemClock()
         self._signal: int | None = None
+        # The day of the run is that of this moment, and nothing is submitted after that one (unix).
+        scheduled = options.scheduled
+        self._begins = self._clock.unix() if scheduled is None else scheduled.timestamp()
+        self._until = None if scheduled is None else ends_at(job, scheduled)
 
     async def run(self) -> Summary:
         """Opens, recovers, runs, closes. Raises `BatchfoxError`."""
         job, options = self._job, self._options
         check_statuses(options.statuses)
+        where = options.narrowed()
+        asks_stale = STALE in options.statuses
         renderer = Renderer(job.request, fields=job.input.fields)
         book = RuleBook.build(job.rules)
         refuse_constants(renderer, book)
@@ -138,16 +150,22 @@ class Execution:
             refuse_key_in_job(job, secret)
             demand_packages(job.media)
             MediaDoor(job.media)  # roots that cannot be read are refused before anything is begun
-            output = open_output(stack, job, output_root(job, self._clock.unix()), fresh=options.fresh)
+            if asks_stale:
+                refuse_stale(job.input.paths, self._source.id_column)
+            output = open_output(stack, job, output_root(job, self._begins), fresh=options.fresh)
             self._folders = output.folders
             self._log = Log(
                 self._folders.log, key=key, level=options.log_level, form=options.log_format, quiet=options.quiet
             )
             stack.callback(self._log.close)
             self._shop = Workshop(stack, output.checkpoint_path, self._folders.own)
-            for change in fix_job(self._shop.checkpoint, self._folders, job, self._source.id_column):
-                keep = "rows that are answered keep their answers; --fresh asks all anew"
-                self._log.warning("job_changed", key=change.key, was=change.was, now=change.now, note=keep)
+            if where is not None:
+                where.fit_output(self._shop.checkpoint.get("types"))
+            order = (options.where or "") if asks_stale else None
+            changes = fix_job(self._shop.checkpoint, self._folders, job, self._source.id_column, stale_order=order)
+            for change in changes:
+                note = ANEW if asks_stale and change.is_in_request else KEEP
+                self._log.warning("job_changed", key=change.key, was=change.was, now=change.now, note=note)
             self._filing = make_filing(job, self._shop, self._folders, self._source, self._log)
             self._filing.recover()
             file_late(self._shop.checkpoint, self._filing, job.output.rows_per_part)
@@ -173,7 +191,8 @@ class Execution:
         ):
             prices = await self._prices(api)
             before_s, tokens = history.tokens_of_last_minute(shop.checkpoint, self._clock.unix())
-            self._run = history.begin_run(shop.checkpoint, job, self._clock.unix())
+            self._list_run()  # one that died
+            self._run = history.begin_run(shop.checkpoint, job, self._clock.unix(), day_of=self._begins)
             self._log.info("run_begun", run=self._run.run_id, resumes=self._run.is_resume)
             fleet = make_fleet(
                 job,
@@ -182,7 +201,9 @@ class Execution:
                 tokens_before=(tokens, self._clock.now() - before_s),
             )
             monitor = Monitor(self._log, self._display)
-            self._mark_retries()
+            stale = await mark_rows(
+                job, self._options, shop, self._source, self._filing, self._folders.data, renderer, book, self._log
+            )
             pool = make_pool(
                 job,
                 shop,
@@ -195,6 +216,7 @@ class Execution:
                 self._clock,
                 self._run.before,
                 self._source.secret,
+                until=self._until,
             )
             for life, old_part in shop.checkpoint.unfinished():
                 pool.adopt(life, old_part)
@@ -226,7 +248,7 @@ class Execution:
                 await pool.file_rest()
                 self._filing.file_empty()
             try:
-                summary = self._close(pool, feed, monitor)
+                summary = self._close(pool, feed, monitor, outdated=stale.outdated)
             except MachineError as error:
                 raise pool.error or error from error
             if pool.error is not None:
@@ -248,9 +270,13 @@ class Execution:
         refuse_unpriced(self._job, prices)
         return prices
 
-    def _mark_retries(self) -> None:
-        if self._options.statuses:
-            mark(self._shop.checkpoint, self._folders.data, self._options.statuses, has_ids=self._has_ids)
+    def _list_run(self) -> None:
+        """Adds the last execution to the list of runs, where it is not on it. A list that cannot be written holds no
+        run up: the next one makes up for it."""
+        try:
+            runs.list_last(self._shop.checkpoint, self._folders.runs)
+        except OSError as error:
+            self._log.warning("runs_not_listed", path=str(self._folders.runs), error=str(error))
 
     @contextlib.contextmanager
     def _signals(self, pool: Pool) -> Iterator[None]:
@@ -273,7 +299,7 @@ class Execution:
             for number in handled:
                 loop.remove_signal_handler(number)
 
-    def _close(self, pool: Pool, feed: Feed, monitor: Monitor) -> Summary:
+    def _close(self, pool: Pool, feed: Feed, monitor: Monitor, *, outdated: int) -> Summary:
         """Puts the end on record, and says what was done."""
         monitor.show()  # an outage may have ended since the last time
         checkpoint, run = self._shop.checkpoint, self._run
@@ -296,8 +322,9 @@ class Execution:
             unix_s=ending.unix_s,
             exit_status=ending.exit_status,
             is_finished=ending.is_finished,
-            progress=ending.progress,
+            progress=ending.progress | {"reason": ending.reason},
         )
+        self._list_run()
         checkpoint.give_back_room()
         self._log.info("run_ended", run=run.run_id, **ending.told())
         return summarize(
@@ -308,6 +335,7 @@ class Execution:
             causes=monitor.causes,
             retry_gone=marked if ending.is_finished else 0,
             retry_left=0 if ending.is_finished else marked,
+            outdated=outdated,
         )
 
 

@@ -12,6 +12,7 @@ import msgspec
 from batchfox.checkpoint import Checkpoint
 from batchfox.core.job import Job
 from batchfox.errors import JobError, UserError
+from batchfox.runs import note_begin
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,7 +30,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 def run_date_of(job: Job, unix_s: float) -> str:
     """The day on which a run begins, in the job's time zone, else the machine's. Raises `JobError`, and `UserError`
     for a clock that is off by thousands of years."""
-    zone = None if job.schedule.timezone is None else _zone(job.schedule.timezone)
+    zone = None if job.schedule.timezone is None else zone_named(job.schedule.timezone)
     try:
         return datetime.fromtimestamp(unix_s, UTC).astimezone(zone).date().isoformat()
     except (ValueError, OverflowError, OSError) as error:
@@ -39,7 +40,8 @@ def run_date_of(job: Job, unix_s: float) -> str:
         ) from error
 
 
-def _zone(name: str) -> ZoneInfo:
+def zone_named(name: str) -> ZoneInfo:
+    """Raises `JobError`."""
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
@@ -72,20 +74,23 @@ def tokens_of_last_minute(checkpoint: Checkpoint, unix_s: float) -> tuple[float,
     return max(unix_s - rows[0][0], 0.0), tokens
 
 
-def begin_run(checkpoint: Checkpoint, job: Job, unix_s: float) -> Run:
-    """The unfinished run, taken up again; else a new one, on record from now on."""
+def begin_run(checkpoint: Checkpoint, job: Job, unix_s: float, *, day_of: float | None = None) -> Run:
+    """The unfinished run, taken up again; else a new one, on record from now on. `day_of`: the moment whose day is its
+    `run_date`, where that is not now."""
     run = unfinished_run(checkpoint)
     if run is None:
         stamp = datetime.fromtimestamp(unix_s, UTC).strftime("%Y%m%d-%H%M%S")
         run_id = f"{stamp}-{secrets.token_hex(2)}"
-        run = Run(run_id=run_id, run_date=run_date_of(job, unix_s), started_at=unix_s)
+        run = Run(run_id=run_id, run_date=run_date_of(job, unix_s if day_of is None else day_of), started_at=unix_s)
         with checkpoint.transaction() as db:
             sql = "INSERT INTO run (run_id, run_date, started_at, beat_at) VALUES (?, ?, ?, ?)"
             db.execute(sql, (run.run_id, run.run_date, unix_s, unix_s))
+            note_begin(db, run.run_id, unix_s, is_resume=False)
     else:
         with checkpoint.transaction() as db:
             sql = "UPDATE run SET ended_at = NULL, exit_status = NULL, beat_at = ? WHERE run_id = ?"
             db.execute(sql, (unix_s, run.run_id))
+            note_begin(db, run.run_id, unix_s, is_resume=True)
     return run
 
 

@@ -52,9 +52,11 @@ class Observer(Protocol):
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """When a run stops submitting by itself. `idle_s`: this long with an API that takes nothing at all."""
+    """When a run stops submitting by itself. `until`: the end of the schedule's window (unix). `idle_s`: this long
+    with an API that takes nothing at all."""
 
     time_s: float | None = None
+    until: float | None = None
     idle_s: float = 86_400.0
     polls_per_minute: float | None = None
 
@@ -348,6 +350,8 @@ class Pool:
         idle_since, time_s = fleet.gate.idle_since, self._limits.time_s
         if time_s is not None and now - self._started_at >= time_s:
             fleet.stop("time")
+        elif self._limits.until is not None and self._clock.unix() >= self._limits.until:
+            fleet.stop("window")
         elif time_s is None and idle_since is not None and now - idle_since >= self._limits.idle_s:
             fleet.stop("idle")
         elif fleet.gate.is_budget_binding and fleet.in_flight == 0:

@@ -93,10 +93,19 @@ def read_job(job: str | None, values: dict[str, Any]) -> Any:
     "--retry",
     metavar="STATUS[,...]",
     shell_complete=complete_statuses,
-    help="Give rows of these statuses fresh attempts: failed, ...",
+    help="Give rows of these statuses fresh attempts: failed, ..., stale.",
+)
+@click.option(
+    "--where", metavar="CONDITION", help="Of these rows only those that fit: \"error_code = 'x' and model = 'y'\"."
 )
 @click.option("--dry-run", is_flag=True, help="Print the first requests; send nothing.")
 @click.option("--fresh", is_flag=True, help="Move the old output to DIR.old-<run_id> and start anew.")
+@click.option(
+    "--scheduled",
+    metavar="TIME",
+    help="Run as [schedule] says for this time, or for its last one: last. It sets run_date, the jitter to wait for, "
+    "and the end of the window.",
+)
 @click.pass_context
 def command(context: click.Context, /, job: str | None, **values: Any) -> int:
     """Run a job; the same command again resumes it.
@@ -107,13 +116,33 @@ def command(context: click.Context, /, job: str | None, **values: Any) -> int:
     read = read_job(job, values)
     if values["dry_run"]:
         return _preview(context, read, values)
-    return _run(context, job, read, values)
+    if values["scheduled"] is None:
+        return _run(context, job, read, _options(context, values))
+    return _run_scheduled(context, job, read, values)
+
+
+def _run_scheduled(context: click.Context, job: str | None, read: Any, values: dict[str, Any]) -> int:
+    import msgspec
+
+    from batchfox.errors import UserError
+    from batchfox.schedule.planned import plan
+    from batchfox.schedule.scheduled import run_scheduled
+
+    if job is None:
+        raise UserError("--scheduled needs a job file: its [schedule] says when, and its path names its runs")
+    options = _options(context, values)
+
+    def run(scheduled: Any) -> int:
+        return _run(context, job, read, msgspec.structs.replace(options, scheduled=scheduled))
+
+    return run_scheduled(plan(job, read), values["scheduled"], run)
 
 
 def _options(context: click.Context, values: dict[str, Any]) -> Any:
     from batchfox.options import Options
 
-    return Options(limit=values["limit"], retry=values["retry"] or (), fresh=values["fresh"], **common(context))
+    retry, fresh = values["retry"] or (), values["fresh"]
+    return Options(limit=values["limit"], retry=retry, where=values["where"], fresh=fresh, **common(context))
 
 
 def _preview(context: click.Context, read: Any, values: dict[str, Any]) -> int:
@@ -129,15 +158,15 @@ def _preview(context: click.Context, read: Any, values: dict[str, Any]) -> int:
     return 0
 
 
-def _run(context: click.Context, job: str | None, read: Any, values: dict[str, Any]) -> int:
+def _run(context: click.Context, job: str | None, read: Any, options: Any) -> int:
     from batchfox.descriptors import raise_descriptor_limit
     from batchfox.display import make_display
     from batchfox.execution import run
     from batchfox.show import describe
 
     raise_descriptor_limit(read.limits.in_flight)
-    options = _options(context, values)
-    display = make_display(quiet=options.quiet, form=options.log_format)
+    # A scheduled run may share its terminal with others: it writes lines.
+    display = make_display(quiet=options.quiet, form=options.log_format, is_alone=options.scheduled is None)
     summary = run(read, options, display=display)
     command_line = [*program(), *(str(Path(word)) if word == job else word for word in sys.argv[1:])]
     say(describe(summary, command_line))

@@ -41,7 +41,7 @@ from batchfox.core.settle import Orders, outcome_of
 from batchfox.core.timing import retry_delay_s
 from batchfox.core.watch import Watch
 
-StopCause = Literal["key", "gateway", "balance", "credits", "time", "idle", "signal", "input", "machine"]
+StopCause = Literal["key", "gateway", "balance", "credits", "time", "window", "idle", "signal", "input", "machine"]
 # These end the watching too: what is in flight is for the next run.
 _LEAVING: tuple[StopCause, ...] = ("key", "gateway", "signal", "machine")
 LOOKAHEAD = 256

@@ -17,6 +17,7 @@ import msgspec
 
 from batchfox.core.complaint import mask
 from batchfox.core.fit import AudioFit, Fit, ImageFit, VideoFit, mistakes
+from batchfox.core.nights import complaint_of
 from batchfox.core.shape import Kind
 from batchfox.errors import JobError
 
@@ -159,9 +160,15 @@ class Output(_Section, frozen=True, kw_only=True):
 
 
 class Schedule(_Section, frozen=True, kw_only=True):
-    """`timezone` (IANA name) fixes what day `run_date` is; None: the machine's own."""
+    """When the job runs by itself. `timezone` (IANA name; None: the machine's own) is that of `cron` and `window`, and
+    fixes what day `run_date` is. `window`: nothing is submitted after its end. `catch_up`: a night that was missed is
+    run as soon as may be. `jitter`: a run begins up to so much later."""
 
+    cron: str | None = None
     timezone: str | None = None
+    window: str | None = None
+    catch_up: bool = False
+    jitter: Duration = Duration(0)
 
 
 class ModelRule(_Section, frozen=True, kw_only=True):
@@ -396,6 +403,8 @@ def _check(job: Job) -> None:
         1 <= job.output.rows_per_part <= 1_000_000, "output.rows_per_part", job.output.rows_per_part, "1 to 1,000,000"
     )
     _demand(0.01 <= poll.eagerness <= 100, "poll.eagerness", poll.eagerness, "0.01 to 100")
+    if (complaint := complaint_of(job.schedule)) is not None:
+        raise JobError(complaint)
     base = job.api.base_url
     wanted = f'an http(s) URL, or "simulator"{nearest(base, [SIMULATOR])}'
     _demand(base == SIMULATOR or _is_base_url(base), "api.base_url", mask(base), wanted)
