@@ -10,12 +10,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+import msgspec
+
 from batchfox.bodies import Bodies
 from batchfox.checkpoint import Checkpoint
 from batchfox.core.breaker import Breaker
 from batchfox.core.budget import Budget
 from batchfox.core.carry import Carry
 from batchfox.core.dispatch import Fleet
+from batchfox.core.drift import Bounds, DriftWatch, Sums
 from batchfox.core.first_look import FirstLook
 from batchfox.core.gate import Doubts, Gate
 from batchfox.core.job import Job, Media
@@ -45,11 +48,13 @@ from batchfox.monitor import Monitor
 from batchfox.pool import Limits, Pool, Sender
 from batchfox.recorder import Recorder
 from batchfox.reserve import Reserve
+from batchfox.sharing import Share
 from batchfox.upload_table import UploadTable
 from batchfox.uploads import Uploader, Uploads
 
 if TYPE_CHECKING:
     from batchfox.history import Run
+    from batchfox.key_ledger import KeyLedger
     from batchfox.log import Log
     from batchfox.source import Source
 
@@ -165,9 +170,12 @@ def make_pool(
     before: dict[str, Any],
     secret: Secret,
     until: float | None = None,
+    past: Sums | None = None,
+    key_ledger: KeyLedger | None = None,
 ) -> Pool:
     """The loops and what they work with. `before`: the run's figures as its earlier executions left them. `secret`:
-    what no record may hold. `until`: when nothing more may be submitted (unix)."""
+    what no record may hold. `until`: when nothing more may be submitted (unix). `past`: what answers looked like
+    in the last runs. `key_ledger`: what the runs of its key share."""
     thread = shop.thread("file")
     rows_per_part = job.output.rows_per_part
 
@@ -199,11 +207,21 @@ def make_pool(
             time_s=None if job.limits.time is None else float(job.limits.time),
             until=until,
             polls_per_minute=job.limits.polls_per_minute,
+            straggle_s=None if job.limits.straggle is None else float(job.limits.straggle),
         ),
         before=before,
+        drift=make_drift_watch(job, past or Sums()),
+        share=Share(key_ledger, shop.thread("share"), clock=clock),
     )
     recorder.stamp = pool.stamp
     return pool
+
+
+def make_drift_watch(job: Job, past: Sums) -> DriftWatch:
+    """What `[guard]` allows."""
+    guard = job.guard
+    bounds = Bounds(**{field.name: getattr(guard, field.name) for field in msgspec.structs.fields(Bounds)})
+    return DriftWatch(bounds, guard.after, past)
 
 
 def make_bodies(job: Job, shop: Workshop, uploader: Uploader, fetcher: Fetcher, book: RuleBook, clock: Clock) -> Bodies:

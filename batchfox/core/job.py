@@ -25,6 +25,7 @@ SIMULATOR = "simulator"
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _MOST_DEPTH = 200
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|[smhd]))+")
+_DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 _UNITS_BYTES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)([KMG]?B)?", re.IGNORECASE)
 _DURATION_ITEM = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhd])")
@@ -81,8 +82,9 @@ class Api(_Section, frozen=True, kw_only=True):
 
 class Limits(_Section, frozen=True, kw_only=True):
     """What a run may use. `requests_per_minute` None: the pace adapts. `tokens_per_minute`: by estimate, corrected
-    by the usage that comes back. `time` in seconds. `bytes_in_flight`: of the requests of rows that are taken and not
-    settled, and as many again of bodies on the wire."""
+    by the usage that comes back. `time` in seconds. `straggle`: so long after the last submit the tasks that still run
+    are given up. `bytes_in_flight`: of the requests of rows that are taken and not settled, and as many again of bodies
+    on the wire."""
 
     requests_per_minute: float | None = None
     tokens_per_minute: float | None = None
@@ -91,6 +93,7 @@ class Limits(_Section, frozen=True, kw_only=True):
     bytes_in_flight: Size = Size("256MB")
     credits: float | None = None
     time: Duration | None = None
+    straggle: Duration | None = None
 
 
 class Retry(_Section, frozen=True, kw_only=True):
@@ -171,6 +174,21 @@ class Schedule(_Section, frozen=True, kw_only=True):
     jitter: Duration = Duration(0)
 
 
+class Guard(_Section, frozen=True, kw_only=True):
+    """Stops a run whose answers are off. `after`: rows before it is looked at. `refused`, `empty`: shares of rows at
+    most; the others factors to what was in the last `runs` runs (those from the day `since` on)."""
+
+    after: int = 200
+    runs: int = 7
+    since: str | None = None
+    refused: float | None = None
+    empty: float | None = None
+    length: float | None = None
+    tokens: float | None = None
+    credits: float | None = None
+    latency: float | None = None
+
+
 class ModelRule(_Section, frozen=True, kw_only=True):
     """A model the user adds, or one whose rules the user knows better. `match` is a name, or a prefix with `*`."""
 
@@ -203,6 +221,7 @@ class Job(_Section, frozen=True, kw_only=True):
     poll: Poll = Poll()
     media: Media = Media()
     schedule: Schedule = Schedule()
+    guard: Guard = Guard()
     rules: Rules = Rules()
     name: str = "job"
 
@@ -371,7 +390,7 @@ def _check(job: Job) -> None:
     _demand(bool(job.output.path.strip()), "output.path", job.output.path, "a folder's path")
     _demand(limits.in_flight >= 1, "limits.in_flight", limits.in_flight, "1 or more")
     _demand(limits.bytes_in_flight >= 1, "limits.bytes_in_flight", int(limits.bytes_in_flight), "1 or more")
-    for name in ("requests_per_minute", "tokens_per_minute", "polls_per_minute", "credits", "time"):
+    for name in ("requests_per_minute", "tokens_per_minute", "polls_per_minute", "credits", "time", "straggle"):
         value = getattr(limits, name)
         _demand(value is None or 0 < value < float("inf"), f"limits.{name}", value, "more than 0")
     _demand(1 <= retry.attempts <= 100, "retry.attempts", retry.attempts, "1 to 100")
@@ -405,6 +424,7 @@ def _check(job: Job) -> None:
     _demand(0.01 <= poll.eagerness <= 100, "poll.eagerness", poll.eagerness, "0.01 to 100")
     if (complaint := complaint_of(job.schedule)) is not None:
         raise JobError(complaint)
+    _check_guard(job.guard)
     base = job.api.base_url
     wanted = f'an http(s) URL, or "simulator"{nearest(base, [SIMULATOR])}'
     _demand(base == SIMULATOR or _is_base_url(base), "api.base_url", mask(base), wanted)
@@ -415,6 +435,18 @@ def _check(job: Job) -> None:
         job.api.simulate,
         'nothing unless base_url = "simulator"',
     )
+
+
+def _check_guard(guard: Guard) -> None:
+    _demand(guard.after >= 10, "guard.after", guard.after, "10 or more")
+    _demand(1 <= guard.runs <= 365, "guard.runs", guard.runs, "1 to 365")
+    _demand(guard.since is None or bool(_DAY.fullmatch(guard.since)), "guard.since", guard.since, 'a day: "2026-01-31"')
+    for name in ("refused", "empty"):
+        value = getattr(guard, name)
+        _demand(value is None or 0 <= value < 1, f"guard.{name}", value, "a share of rows, such as 0.05")
+    for name in ("length", "tokens", "credits", "latency"):
+        value = getattr(guard, name)
+        _demand(value is None or 1 < value < float("inf"), f"guard.{name}", value, "a factor above 1, such as 1.5")
 
 
 def _is_network(text: str) -> bool:
