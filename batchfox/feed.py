@@ -155,9 +155,14 @@ class Feed:
         if rows is None:
             return None
         if isinstance(rows, Passed):
-            if self._repeats is not None:
+            if self._repeats is None:
+                return rows
+            if not rows.met:
                 self._repeats.pass_over(rows.first, rows.rows)
-            return rows
+                return rows
+            repeated = self._repeats.among_ended([(key, place) for key, _, place in rows.met])
+            ended = [key for (key, status, _), again in zip(rows.met, repeated, strict=True) if status and not again]
+            return msgspec.structs.replace(rows, incomplete=ended, met=[], repeated=sum(repeated))
         retries = self._checkpoint.retries([row.key for row in rows]) if self._has_retries else {}
         if self._has_ids:
             done = self._checkpoint.finished_ids([row.key for row in rows])
@@ -227,11 +232,12 @@ class Feed:
             self._taker.refuse(prepared)
 
     def _pass_over_all(self, passed: Passed) -> None:
-        """As `_pass_over` of each, where each is where it was."""
+        """As `_pass_over` of each."""
         known = self._ledger.unfiled.get
         ended = sum((now := known(key)) is None or now.status != "completed" for key in passed.incomplete)
         self.fed.rows += passed.rows
-        self.fed.completed_before += passed.rows - ended
+        self.fed.duplicates += passed.repeated
+        self.fed.completed_before += passed.rows - passed.repeated - ended
         self.fed.ended_before += ended
         self.fed.has_incomplete = self.fed.has_incomplete or ended > 0
         if not self._has_ids:
