@@ -32,6 +32,7 @@ from batchfox.looking import LateTasks, SecondLooks
 from batchfox.packing import Filer, Packing
 from batchfox.polling import Poller, Polls
 from batchfox.recorder import Recorder
+from batchfox.sharing import Share
 from batchfox.streaming import Streamer, Streams
 from batchfox.submitting import Builder, Submits, Submitter
 
@@ -83,8 +84,10 @@ class Pool:
         limits: Limits,
         before: Mapping[str, Any] | None = None,
         drift: DriftWatch | None = None,
+        share: Share | None = None,
     ) -> None:
-        """`before`: the run's figures as its earlier executions left them. `drift`: ends it where answers are off."""
+        """`before`: the run's figures as its earlier executions left them. `drift`: ends it where answers are off.
+        `share`: its part of its key's rate; None: all of it."""
         self.fleet = fleet
         self.ledger = ledger
         self._recorder = recorder
@@ -105,6 +108,7 @@ class Pool:
             ledger=ledger,
             clock=clock,
             streams=Streams(fleet, self, sender=sender, note=observer.note_stream),
+            share=share or Share(clock=clock),
         )
         self._polls = Polls(fleet, self, sender=sender, clock=clock, per_minute=limits.polls_per_minute)
         self.looks = SecondLooks(fleet, self)

@@ -9,13 +9,16 @@ import difflib
 import re
 from collections.abc import Iterator
 from ipaddress import ip_network
+from types import UnionType
 from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
 
 import msgspec
 
 from batchfox.core.complaint import mask
+from batchfox.core.fit import AudioFit, Fit, ImageFit, VideoFit, mistakes
 from batchfox.core.nights import complaint_of
+from batchfox.core.shape import Kind
 from batchfox.errors import JobError
 
 SIMULATOR = "simulator"
@@ -122,13 +125,29 @@ class Poll(_Section, frozen=True, kw_only=True):
 class Media(_Section, frozen=True, kw_only=True):
     """How media travel. `root`: local files must lie below one of these folders, objects below one of these prefixes.
     `inline_below`: in `auto`, larger local media are uploaded. `upload_life`: how long an upload can be fetched.
-    `allow_private`: networks (CIDR) that media may be fetched from although they are not public."""
+    `allow_private`: networks (CIDR) that media may be fetched from although they are not public.
+    `image`, `video`, `audio`: what media that are here are made to fit, None: they are sent as they are. `fit_time`: of
+    one medium. `fit_cache`: bytes of results that are kept."""
 
     mode: Literal["auto", "url", "inline", "upload"] = "auto"
     root: str | list[str] = "."
     inline_below: Size = Size("4MB")
     upload_life: Duration = Duration("24h")
     allow_private: list[str] = msgspec.field(default_factory=list)
+    image: ImageFit | None = None
+    video: VideoFit | None = None
+    audio: AudioFit | None = None
+    fit_time: Duration = Duration("10m")
+    fit_cache: Size = Size("1GB")
+
+    def fit_of(self, kind: Kind) -> Fit | None:
+        """What a medium of this kind is made to fit."""
+        return {"image": self.image, "video": self.video, "audio": self.audio}.get(kind)
+
+    @property
+    def fits(self) -> bool:
+        """Is any medium to be made to fit?"""
+        return self.image is not None or self.video is not None or self.audio is not None
 
     @property
     def roots(self) -> list[str]:
@@ -272,8 +291,9 @@ def _encode(value: Any) -> Any:
 def _sections(struct: type[msgspec.Struct]) -> dict[str, type[msgspec.Struct] | None]:
     found: dict[str, type[msgspec.Struct] | None] = {}
     for field in msgspec.structs.fields(struct):
-        kind = field.type
-        found[field.name] = kind if isinstance(kind, type) and issubclass(kind, msgspec.Struct) else None
+        kinds = get_args(field.type) if isinstance(field.type, UnionType) else (field.type,)
+        structs = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, msgspec.Struct)]
+        found[field.name] = structs[0] if structs else None
     return found
 
 
@@ -386,11 +406,15 @@ def _check(job: Job) -> None:
         _demand(_is_network(network), "media.allow_private", network, 'networks such as "10.1.0.0/16"')
     _demand(media.inline_below >= 0, "media.inline_below", int(media.inline_below), "0 or more")
     _demand(60 <= media.upload_life < float("inf"), "media.upload_life", float(media.upload_life), "a minute or more")
+    _demand(media.fit_cache >= 0, "media.fit_cache", int(media.fit_cache), "0 or more")
+    for where, found, wanted in mistakes(media.image, media.video, media.audio):
+        _demand(holds=False, where=where, found=found, wanted=wanted)
     # An endless patience or time-out would break the promise that a run always ends.
     for where, seconds in (
         ("retry.patience", retry.patience),
         ("poll.task_timeout", poll.task_timeout),
         ("poll.stream_idle", poll.stream_idle),
+        ("media.fit_time", media.fit_time),
     ):
         _demand(0 < seconds < float("inf"), where, float(seconds), "more than 0, and an end")
     _demand(_is_delay(poll), "poll.first", poll.first, 'seconds, a duration such as "5s", or "auto"')
@@ -416,9 +440,7 @@ def _check(job: Job) -> None:
 def _check_guard(guard: Guard) -> None:
     _demand(guard.after >= 10, "guard.after", guard.after, "10 or more")
     _demand(1 <= guard.runs <= 365, "guard.runs", guard.runs, "1 to 365")
-    _demand(
-        guard.since is None or bool(_DAY.fullmatch(guard.since)), "guard.since", guard.since, 'a day: "2026-01-31"'
-    )
+    _demand(guard.since is None or bool(_DAY.fullmatch(guard.since)), "guard.since", guard.since, 'a day: "2026-01-31"')
     for name in ("refused", "empty"):
         value = getattr(guard, name)
         _demand(value is None or 0 <= value < 1, f"guard.{name}", value, "a share of rows, such as 0.05")
