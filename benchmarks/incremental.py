@@ -164,7 +164,7 @@ def judge(arguments: argparse.Namespace, few: Night, many: Night, *, at_beginnin
         f"{arguments.ratio:.2f})",
         flush=True,
     )
-    return micros > arguments.micros or disk > arguments.disk or ratio > arguments.ratio
+    return bool(micros > arguments.micros or disk > arguments.disk or ratio > arguments.ratio)
 
 
 if __name__ == "__main__":
