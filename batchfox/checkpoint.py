@@ -45,6 +45,7 @@ _CACHE_KB = 4000
 # In the table `retry`: the row's outcome is in no part any more (`doctor --repair`).
 NO_PART = -1
 _UNFILED = "SELECT key, outcome FROM row WHERE state = 3"
+_RUNNING = "SELECT key, record FROM row WHERE state = 2"
 
 
 class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -293,6 +294,18 @@ class Checkpoint:
             outcomes = ((key, decode_outcome(outcome)) for key, outcome in self.query(_UNFILED))
             return {key: Done(status=outcome.status, row_index=outcome.row_index) for key, outcome in outcomes}
 
+    def unfiled_hashes(self) -> dict[bytes, bytes | None]:
+        """The same keys: the first 8 bytes of their request's hash."""
+        with at_the_border(self.path):
+            hashes = ((key, decode_outcome(outcome).request_hash) for key, outcome in self.query(_UNFILED))
+            return {key: bytes.fromhex(text)[:8] if text else None for key, text in hashes}
+
+    def running_hashes(self) -> dict[bytes, bytes]:
+        """Keys of rows whose task runs: the first 8 bytes of their request's hash."""
+        with at_the_border(self.path):
+            records = ((key, decode_record(record)) for key, record in self.query(_RUNNING))
+            return {key: bytes.fromhex(known.request_hash)[:8] for key, known in records if known.request_hash}
+
     def last_slot(self) -> int:
         return int(self.query("SELECT coalesce(max(slot), 0) FROM row")[0][0])
 
@@ -309,6 +322,15 @@ class Checkpoint:
             some = keys[start : start + _MOST_KEYS]
             marks = ",".join("?" * len(some))
             found += self.query(f"SELECT key, status, row_index FROM finished WHERE key IN ({marks})", some)
+        return found
+
+    def hashes(self, keys: list[bytes]) -> dict[bytes, bytes | None]:
+        """Of these keys of rows with ids, the finished ones: the first 8 bytes of their request's hash, None for a
+        row that made no request."""
+        found: dict[bytes, bytes | None] = {}
+        for start in range(0, len(keys), _MOST_KEYS):
+            some = keys[start : start + _MOST_KEYS]
+            found |= self.query(f"SELECT key, hash FROM finished WHERE key IN ({','.join('?' * len(some))})", some)
         return found
 
     def finished_positions(self, indices: list[int]) -> dict[int, Done]:

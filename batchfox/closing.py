@@ -99,6 +99,12 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
 
 def _credits_reason(gate: Gate) -> str:
     budget = gate.budget
+    if budget.is_day_binding and budget.purse is not None:
+        return (
+            f"the day's credits are spent: the next request may cost {credit(gate.too_dear)} (estimate), and "
+            f"{credit(budget.purse.used())} of limits.credits_per_day = {credit(budget.purse.limit or 0.0)} are "
+            "spent or set aside by the runs of this key: run the same command again after midnight, or raise the limit"
+        )
     aside = f", {credit(budget.standing)} set aside for what is in doubt" if budget.standing > 1e-9 else ""
     return (
         f"the credit limit is reached: the next request may cost {credit(gate.too_dear)} (estimate), and "
@@ -116,6 +122,7 @@ def summarize(
     causes: Causes,
     retry_gone: int,
     retry_left: int,
+    outdated: int,
 ) -> Summary:
     """The record of an execution. `by_status`: rows of the whole output."""
     top = causes.top()
@@ -133,6 +140,7 @@ def summarize(
         settled=dict(tally.by_status),
         completed_before=max(by_status.get("completed", 0) - tally.by_status["completed"], 0),
         duplicates=ending.fed.duplicates,
+        outdated=outdated,
         left_in_flight=ending.left_in_flight,
         left_in_doubt=ending.left_in_doubt,
         maybe_billed_twice=tally.twice,

@@ -14,13 +14,15 @@ from typing import Unpack
 
 import msgspec
 
-from batchfox import history
+from batchfox import history, runs
 from batchfox.api import Api
 from batchfox.assembly import Workshop, carry_of, make_feed, make_filing, make_fleet, make_pool
 from batchfox.closing import Ending, said_of, summarize
 from batchfox.core.addresses import Allowed
+from batchfox.core.budget import Budget
 from batchfox.core.first_look import FirstLook, refuse_constants
 from batchfox.core.job import SIMULATOR, Job
+from batchfox.core.outcome import STALE
 from batchfox.core.prepare import Preparer
 from batchfox.core.prices import Price, read_prices, refuse_unpriced
 from batchfox.core.render import Renderer
@@ -34,15 +36,18 @@ from batchfox.jobfile import find_key, load_job, refuse_key_in_job, secret_of
 from batchfox.key_ledger import KeyLedger
 from batchfox.late import LateRows, file_late
 from batchfox.log import Log
+from batchfox.marking import mark_rows
 from batchfox.media import MediaDoor
 from batchfox.monitor import Display, Monitor, Silence
 from batchfox.opening import fix_job, open_output, output_root
 from batchfox.options import Options, OptionValues
 from batchfox.pool import Pool
+from batchfox.purse import DayPurse, held_purse
 from batchfox.rehearsal import api_of
-from batchfox.retry import check_statuses, mark
-from batchfox.schedule.planned import ends_at
+from batchfox.retry import check_statuses
+from batchfox.schedule.planned import ends_at, zone_of
 from batchfox.source import open_with_ids
+from batchfox.stale import refuse_stale
 from batchfox.summary import Summary
 from batchfox.viewing import Viewer
 
@@ -50,6 +55,8 @@ SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 # Connections beside those of submits, for polls and free questions.
 MORE_CONNECTIONS = 100
 MOST_SUBMIT_CONNECTIONS = 256
+KEEP = "rows that are answered keep their answers; --retry stale asks those anew whose request changed, --fresh all"
+ANEW = "answered rows whose request changed are asked anew"
 
 
 class SystemClock:
@@ -131,6 +138,8 @@ class Execution:
         """Opens, recovers, runs, closes. Raises `BatchfoxError`."""
         job, options = self._job, self._options
         check_statuses(options.statuses)
+        where = options.narrowed()
+        asks_stale = STALE in options.statuses
         renderer = Renderer(job.request, fields=job.input.fields)
         book = RuleBook.build(job.rules)
         refuse_constants(renderer, book)
@@ -142,6 +151,8 @@ class Execution:
             key = find_key(job)
             refuse_key_in_job(job, secret)
             MediaDoor(job.media)  # roots that cannot be read are refused before anything is begun
+            if asks_stale:
+                refuse_stale(job.input.paths, self._source.id_column)
             output = open_output(stack, job, output_root(job, self._begins), fresh=options.fresh)
             self._folders = output.folders
             self._log = Log(
@@ -149,10 +160,14 @@ class Execution:
             )
             stack.callback(self._log.close)
             self._shop = Workshop(stack, output.checkpoint_path)
-            for change in fix_job(self._shop.checkpoint, self._folders, job, self._source.id_column):
-                keep = "rows that are answered keep their answers; --fresh asks all anew"
-                self._log.warning("job_changed", key=change.key, was=change.was, now=change.now, note=keep)
-            self._key_ledger = self._join(stack, key)
+            if where is not None:
+                where.fit_output(self._shop.checkpoint.get("types"))
+            order = (options.where or "") if asks_stale else None
+            changes = fix_job(self._shop.checkpoint, self._folders, job, self._source.id_column, stale_order=order)
+            for change in changes:
+                note = ANEW if asks_stale and change.is_in_request else KEEP
+                self._log.warning("job_changed", key=change.key, was=change.was, now=change.now, note=note)
+            self._stack, self._key_ledger = stack, self._join(stack, key)
             self._filing = make_filing(job, self._shop, self._folders, self._source, self._log)
             self._filing.recover()
             file_late(self._shop.checkpoint, self._filing, job.output.rows_per_part)
@@ -178,6 +193,7 @@ class Execution:
         ):
             prices = await self._prices(api)
             before_s, tokens = history.tokens_of_last_minute(shop.checkpoint, self._clock.unix())
+            self._list_run()  # one that died
             self._run = history.begin_run(shop.checkpoint, job, self._clock.unix(), day_of=self._begins)
             self._log.info("run_begun", run=self._run.run_id, resumes=self._run.is_resume)
             fleet = make_fleet(
@@ -186,8 +202,11 @@ class Execution:
                 shop.checkpoint.get("latencies"),
                 tokens_before=(tokens, self._clock.now() - before_s),
             )
+            purse = self._open_purse(fleet.gate.budget)
             monitor = Monitor(self._log, self._display)
-            self._mark_retries()
+            stale = await mark_rows(
+                job, self._options, shop, self._source, self._filing, self._folders.data, renderer, book, self._log
+            )
             pool = make_pool(
                 job,
                 shop,
@@ -202,6 +221,7 @@ class Execution:
                 self._source.secret,
                 until=self._until,
                 key_ledger=self._key_ledger,
+                purse=purse,
             )
             for life, old_part in shop.checkpoint.unfinished():
                 pool.adopt(life, old_part)
@@ -233,7 +253,7 @@ class Execution:
                 await pool.file_rest()
                 self._filing.file_empty()
             try:
-                summary = self._close(pool, feed, monitor)
+                summary = self._close(pool, feed, monitor, outdated=stale.outdated)
             except MachineError as error:
                 raise pool.error or error from error
             if pool.error is not None:
@@ -242,13 +262,18 @@ class Execution:
 
     def _join(self, stack: contextlib.ExitStack, key: str) -> KeyLedger | None:
         """The ledger of the key, held until the stack closes; None for the embedded simulator, which nobody shares, and
-        where there is no state folder."""
+        where there is no state folder: with a day's limit, which it alone can hold, that is raised."""
         job = self._job
-        if job.api.base_url == SIMULATOR:
-            return None
+        address, has_day = job.api.base_url, job.limits.credits_per_day is not None
+        if address == SIMULATOR:  # each output has one of its own
+            if not has_day:
+                return None
+            address = f"{SIMULATOR}:{self._folders.root.resolve()}"
         try:
-            ledger = KeyLedger(key, job.api.base_url, job.limits.requests_per_minute)
+            ledger = KeyLedger(key, address, job.limits.requests_per_minute)
         except UserError as error:
+            if has_day:
+                raise
             self._log.warning(
                 "key_not_shared", error=str(error), note="other runs of this key are not known to this one"
             )
@@ -256,24 +281,39 @@ class Execution:
         stack.callback(ledger.leave)
         return ledger
 
+    def _open_purse(self, budget: Budget) -> DayPurse | None:
+        """The day's money of the key, from which the budget draws until the stack closes."""
+        job, run = self._job, self._run
+        limit = job.limits.credits_per_day
+        name = f"{self._folders.root.resolve()}|{run.run_id}"
+        if self._key_ledger is None:
+            return None
+        purse = held_purse(self._key_ledger, limit, budget, run=name, zone=zone_of(job), unix=self._clock.unix)
+        return self._stack.enter_context(purse)
+
     async def _prices(self, api: Api) -> dict[str, Price]:
         """The price list, where a credit limit needs estimates. Raises `UserError` where they cannot be made, and
         `ApiGoneError` where nobody can be asked."""
-        if self._job.limits.credits is None:
+        limits = self._job.limits
+        if limits.credits is None and limits.credits_per_day is None:
             return {}
         try:
             prices = read_prices(await api.fetch(PRICES_PATH))
         except ApiGoneError as error:
             raise ApiGoneError(
-                f"limits.credits needs the API's price list, which cannot be had now ({error}): nothing was sent; run "
-                "the same command again later"
+                f"a limit of credits needs the API's price list, which cannot be had now ({error}): nothing was sent; "
+                "run the same command again later"
             ) from error
         refuse_unpriced(self._job, prices)
         return prices
 
-    def _mark_retries(self) -> None:
-        if self._options.statuses:
-            mark(self._shop.checkpoint, self._folders.data, self._options.statuses, has_ids=self._has_ids)
+    def _list_run(self) -> None:
+        """Adds the last execution to the list of runs, where it is not on it. A list that cannot be written holds no
+        run up: the next one makes up for it."""
+        try:
+            runs.list_last(self._shop.checkpoint, self._folders.runs)
+        except OSError as error:
+            self._log.warning("runs_not_listed", path=str(self._folders.runs), error=str(error))
 
     @contextlib.contextmanager
     def _signals(self, pool: Pool) -> Iterator[None]:
@@ -296,7 +336,7 @@ class Execution:
             for number in handled:
                 loop.remove_signal_handler(number)
 
-    def _close(self, pool: Pool, feed: Feed, monitor: Monitor) -> Summary:
+    def _close(self, pool: Pool, feed: Feed, monitor: Monitor, *, outdated: int) -> Summary:
         """Puts the end on record, and says what was done."""
         monitor.show()  # an outage may have ended since the last time
         checkpoint, run = self._shop.checkpoint, self._run
@@ -319,8 +359,9 @@ class Execution:
             unix_s=ending.unix_s,
             exit_status=ending.exit_status,
             is_finished=ending.is_finished,
-            progress=ending.progress,
+            progress=ending.progress | {"reason": ending.reason},
         )
+        self._list_run()
         checkpoint.give_back_room()
         self._log.info("run_ended", run=run.run_id, **ending.told())
         return summarize(
@@ -331,6 +372,7 @@ class Execution:
             causes=monitor.causes,
             retry_gone=marked if ending.is_finished else 0,
             retry_left=0 if ending.is_finished else marked,
+            outdated=outdated,
         )
 
 

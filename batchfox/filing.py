@@ -59,6 +59,10 @@ class Folders(msgspec.Struct, frozen=True, kw_only=True):
         return self.own / "log.jsonl"
 
     @property
+    def runs(self) -> Path:
+        return self.own / "runs.jsonl"
+
+    @property
     def job(self) -> Path:
         return self.own / "job.toml"
 

@@ -12,6 +12,7 @@ import msgspec
 from batchfox.checkpoint import Checkpoint
 from batchfox.core.job import Job
 from batchfox.errors import JobError, UserError
+from batchfox.runs import note_begin
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,10 +85,12 @@ def begin_run(checkpoint: Checkpoint, job: Job, unix_s: float, *, day_of: float 
         with checkpoint.transaction() as db:
             sql = "INSERT INTO run (run_id, run_date, started_at, beat_at) VALUES (?, ?, ?, ?)"
             db.execute(sql, (run.run_id, run.run_date, unix_s, unix_s))
+            note_begin(db, run.run_id, unix_s, is_resume=False)
     else:
         with checkpoint.transaction() as db:
             sql = "UPDATE run SET ended_at = NULL, exit_status = NULL, beat_at = ? WHERE run_id = ?"
             db.execute(sql, (unix_s, run.run_id))
+            note_begin(db, run.run_id, unix_s, is_resume=True)
     return run
 
 

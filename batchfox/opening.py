@@ -17,6 +17,7 @@ from batchfox.errors import JobError, OutputError
 from batchfox.jobfile import job_toml
 from batchfox.output import Output, dated_folders, hold, is_dated, move_aside, resolve_path
 from batchfox.sqlite_border import repair_words
+from batchfox.stale import ASKED
 from batchfox.words import count
 
 if TYPE_CHECKING:
@@ -101,17 +102,27 @@ def _parts_of(output: Output) -> int:
     return sum(1 for _ in data.glob("part-*.parquet")) if data.is_dir() else 0
 
 
-def fix_job(checkpoint: Checkpoint, folders: Folders, job: Job, id_column: str | None) -> list[Change]:
-    """Puts the job on record, unless `refuse_change` raises. Returns the changes that hold for new rows only."""
-    refuse_change(checkpoint, folders.root, job, id_column)
+def fix_job(
+    checkpoint: Checkpoint, folders: Folders, job: Job, id_column: str | None, *, stale_order: str | None = None
+) -> list[Change]:
+    """Puts the job on record, unless `refuse_change` raises. Returns the changes that hold for new rows only.
+
+    `stale_order`: with the job goes the order to ask the rows anew whose request changed: all (""), or those that this
+    condition fits.
+    """
+    refuse_change(checkpoint, folders.root, job, id_column, asks_stale=stale_order is not None)
     old = checkpoint.get("job") if _has_rows(checkpoint) else None
-    checkpoint.put(job=msgspec.json.encode(job.to_dict()), id_column=id_column or "")
+    order = {} if stale_order is None else {ASKED: stale_order}
+    checkpoint.put(job=msgspec.json.encode(job.to_dict()), id_column=id_column or "", **order)
     write_text(job_toml(job), folders.tmp / "job.toml", folders.job)
     return [] if old is None else changes_of_meaning(msgspec.json.decode(old), job.to_dict())
 
 
-def refuse_change(checkpoint: Checkpoint, root: Path, job: Job, id_column: str | None) -> None:
-    """Compares the job with the one this output was begun with.
+def refuse_change(
+    checkpoint: Checkpoint, root: Path, job: Job, id_column: str | None, *, asks_stale: bool = False
+) -> None:
+    """Compares the job with the one this output was begun with. `asks_stale`: rows whose request changed are to be
+    asked anew.
 
     Raises `JobError` with both values where rows that are answered would not match those to come.
     """
@@ -128,12 +139,16 @@ def refuse_change(checkpoint: Checkpoint, root: Path, job: Job, id_column: str |
     is_unfinished = run is not None and not run.is_limited  # a trial of a few rows does not tie the job down
     has_ids = id_column is not None
     before = msgspec.json.decode(old)
-    changes = refused_changes(before, job.to_dict(), is_unfinished=is_unfinished, has_ids=has_ids)
+    changes = refused_changes(
+        before, job.to_dict(), is_unfinished=is_unfinished, has_ids=has_ids, asks_stale=asks_stale
+    )
     if changes:
+        anew = has_ids and not asks_stale and all(change.is_in_request for change in changes)
+        stale = ", have the answered rows asked anew with --retry stale" if anew else ""
         raise JobError(
             f"{root}: the job changed since this output was begun: {'; '.join(map(str, changes))}. Rows that are "
-            "answered already would not match the others: put it back, choose another [output] path, or start anew "
-            "with --fresh"
+            f"answered already would not match the others: put it back, choose another [output] path{stale}, or start "
+            "anew with --fresh"
         )
 
 

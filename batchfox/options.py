@@ -9,6 +9,7 @@ from typing import Literal, TypedDict
 import msgspec
 
 from batchfox.errors import UserError
+from batchfox.narrowing import Where
 
 Level = Literal["debug", "info", "warning", "error"]
 Form = Literal["console", "json"]
@@ -19,6 +20,7 @@ class OptionValues(TypedDict, total=False):
 
     limit: int | None
     retry: str | Iterable[str]
+    where: str | None
     fresh: bool
     scheduled: datetime | None
     log_level: Level | None
@@ -30,14 +32,15 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """What `batchfox run` takes beside the job. Raises `UserError` for a value that cannot be.
 
     `limit`: take at most so many unfinished rows. `retry`: statuses whose rows get fresh attempts, as a list, or as
-    text with commas. `fresh`: move the old output aside and start anew. `scheduled`: the time that the job's
-    `[schedule]` names for this run, aware: `run_date` is its day, and nothing is submitted after the end of the window
-    that it lies in. `log_level`, `log_format` and `quiet`: what is
-    told on stderr.
+    text with commas. `where`: a condition on the output's columns that narrows `retry`. `fresh`: move the old output
+    aside and start anew. `scheduled`: the time that the job's `[schedule]` names for this run, aware: `run_date` is its
+    day, and nothing is submitted after the end of the window that it lies in. `log_level`, `log_format` and `quiet`:
+    what is told on stderr.
     """
 
     limit: int | None = None
     retry: str | Iterable[str] = ()
+    where: str | None = None
     fresh: bool = False
     scheduled: datetime | None = None
     log_level: Level | None = None
@@ -56,6 +59,12 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         if self.log_format not in ("console", "json"):
             raise UserError(f'log_format: expected "console" or "json", got {self.log_format!r}')
         msgspec.structs.force_setattr(self, "retry", _words(self.retry))
+        if self.where is not None and not self.retry:
+            raise UserError("--where narrows --retry: name the statuses too, such as --retry failed")
+
+    def narrowed(self) -> Where | None:
+        """`where`, parsed. Raises `UserError`."""
+        return None if self.where is None else Where(self.where)
 
     @property
     def statuses(self) -> tuple[str, ...]:

@@ -1,18 +1,26 @@
-"""`--retry`: finds finished rows by their status in the parts and marks them for fresh attempts."""
+"""`--retry`: finds finished rows by what their parts say of them, and marks them for fresh attempts."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from batchfox.checkpoint import Checkpoint
 from batchfox.core.lifecycle import EXPIRED, NO_RESULTS
-from batchfox.core.outcome import STATUSES
+from batchfox.core.outcome import STALE, STATUSES
 from batchfox.core.prepare import key_of_outcome
 from batchfox.errors import UserError
 from batchfox.part_names import part_name
+from batchfox.stale import ASKED
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from batchfox.narrowing import Fitted
 
 _COLUMNS = ["row_index", "row_id", "status", "error_code", "submits", "maybe_billed_twice"]
+_MOST_KEYS = 500
 _Entry = tuple[bytes, int, int, int, int]
 
 
@@ -20,35 +28,88 @@ def check_statuses(statuses: Collection[str]) -> None:
     """Raises `UserError` for a status that does not exist, or that has nothing to retry."""
     from batchfox.core.job import nearest
 
-    known = [status for status in STATUSES if status != "completed"]
+    known = [*(status for status in STATUSES if status != "completed"), STALE]
     for status in statuses:
         if status not in known:
             raise UserError(f"--retry {status}: no such status{nearest(status, known)}; there are {', '.join(known)}")
 
 
-def mark(checkpoint: Checkpoint, data: Path, statuses: Collection[str], *, has_ids: bool) -> int:
-    """Marks every filed row of these statuses. Returns how many rows are now marked."""
+class Chosen:
+    """Keys of rows that were chosen one by one, on the disk: memory stays flat."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        """`checkpoint`: a connection whose temporary tables hold them."""
+        self._checkpoint = checkpoint
+        checkpoint.query("CREATE TEMP TABLE chosen (key BLOB PRIMARY KEY) WITHOUT ROWID")
+
+    def add(self, keys: list[bytes]) -> None:
+        if keys:
+            self._checkpoint.note("INSERT OR IGNORE INTO temp.chosen VALUES (?)", [(key,) for key in sorted(keys)])
+
+    def among(self, keys: list[bytes]) -> set[bytes]:
+        found: set[bytes] = set()
+        for start in range(0, len(keys), _MOST_KEYS):
+            some = keys[start : start + _MOST_KEYS]
+            sql = f"SELECT key FROM temp.chosen WHERE key IN ({','.join('?' * len(some))})"
+            found.update(key for (key,) in self._checkpoint.query(sql, some))
+        return found
+
+
+def mark(
+    checkpoint: Checkpoint,
+    data: Path,
+    statuses: Collection[str],
+    *,
+    has_ids: bool,
+    chosen: Chosen | None = None,
+    where: Fitted | None = None,
+) -> int:
+    """Marks every filed row of these statuses, and those chosen, as far as `where` fits; all or none. Returns how many
+    are now marked."""
     numbers = [number for (number,) in checkpoint.query("SELECT number FROM part WHERE is_filed ORDER BY number")]
-    for number in numbers:
-        entries = list(_entries(data / part_name(number), number, statuses, has_ids=has_ids))
-        if entries:
-            with checkpoint.transaction() as db:
-                db.executemany("INSERT OR REPLACE INTO retry VALUES (?, ?, ?, ?, ?)", entries)
+    with checkpoint.transaction() as db:
+        for number in numbers:
+            entries = _entries(data / part_name(number), number, statuses, chosen, where, has_ids=has_ids)
+            db.executemany("INSERT OR REPLACE INTO retry VALUES (?, ?, ?, ?, ?)", entries)
+        if chosen is not None:
+            db.execute("DELETE FROM meta WHERE name = ?", (ASKED,))
     return int(checkpoint.query("SELECT count(*) FROM retry")[0][0])
 
 
-def _entries(path: Path, number: int, statuses: Collection[str], *, has_ids: bool) -> Iterator[_Entry]:
-    from batchfox.parts import read
-
-    for table in read(path, _COLUMNS):
-        for row in table.to_pylist():
-            if row["status"] not in statuses:
+def _entries(
+    path: Path, number: int, statuses: Collection[str], chosen: Chosen | None, where: Fitted | None, *, has_ids: bool
+) -> Iterator[_Entry]:
+    for table in read_where(path, _COLUMNS, where):
+        if chosen is None:
+            table = _of_statuses(table, statuses)
+        rows = table.to_pylist()
+        keys = [key_of_outcome(row, has_ids=has_ids) for row in rows]
+        named = set() if chosen is None else chosen.among(keys)
+        for key, row in zip(keys, rows, strict=True):
+            if row["status"] not in statuses and key not in named:
                 continue
             unresolved = row["status"] in ("in_doubt", "timed_out") or row["error_code"] in (EXPIRED, NO_RESULTS)
-            yield (
-                key_of_outcome(row, has_ids=has_ids),
-                number,
-                row["submits"],
-                int(unresolved),
-                int(row["maybe_billed_twice"]),
-            )
+            yield key, number, row["submits"], int(unresolved), int(row["maybe_billed_twice"])
+
+
+def choose(chosen: Chosen, data: Path, where: Fitted, *, has_ids: bool) -> None:
+    """The rows of all parts that `where` fits."""
+    for path in sorted(data.glob("part-*.parquet")):
+        for table in read_where(path, _COLUMNS, where):
+            chosen.add([key_of_outcome(row, has_ids=has_ids) for row in table.to_pylist()])
+
+
+def read_where(path: Path, columns: list[str], where: Fitted | None) -> Iterator[pa.Table]:
+    """These columns of the rows of a part that `where` fits, a few at a time."""
+    from batchfox import parts
+
+    read = columns if where is None else list(dict.fromkeys([*columns, *where.columns]))
+    for table in parts.read(path, read):
+        yield table if where is None else table.filter(where.expression).select(columns)
+
+
+def _of_statuses(table: pa.Table, statuses: Collection[str]) -> pa.Table:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    return table.filter(pc.is_in(table["status"], value_set=pa.array(sorted(statuses), pa.string())))

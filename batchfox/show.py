@@ -71,6 +71,9 @@ def _leftovers(summary: Summary) -> Iterator[str]:
         yield "  beyond --limit: not looked at, the next run takes them"
     if summary.duplicates:
         yield f"  duplicates of an id, not sent: {summary.duplicates:,}"
+    if summary.outdated:
+        rows = count(summary.outdated, "row")
+        yield f"  answered as they were asked before an edit: {rows}, in flight since; --retry stale asks anew"
     if summary.maybe_billed_twice:
         yield f"  maybe billed twice: {count(summary.maybe_billed_twice, 'row')} (column maybe_billed_twice)"
     if summary.in_doubt_held:

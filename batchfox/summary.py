@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from batchfox.core.outcome import Outcome
+from batchfox.core.outcome import STALE, Outcome
 
 RETRYABLE = ("failed", "timed_out", "in_doubt", "invalid")
 
@@ -75,7 +75,8 @@ class Summary(msgspec.Struct, kw_only=True):
     `more_causes`: how many kinds there are besides).
 
     `exit_status` is the contract's table. `reason`: why the run stopped early, in plain words. `is_limited`: rows
-    beyond `limit` were not taken. `left_in_flight`: tasks that the next run picks up; `left_in_doubt`: POSTs without a
+    beyond `limit` were not taken. `outdated`: rows whose task, begun earlier, answers their request as it was before an
+    edit. `left_in_flight`: tasks that the next run picks up; `left_in_doubt`: POSTs without a
     reply, whose fate is unknown. `estimates_low`: with a credit limit, requests (model|shape) that came to more than
     was expected: the estimate, and what was reserved or charged, in credits. `late_collected`: rows
     that were `timed_out` and whose tasks had ended meanwhile; `late_credits`: what those cost, paid when they were
@@ -95,6 +96,7 @@ class Summary(msgspec.Struct, kw_only=True):
     settled: dict[str, int]
     completed_before: int = 0
     duplicates: int = 0
+    outdated: int = 0
     left_in_flight: int = 0
     left_in_doubt: int = 0
     maybe_billed_twice: int = 0
@@ -124,11 +126,14 @@ class Summary(msgspec.Struct, kw_only=True):
         The same command resumes, without `--retry`: the rows it named are marked, and those of them that failed again
         are not to be paid for a third time.
         """
-        plain = _without_option(_without_option(command, "--fresh", has_value=False), "--retry", has_value=True)
+        plain = _without_option(command, "--fresh", has_value=False)
+        for option in ("--retry", "--where"):
+            plain = _without_option(plain, option, has_value=True)
         if self.exit_status in (4, 129, 130, 143) or self.is_limited:
             return shlex.join(plain)
         again = [status for status in RETRYABLE if self.by_status.get(status)]
-        if self.exit_status == 3 and again:
+        again += [STALE] if self.outdated else []
+        if self.exit_status in (0, 3) and again:
             return shlex.join([*plain, "--retry", ",".join(again)])
         return None
 

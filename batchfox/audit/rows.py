@@ -160,11 +160,12 @@ class RowChecks:
             of="h",
         )
         if self._is_rendered:
+            anew = "these with --retry stale" if self._recorded.has_ids else "with an id in a new output"
             yield from self._find(
                 "row_edited",
                 "FROM held h JOIN asked a USING (key) WHERE h.hash IS NOT NULL AND h.hash IS NOT a.hash",
                 "edited since they were answered, or the job was: their request has another request_hash now",
-                "put the old rows (or the old job) back; or ask anew: under a new id, or all of them with --fresh",
+                f"put the old rows (or the old job) back; or ask anew: {anew}, or all of them with --fresh",
                 of="h",
             )
 

@@ -21,6 +21,7 @@ COMMANDS = {
     "validate": "Check every row of a job without sending any.",
     "schedule": "Run jobs at the times in their [schedule].",
     "status": "Show what a run is doing or did.",
+    "runs": "List the runs of an output.",
     "export": "Write the results to one file in input order.",
     "models": "List the models that the key may use, and what each takes.",
     "verify": "Recount input, checkpoint and Parquet of an output.",

@@ -6,33 +6,55 @@ from pathlib import Path
 
 import click
 
-from batchfox.cli.complete import complete_output, complete_status
+from batchfox.cli.complete import complete_format, complete_output, complete_status
 
 
 @click.command("export", short_help="Write the results to one file in input order.")
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path), shell_complete=complete_output)
 @click.argument("target", metavar="FILE", type=click.Path(path_type=Path))
-@click.option("--column", "columns", multiple=True, metavar="NAME", help="Only these columns; repeatable.")
+@click.option(
+    "--format",
+    "form",
+    metavar="FORMAT",
+    shell_complete=complete_format,
+    help="parquet, jsonl, csv, excel, openai-batch or datasets, where FILE's ending does not say it.",
+)
+@click.option(
+    "--columns", "--column", "columns", multiple=True, metavar="NAME[,…]", help="Only these columns; repeatable."
+)
 @click.option(
     "--status",
     "statuses",
     multiple=True,
-    metavar="STATUS",
+    metavar="STATUS[,…]",
     shell_complete=complete_status,
     help="Only rows of these statuses; repeatable.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace FILE where it exists.")
-def command(folder: Path, target: Path, columns: tuple[str, ...], statuses: tuple[str, ...], overwrite: bool) -> int:
+def command(
+    folder: Path,
+    target: Path,
+    form: str | None,
+    columns: tuple[str, ...],
+    statuses: tuple[str, ...],
+    overwrite: bool,
+) -> int:
     """Write the results to one file in input order.
 
     FILE ends in .parquet, .jsonl or .csv. It appears whole or not at all. Memory does not grow with the rows.
+
+    --format excel: CSV that Excel opens well; text that it would take for a formula gets an apostrophe in front.
+    --format openai-batch: the lines (.jsonl) of an OpenAI batch's results. --format datasets: FILE is a folder that
+    datasets.load_dataset reads.
     """
     from batchfox.errors import UserError
-    from batchfox.export import export
+    from batchfox.export import columns_of, export, form_of, names_in
     from batchfox.words import count
 
+    form_of(target, form)
     if target.exists() and not overwrite:
         raise UserError(f"{target}: exists already; --overwrite replaces it")
-    rows = export(folder, target, columns=columns, statuses=statuses)
+    chosen = names_in(columns, columns_of(folder)) if columns else []
+    rows = export(folder, target, form=form, columns=chosen, statuses=names_in(statuses, ()))
     click.echo(f"{target}: {count(rows, 'row')}")
     return 0

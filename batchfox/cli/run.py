@@ -93,7 +93,10 @@ def read_job(job: str | None, values: dict[str, Any]) -> Any:
     "--retry",
     metavar="STATUS[,...]",
     shell_complete=complete_statuses,
-    help="Give rows of these statuses fresh attempts: failed, ...",
+    help="Give rows of these statuses fresh attempts: failed, ..., stale.",
+)
+@click.option(
+    "--where", metavar="CONDITION", help="Of these rows only those that fit: \"error_code = 'x' and model = 'y'\"."
 )
 @click.option("--dry-run", is_flag=True, help="Print the first requests; send nothing.")
 @click.option("--fresh", is_flag=True, help="Move the old output to DIR.old-<run_id> and start anew.")
@@ -138,7 +141,8 @@ def _run_scheduled(context: click.Context, job: str | None, read: Any, values: d
 def _options(context: click.Context, values: dict[str, Any]) -> Any:
     from batchfox.options import Options
 
-    return Options(limit=values["limit"], retry=values["retry"] or (), fresh=values["fresh"], **common(context))
+    retry, fresh = values["retry"] or (), values["fresh"]
+    return Options(limit=values["limit"], retry=retry, where=values["where"], fresh=fresh, **common(context))
 
 
 def _preview(context: click.Context, read: Any, values: dict[str, Any]) -> int:

@@ -11,6 +11,8 @@ from batchfox.core.job import SIMULATOR
 
 # Keys (or whole tables) that say what a row means. Limits, retry, poll and the rest may change at any time.
 MEANING = ("input.fields", "input.keep", "request", "media.root", "api.base_url")
+# Those of them that are all in a row's request: `--retry stale` asks anew the rows whose request changed with them.
+IN_REQUEST = ("request", "input.fields")
 _ABSENT = object()
 
 
@@ -21,6 +23,11 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     was: str
     now: str
 
+    @property
+    def is_in_request(self) -> bool:
+        """Do the rows that it concerns have another request now?"""
+        return any(self.key == key or self.key.startswith(f"{key}.") for key in IN_REQUEST)
+
     def __str__(self) -> str:
         return f"{self.key} was {self.was}, is now {self.now}"
 
@@ -30,16 +37,21 @@ def changes_of_meaning(old: dict[str, Any], new: dict[str, Any]) -> list[Change]
     return [change for key in MEANING for change in _compare(key, _find(old, key), _find(new, key))]
 
 
-def refused_changes(old: dict[str, Any], new: dict[str, Any], *, is_unfinished: bool, has_ids: bool) -> list[Change]:
+def refused_changes(
+    old: dict[str, Any], new: dict[str, Any], *, is_unfinished: bool, has_ids: bool, asks_stale: bool = False
+) -> list[Change]:
     """The changes that may not be taken over by this output.
 
     While a run is unfinished all that gives rows their meaning stays. After it, rows with ids may be asked anew
     (answered ones keep their answers); without ids an output belongs to one request. Simulated answers never mix with
-    real ones.
+    real ones. `asks_stale`: rows that are answered are asked anew where their request changed, so it may change at any
+    time.
     """
     changes = changes_of_meaning(old, new)
-    if is_unfinished or not has_ids:
+    if not has_ids:
         return changes
+    if is_unfinished:
+        return [change for change in changes if not (asks_stale and change.is_in_request)]
     return [
         change for change in changes if change.key == "api.base_url" and f'"{SIMULATOR}"' in (change.was, change.now)
     ]

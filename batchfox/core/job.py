@@ -87,6 +87,7 @@ class Limits(_Section, frozen=True, kw_only=True):
     in_flight: int = 200
     bytes_in_flight: Size = Size("256MB")
     credits: float | None = None
+    credits_per_day: float | None = None
     time: Duration | None = None
 
 
@@ -351,7 +352,7 @@ def _check(job: Job) -> None:
     _demand(bool(job.output.path.strip()), "output.path", job.output.path, "a folder's path")
     _demand(limits.in_flight >= 1, "limits.in_flight", limits.in_flight, "1 or more")
     _demand(limits.bytes_in_flight >= 1, "limits.bytes_in_flight", int(limits.bytes_in_flight), "1 or more")
-    for name in ("requests_per_minute", "tokens_per_minute", "polls_per_minute", "credits", "time"):
+    for name in ("requests_per_minute", "tokens_per_minute", "polls_per_minute", "credits", "credits_per_day", "time"):
         value = getattr(limits, name)
         _demand(value is None or 0 < value < float("inf"), f"limits.{name}", value, "more than 0")
     _demand(1 <= retry.attempts <= 100, "retry.attempts", retry.attempts, "1 to 100")

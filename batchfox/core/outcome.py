@@ -13,6 +13,8 @@ from batchfox.core.event import Answer, ApiError
 
 Status = Literal["completed", "failed", "invalid", "in_doubt", "timed_out"]
 STATUSES: tuple[Status, ...] = ("completed", "failed", "invalid", "in_doubt", "timed_out")
+# No status of its own: rows of any status whose request has changed since they were answered. `--retry` takes it.
+STALE = "stale"
 
 # Column → type, in the words of Arrow; the carried input columns stand behind them, then `input_extra`.
 COLUMNS: dict[str, str] = {

@@ -55,6 +55,7 @@ class Survey(msgspec.Struct, kw_only=True):
 
     `valid` and `invalid`: rows that are still to be sent, by whether they would be. `before`: rows that an earlier run
     ended, by status, or whose task is running; `mended`: those of them that ended as invalid and are valid now.
+    `stale`: those of `before` whose request is another now, and `stale_forecast` what it takes to ask them anew.
     `streamed`: requests that are to be made and ask for a stream.
     `refused`: why a run would not start.
     """
@@ -64,6 +65,7 @@ class Survey(msgspec.Struct, kw_only=True):
     invalid: int = 0
     before: dict[str, int] = msgspec.field(default_factory=dict)
     mended: int = 0
+    stale: int = 0
     streamed: int = 0
     duplicates: int = 0
     differing: list[str] = msgspec.field(default_factory=list)
@@ -73,6 +75,7 @@ class Survey(msgspec.Struct, kw_only=True):
     by_shape: dict[str, int] = msgspec.field(default_factory=dict)
     media: dict[str, int] = msgspec.field(default_factory=dict)
     forecast: Forecast = msgspec.field(default_factory=Forecast)
+    stale_forecast: Forecast = msgspec.field(default_factory=Forecast)
     fields: list[str] = msgspec.field(default_factory=list)
     passed_over: dict[str, int] = msgspec.field(default_factory=dict)
     id_column: str | None = None
@@ -99,6 +102,8 @@ def describe(found: Survey) -> Iterator[str]:
     if found.before.get("invalid"):
         ended = count(found.before["invalid"], "row")
         yield f"{ended} ended as invalid before, {found.mended:,} of them valid now; --retry invalid takes them again"
+    if found.stale:
+        yield from _describe_stale(found)
     if found.duplicates:
         names = f" ({', '.join(found.differing)}{', ...' if found.differing_rows > len(found.differing) else ''})"
         yield (
@@ -116,6 +121,20 @@ def describe(found: Survey) -> Iterator[str]:
         yield from _describe_requests(found)
     for note in found.notes:
         yield f"note: {note}"
+
+
+def _describe_stale(found: Survey) -> Iterator[str]:
+    cast = found.stale_forecast
+    price = f"no estimate of credits: {cast.credits_unknown}"
+    if cast.credits is not None:
+        without = (
+            f", without {count(sum(cast.unpriced.values()), 'request')} of unlisted models" if cast.unpriced else ""
+        )
+        price = f"credits, roughly: at most {credit(cast.credits)} by the price list{without}"
+    yield (
+        f"{count(found.stale, 'row')} stale: answered, and the request is another now; a run keeps the answers, "
+        f"--retry stale asks anew ({price})"
+    )
 
 
 def _say_before(found: Survey) -> str:

@@ -12,15 +12,17 @@ from batchfox.core.blocks import Comparison
 from batchfox.core.job import Job
 from batchfox.core.row import Row
 from batchfox.filing import Folders
+from batchfox.narrowing import Where
 from batchfox.opening import refuse_change, refuse_lost
 from batchfox.output import Output, refuse_unusable
+from batchfox.retry import Chosen, choose
 
 RUNNING = "running"
 
 
 @contextlib.contextmanager
-def open_past(job: Job, root: Path, id_column: str | None) -> Iterator[Past]:
-    """The past of this output; an empty one where nothing was begun.
+def open_past(job: Job, root: Path, id_column: str | None, *, asks_stale: bool = False) -> Iterator[Past]:
+    """The past of this output; an empty one where nothing was begun. `asks_stale`: as `run --retry stale`.
 
     Raises `OutputError` and `JobError` where a run would: a folder that it cannot use, a damaged, lost or newer
     checkpoint, a job that changed.
@@ -33,7 +35,7 @@ def open_past(job: Job, root: Path, id_column: str | None) -> Iterator[Past]:
         if output.is_begun:
             path = output.checkpoint_path
             checkpoint = stack.enter_context(contextlib.closing(Checkpoint(path, read_only=True)))
-            refuse_change(checkpoint, root, job, id_column)
+            refuse_change(checkpoint, root, job, id_column, asks_stale=asks_stale)
         past = Past(checkpoint, output.folders, has_ids=id_column is not None)
         stack.callback(past.close)
         yield past
@@ -53,6 +55,7 @@ class Past:
             running = checkpoint.query("SELECT key FROM row WHERE state = 2")
             self._recorded = dict.fromkeys((key for (key,) in running), RUNNING)
             self._recorded |= {key: done.status for key, done in checkpoint.unfiled().items()}
+            self._answered: dict[bytes, bytes | None] = checkpoint.unfiled_hashes() if has_ids else {}
             known = {} if has_ids else checkpoint.block_digests()
         self._comparison: Comparison | None = Comparison(known) if known else None
 
@@ -81,6 +84,24 @@ class Past:
         again = self._checkpoint.retries(keys)
         filed = self._filed(rows, keys)
         return [self._recorded.get(key) or (filed.get(key) if key not in again else None) for key in keys]
+
+    def fitting(self, where: Where) -> Chosen | None:
+        """The rows of the output that the condition fits; None where there are none at all. Raises `UserError`."""
+        if self._checkpoint is None or self._folders is None:
+            return None
+        if (fitted := where.fit_output(self._checkpoint.get("types"))) is None:
+            return None
+        chosen = Chosen(self._checkpoint)
+        choose(chosen, self._folders.data, fitted, has_ids=self._has_ids)
+        return chosen
+
+    def answered(self, rows: Sequence[Row]) -> list[bytes | None]:
+        """The first 8 bytes of the hash of the request that each of these rows ended with; None where it ended without
+        one, or not, or has no id, so that its request cannot have changed."""
+        if self._checkpoint is None or not self._has_ids:
+            return [None] * len(rows)
+        hashes = self._checkpoint.hashes([row.key for row in rows]) | self._answered
+        return [hashes.get(row.key) for row in rows]
 
     def _filed(self, rows: Sequence[Row], keys: list[bytes]) -> dict[bytes, str]:
         assert self._checkpoint is not None

@@ -27,6 +27,7 @@ from batchfox.loading import Loader
 from batchfox.media import MediaDoor
 from batchfox.output import is_dated
 from batchfox.source import open_with_ids
+from batchfox.stale import is_stale
 from batchfox.survey.findings import Findings, Survey
 from batchfox.survey.forecast import Forecast, PriceList
 from batchfox.survey.past import Past, open_past
@@ -90,11 +91,11 @@ class Surveyor:
             ids = stack.enter_context(Ids())
             past = self._open_past(stack, root, found)
             for batch in self.batches():
-                for row, before in zip(batch, past.look_up(batch), strict=True):
+                for row, before, answered in zip(batch, past.look_up(batch), past.answered(batch), strict=True):
                     found.rows += 1
                     _compare(past, row, found)
                     if not (self.source.id_column is not None and _is_duplicate(ids, row, found)):
-                        pass_.see(row, before)
+                        pass_.see(row, before, answered)
             if not found.refused:
                 _compare(past, None, found)
         pass_.end()
@@ -106,8 +107,12 @@ class Surveyor:
         if root is not None:
             try:
                 return stack.enter_context(open_past(self.job, root, self.source.id_column))
-            except (OutputError, JobError) as error:
+            except OutputError as error:
                 found.refused.append(str(error))
+            except JobError as error:
+                found.refused.append(str(error))
+                with contextlib.suppress(JobError):  # --retry stale may be the way on: what would it take?
+                    return stack.enter_context(open_past(self.job, root, self.source.id_column, asks_stale=True))
         return Past(None, None, has_ids=has_ids)
 
     def warnings_of(self, row: Row, request: dict[str, Any]) -> list[Complaint]:
@@ -147,11 +152,11 @@ class _Pass:
         self._listed = listed
         self._findings = Findings()
         self._fields: dict[str, None] = {}
-        found.forecast = Forecast.begin(listed)
+        found.forecast, found.stale_forecast = Forecast.begin(listed), Forecast.begin(listed)
 
-    def see(self, row: Row, before: str | None) -> None:
+    def see(self, row: Row, before: str | None, answered: bytes | None) -> None:
         """A row that is no duplicate. `before`: how an earlier run ended it; it is checked all the same, but the files
-        of a completed row may be gone."""
+        of a completed row may be gone. `answered`: what its request was then."""
         found, is_done = self._found, before == "completed"
         if before is not None:
             found.before[before] = found.before.get(before, 0) + 1
@@ -162,6 +167,9 @@ class _Pass:
             request = prepared.request or {}
             self._findings.note_all(row, self._surveyor.warnings_of(row, request), is_done=is_done)
             found.mended += before == "invalid"
+            if before is not None and is_stale(prepared, answered):
+                found.stale += 1
+                found.stale_forecast.add(request, media_of(request), self._listed)
             if before is None:
                 self._add(prepared, request)
                 if self._media is not None:
@@ -199,6 +207,7 @@ class _Pass:
         for finding in self._found.findings:
             finding.example = self._surveyor.source.secret.hide(finding.example)
         self._found.forecast.end(self._surveyor.job, self._found.requests)
+        self._found.stale_forecast.end(self._surveyor.job, self._found.stale)
 
 
 def _compare(past: Past, row: Row | None, found: Survey) -> None:

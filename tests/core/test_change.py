@@ -118,3 +118,11 @@ def test_a_table_that_comes_or_goes_is_told() -> None:
     changes = refused_changes(old, {"request": {}}, is_unfinished=True, has_ids=True)
     assert [str(change) for change in changes] == ['request.a was {"b":1}, is now (not set)']
     assert refused_changes({}, {}, is_unfinished=True, has_ids=True) == []
+
+
+def test_with_stale_rows_asked_anew_only_what_is_in_the_request_may_change() -> None:
+    new = changed("request.prompt", "{{ q }}") | {"media": {"root": "/else"}}
+    found = refused_changes(OLD, new, is_unfinished=True, has_ids=True, asks_stale=True)
+    assert [change.key for change in found] == ["media.root", "media.mode"][: len(found)]
+    assert not any(change.is_in_request for change in found)
+    assert refused_changes(OLD, new, is_unfinished=True, has_ids=False, asks_stale=True) != found

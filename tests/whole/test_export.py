@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from conftest import MODEL, Simulate, job_of, parts_of, rows_with_ids, write_rows
+from conftest import MODEL, Simulate, Starter, job_of, parts_of, rows_with_ids, write_rows
 
 from batchfox import run
 from batchfox.audit import Choice, audit_output
@@ -138,3 +138,105 @@ def test_a_place_where_no_file_can_be_is_told(simulate: Simulate, tmp_path: Path
             export(tmp_path / "out", target)
         with pytest.raises(UserError, match=told):
             audit_output(tmp_path / "out", Choice(costs=target))
+
+
+# What a spreadsheet would run, and what looks like it and is harmless.
+FORMULAS = [
+    "=1+1",
+    "+1",
+    "-1",
+    "@SUM(A1)",
+    "\t=1",
+    "\r=1",
+    "\n",
+    "  =cmd|' /C calc'!A0",
+    "＝1",
+    "\u200b=1",
+    '=HYPERLINK("x")',
+]
+HARMLESS = ["a=b", "'=1", "1-1", "", "🦊 = fox", "line\n=2", '"=1"']
+
+
+def test_no_text_is_a_formula_for_excel(simulate: Simulate, tmp_path: Path) -> None:
+    texts = [*FORMULAS, *HARMLESS]
+    rows = [{"id": text or "empty", "prompt": "x", "=note": text, "n": -at} for at, text in enumerate(texts)]
+    job = job_of(write_rows(tmp_path / "in.jsonl", rows), tmp_path / "out", simulate().url)
+    run(job)
+    columns = ["row_id", "=note", "n"]
+    assert export(tmp_path / "out", tmp_path / "x.csv", form="excel", columns=columns) == len(texts)
+    data = (tmp_path / "x.csv").read_bytes()
+    assert data.startswith(b"\xef\xbb\xbf")
+    with (tmp_path / "x.csv").open(encoding="utf-8-sig", newline="") as file:
+        head, *found = list(csv.reader(file))
+    assert head == ["row_id", "'=note", "n"]
+    assert [note for _, note, _ in found] == [*(f"'{text}" for text in FORMULAS), *HARMLESS]
+    assert [row_id for row_id, _, _ in found][: len(FORMULAS)] == [f"'{text}" for text in FORMULAS]
+    assert [n for *_, n in found] == [str(-at) for at in range(len(texts))], "numbers are no formulas"
+
+
+def test_the_openai_batch_form_tells_answers_refusals_and_the_rest(simulate: Simulate, tmp_path: Path) -> None:
+    simulator = simulate(faults={"refuse_options": 0.4})
+    rows = [*rows_with_ids(20), {"id": "bad", "prompt": 7, "model": ""}]
+    job = job_of(write_rows(tmp_path / "in.jsonl", rows), tmp_path / "out", simulator.url)
+    assert run(job).exit_status == 3
+    assert export(tmp_path / "out", tmp_path / "x.jsonl", form="openai-batch") == 21
+    lines = [json.loads(line) for line in (tmp_path / "x.jsonl").read_text().splitlines()]
+    assert [line["custom_id"] for line in lines] == [row["id"] for row in rows]
+    assert len({line["id"] for line in lines}) == 21
+    statuses = {}
+    for line, row in zip(lines, pq.read_table(tmp_path / "out" / "data").sort_by("row_index").to_pylist(), strict=True):
+        assert set(line) == {"id", "custom_id", "response", "error"}
+        statuses[row["status"]] = line
+        if row["status"] == "completed":
+            assert line["error"] is None
+            assert line["response"]["body"]["choices"][0]["message"]["content"] == row["text"]
+            assert (line["response"]["status_code"], line["response"]["request_id"]) == (200, row["task_id"])
+    assert set(statuses) == {"completed", "failed", "invalid"}
+    assert statuses["failed"]["response"]["status_code"] == 422
+    assert statuses["failed"]["response"]["body"]["error"]["message"]
+    assert statuses["invalid"]["response"] is None
+    assert statuses["invalid"]["error"]["code"]
+
+
+def test_a_folder_for_datasets_is_read_and_replaced_whole(
+    simulate: Simulate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from datasets import load_dataset
+
+    monkeypatch.setattr("batchfox.export.ordering.MOST_ROWS_A_RANGE", 7)
+    monkeypatch.setattr("batchfox.export.dataset.BYTES_A_SHARD", 1)
+    rows = rows_with_ids(20)
+    run(job_of(write_rows(tmp_path / "in.jsonl", rows), tmp_path / "out", simulate().url))
+    (tmp_path / "ours").mkdir()
+    (tmp_path / "ours" / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="no folder that was exported before"):
+        export(tmp_path / "out", tmp_path / "ours", form="datasets")
+    assert (tmp_path / "ours" / "notes.txt").read_text() == "mine"
+    for status, count in (("failed", 0), ("completed", 20)):
+        assert export(tmp_path / "out", tmp_path / "set", form="datasets", statuses=[status]) == count
+    names = sorted(path.name for path in (tmp_path / "set" / "data").iterdir())
+    assert names == [f"train-{at:05d}-of-00003.parquet" for at in range(3)]
+    found = load_dataset(str(tmp_path / "set"), split="train", cache_dir=str(tmp_path / "cache"))
+    assert found["row_id"][:] == [row["id"] for row in rows]
+    assert {path.name for path in tmp_path.iterdir() if path.name.startswith(".")} == set()
+
+
+def test_names_and_formats_that_do_not_fit_are_told(simulate: Simulate, tmp_path: Path, start: Starter) -> None:
+    rows = [row | {"a,b": "both"} for row in rows_with_ids(2)]
+    run(job_of(write_rows(tmp_path / "in.jsonl", rows), tmp_path / "out", simulate().url))
+    child = start(
+        "export", "out", "x.csv", "--columns", "row_id,status", "--columns", "a,b", "--status", "failed,completed"
+    )
+    assert child.wait() == 0, child.err
+    assert (tmp_path / "x.csv").read_text().splitlines()[:2] == ['"row_id","status","a,b"', '"r0","completed","both"']
+    with pytest.raises(UserError, match=r"--format excel writes a file that ends in \.csv"):
+        export(tmp_path / "out", tmp_path / "x.jsonl", form="excel")
+    with pytest.raises(UserError, match="writes a folder"):
+        export(tmp_path / "out", tmp_path / "x.csv", form="datasets")
+    with pytest.raises(UserError, match=r'no such format .did you mean "excel"'):
+        export(tmp_path / "out", tmp_path / "x.csv", form="exel")
+    with pytest.raises(UserError, match="has its own"):
+        export(tmp_path / "out", tmp_path / "x.jsonl", form="openai-batch", columns=["text"])
+    for place in ("out/data", "out/_batchfox"):
+        with pytest.raises(UserError, match="lies in an output"):
+            export(tmp_path / "out", tmp_path / place, form="datasets")

@@ -88,7 +88,7 @@ def test_an_export_takes_only_the_chosen_columns_and_statuses(output: Path, tmp_
 
 
 def test_an_export_holds_a_range_at_a_time(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("batchfox.export.MOST_ROWS_A_RANGE", 7)
+    monkeypatch.setattr("batchfox.export.ordering.MOST_ROWS_A_RANGE", 7)
     tables = list(in_order(part_paths(output), ["row_index"]))
     assert max(table.num_rows for table in tables) <= 8
     assert [index for table in tables for index in table["row_index"].to_pylist()] == list(range(ROWS))

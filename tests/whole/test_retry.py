@@ -12,7 +12,9 @@ from conftest import MODEL, Simulate, by_id, job_of, parts_of, rows_of, rows_wit
 
 from batchfox import run
 from batchfox.errors import UserError
+from batchfox.options import Options
 from batchfox.simulator import answer
+from batchfox.survey.preview import preview
 
 # The model stands in the rows, and they end in their order.
 ONE_BY_ONE: dict[str, dict[str, Any]] = {"request": {"model": None}, "limits": {"in_flight": 1}}
@@ -214,3 +216,30 @@ def test_rows_marked_for_retry_beyond_the_limit_stay_marked(simulate: Simulate, 
     assert (second.by_status, second.retry_left) == ({"completed": 10, "failed": 10}, 10)
     third = run(job)
     assert (third.by_status, third.retry_left, third.exit_status) == ({"completed": 20}, 0, 0)
+
+
+def test_a_condition_narrows_what_is_retried(simulate: Simulate, tmp_path: Path) -> None:
+    simulator = simulate()
+    rows = [{"id": f"r{n}", "prompt": "x", "model": f"gone{n % 2}", "lot": n % 3} for n in range(12)]
+    source = write_rows(tmp_path / "in.jsonl", rows)
+    job = job_of(source, tmp_path / "out", simulator.url, rows_per_part=5, **ONE_BY_ONE)
+    assert run(job).by_status == {"failed": 12}
+    simulator.control(models=("gone0", "gone1"))
+    for where, what in [("lots = 1", "lot"), ("lot = 'x'", "int64"), ("lot =", "at its end")]:
+        with pytest.raises(UserError, match=what):
+            run(job, retry="failed", where=where)
+    with pytest.raises(UserError, match="narrows --retry"):
+        run(job, where="lot = 1")
+    where = "model = 'gone1' and lot < 2 and error_code is not null"
+    shown = [json.loads(text)["row_id"] for text in preview(job, Options(retry="failed", where=where))]
+    assert shown == ["r1", "r3", "r7"]
+    summary = run(job, retry="failed", where=where)
+    assert summary.by_status == {"completed": 4, "failed": 8}
+    done = {name for name, row in by_id(tmp_path / "out").items() if row["status"] == "completed"}
+    assert done == {"r1", "r3", "r7", "r9"}
+    said = summary.next_step(["batchfox", "run", "job.toml", "--retry=failed", "--where", "lot = 1"])
+    assert said == "batchfox run job.toml --retry failed"
+    for row in rows:
+        row["prompt"] = "edited"
+    write_rows(source, rows)
+    assert run(job, retry="stale", where="lot = 1 and status = 'completed'").settled == {"completed": 2}

@@ -1,0 +1,76 @@
+"""Which rows a run gives fresh attempts: those of the statuses that `--retry` names, and those that are stale."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING
+
+from batchfox.core.carry import Carry
+from batchfox.core.outcome import STALE
+from batchfox.core.prepare import Preparer
+from batchfox.narrowing import Fitted, Where
+from batchfox.retry import Chosen, mark
+from batchfox.stale import ASKED, Found, find_stale, refuse_stale
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from batchfox.assembly import Workshop
+    from batchfox.checkpoint import Checkpoint
+    from batchfox.core.job import Job
+    from batchfox.core.render import Renderer
+    from batchfox.core.rulebook import RuleBook
+    from batchfox.filing import Filing
+    from batchfox.log import Log
+    from batchfox.options import Options
+    from batchfox.source import Source
+
+KEPT = "changed, and cannot be sent as they are now: they keep their answers; `batchfox validate` names them"
+
+
+async def mark_rows(
+    job: Job,
+    options: Options,
+    shop: Workshop,
+    source: Source,
+    filing: Filing,
+    data: Path,
+    renderer: Renderer,
+    book: RuleBook,
+    log: Log,
+) -> Found:
+    """Marks them in the checkpoint. Stale rows also by the order of an execution that did not come to it. Returns what
+    was found of these. Raises `UserError`."""
+    checkpoint, has_ids = shop.checkpoint, source.id_column is not None
+    statuses = [status for status in options.statuses if status != STALE]
+    if statuses:
+        mark(checkpoint, data, statuses, has_ids=has_ids, where=_fitted(options.where, checkpoint))
+    order = checkpoint.get(ASKED)
+    if order is None:
+        return Found()
+    refuse_stale(job.input.paths, source.id_column)
+    while filing.file(job.output.rows_per_part):
+        pass  # what a crash left unfiled may be stale too
+    preparer = Preparer(Carry([], ()), renderer, book, secret=source.secret)
+    chosen, stop = Chosen(shop.connect(read_only=True)), threading.Event()
+    connection = shop.connect(read_only=True)
+
+    def find() -> Found:
+        found = find_stale(connection, source.batches(), preparer, chosen.add, stop)
+        if not stop.is_set():
+            mark(checkpoint, data, (), has_ids=has_ids, chosen=chosen, where=_fitted(order, checkpoint))
+        return found
+
+    try:
+        found = await asyncio.get_running_loop().run_in_executor(shop.thread("stale"), find)
+    finally:
+        stop.set()
+    log.info("stale_rows_found", rows=found.stale)
+    if found.kept:
+        log.warning("stale_rows_kept", rows=found.kept, note=KEPT)
+    return found
+
+
+def _fitted(text: str | None, checkpoint: Checkpoint) -> Fitted | None:
+    return Where(text).fit_output(checkpoint.get("types")) if text else None
