@@ -134,6 +134,7 @@ def summarize(
         output=output,
         exit_status=ending.exit_status,
         reason=ending.reason,
+        stopped=ending.fleet.stopped,
         is_resume=run.is_resume,
         is_limited=ending.fed.is_limited,
         by_status=by_status,

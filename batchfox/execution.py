@@ -49,6 +49,7 @@ from batchfox.schedule.planned import ends_at, zone_of
 from batchfox.source import open_with_ids
 from batchfox.stale import refuse_stale
 from batchfox.summary import Summary
+from batchfox.telling import After
 from batchfox.viewing import Viewer
 
 SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
@@ -110,8 +111,20 @@ async def arun(
         raise JobError(
             f"expected a Job or the path of a job file, got a {type(job).__name__}; Job.from_dict takes a dict"
         )
+    after = After(job)
     try:
-        return await Execution(job, chosen, display or Silence()).run()
+        summary = await _execute(job, chosen, display or Silence())
+    except Exception as error:
+        await after.failed(error)
+        raise
+    await after.ended(summary)
+    return summary
+
+
+async def _execute(job: Job, options: Options, display: Display) -> Summary:
+    """One execution; what the machine refused is told in our words."""
+    try:
+        return await Execution(job, options, display).run()
     except (OSError, ExceptionGroup) as error:
         if isinstance(error, OSError) and (mistake := path_error(error)) is not None:
             raise mistake from error

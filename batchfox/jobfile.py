@@ -171,7 +171,7 @@ def refuse_key_in_job(job: Job, secret: Secret) -> None:
 
 def find_key_named(name: str) -> str:
     """The key under this name. Raises `UserError`."""
-    key = os.environ.get(name) or _key_in_file(name)
+    key = value_named(name)
     key = key.strip()
     if not key:
         raise UserError(
@@ -181,6 +181,11 @@ def find_key_named(name: str) -> str:
     if not key.isascii() or not key.isprintable() or " " in key:
         raise UserError(f"the API key in {name} has characters that no key has (spaces, line breaks, non-ASCII)")
     return key
+
+
+def value_named(name: str) -> str:
+    """What the environment, or else a `.env` file, holds under this name; "" where neither does. Raises `UserError`."""
+    return os.environ.get(name) or _key_in_file(name)
 
 
 def _key_in_file(name: str) -> str:

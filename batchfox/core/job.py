@@ -16,6 +16,7 @@ import msgspec
 
 from batchfox.core.complaint import mask
 from batchfox.core.nights import complaint_of
+from batchfox.core.notice import complaint_of_hooks, complaint_of_notify, without_secret
 from batchfox.errors import JobError
 
 SIMULATOR = "simulator"
@@ -153,6 +154,26 @@ class Schedule(_Section, frozen=True, kw_only=True):
     jitter: Duration = Duration(0)
 
 
+class Notify(_Section, frozen=True, kw_only=True):
+    """Who is told when a run ends badly. `urls`: Apprise's; `webhook`: gets JSON; each may be "$NAME", which stands in
+    the environment. `success`: also when it ends well. `spend`: also when it cost more credits than this."""
+
+    urls: list[str] = msgspec.field(default_factory=list)
+    webhook: str | None = None
+    success: bool = False
+    spend: float | None = None
+
+    @property
+    def targets(self) -> list[str]:
+        return [*self.urls, *([] if self.webhook is None else [self.webhook])]
+
+
+class Hooks(_Section, frozen=True, kw_only=True):
+    """`after`: commands that are run when a run has ended, with its summary as JSON on their standard input."""
+
+    after: list[str] = msgspec.field(default_factory=list)
+
+
 class ModelRule(_Section, frozen=True, kw_only=True):
     """A model the user adds, or one whose rules the user knows better. `match` is a name, or a prefix with `*`."""
 
@@ -185,6 +206,8 @@ class Job(_Section, frozen=True, kw_only=True):
     poll: Poll = Poll()
     media: Media = Media()
     schedule: Schedule = Schedule()
+    notify: Notify = Notify()
+    hooks: Hooks = Hooks()
     rules: Rules = Rules()
     name: str = "job"
 
@@ -215,6 +238,9 @@ class Job(_Section, frozen=True, kw_only=True):
     def to_dict(self) -> dict[str, Any]:
         """The tables again, defaults filled in, keys without a value left out. There is no secret in a job."""
         data = msgspec.to_builtins(self, enc_hook=_encode)
+        notify = data["notify"]  # its addresses are often keys themselves
+        notify["urls"] = [without_secret(url) for url in notify["urls"]]
+        notify["webhook"] = None if notify["webhook"] is None else without_secret(notify["webhook"])
         return {name: _without_none(value) for name, value in data.items()}
 
 
@@ -380,8 +406,9 @@ def _check(job: Job) -> None:
         1 <= job.output.rows_per_part <= 1_000_000, "output.rows_per_part", job.output.rows_per_part, "1 to 1,000,000"
     )
     _demand(0.01 <= poll.eagerness <= 100, "poll.eagerness", poll.eagerness, "0.01 to 100")
-    if (complaint := complaint_of(job.schedule)) is not None:
-        raise JobError(complaint)
+    for complaint in (complaint_of(job.schedule), complaint_of_notify(job.notify), complaint_of_hooks(job.hooks)):
+        if complaint is not None:
+            raise JobError(complaint)
     base = job.api.base_url
     wanted = f'an http(s) URL, or "simulator"{nearest(base, [SIMULATOR])}'
     _demand(base == SIMULATOR or _is_base_url(base), "api.base_url", mask(base), wanted)
