@@ -32,6 +32,7 @@ from batchfox.descriptors import room_for_connections
 from batchfox.errors import ApiGoneError, BatchfoxError, JobError, MachineError, UserError, machine_error, path_error
 from batchfox.feed import Feed
 from batchfox.fetching import Fetcher
+from batchfox.fit.workers import demand_packages
 from batchfox.jobfile import find_key, load_job, refuse_key_in_job, secret_of
 from batchfox.key_ledger import KeyLedger
 from batchfox.late import LateRows, file_late
@@ -163,6 +164,7 @@ class Execution:
             self._has_ids = self._source.id_column is not None
             key = find_key(job)
             refuse_key_in_job(job, secret)
+            demand_packages(job.media)
             MediaDoor(job.media)  # roots that cannot be read are refused before anything is begun
             if asks_stale:
                 refuse_stale(job.input.paths, self._source.id_column)
@@ -172,7 +174,7 @@ class Execution:
                 self._folders.log, key=key, level=options.log_level, form=options.log_format, quiet=options.quiet
             )
             stack.callback(self._log.close)
-            self._shop = Workshop(stack, output.checkpoint_path)
+            self._shop = Workshop(stack, output.checkpoint_path, self._folders.own)
             if where is not None:
                 where.fit_output(self._shop.checkpoint.get("types"))
             order = (options.where or "") if asks_stale else None
@@ -233,6 +235,7 @@ class Execution:
                 self._run.before,
                 self._source.secret,
                 until=self._until,
+                past=runs.figures_before(self._folders.root, job.guard.runs, job.guard.since),
                 key_ledger=self._key_ledger,
                 purse=purse,
             )

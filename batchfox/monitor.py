@@ -19,6 +19,8 @@ from batchfox.log import Log
 from batchfox.reserve import remedy
 from batchfox.summary import Causes
 
+THROTTLES_EVERY_S = 10.0
+
 
 class View(msgspec.Struct, frozen=True, kw_only=True):
     """What a display may show: the run's figures, and how far the input is read. `recent_per_s`: rows ended a
@@ -60,6 +62,8 @@ class Monitor:
         self._log = log
         self._display = display
         self._outage: dict[str, Any] | None = None
+        self._throttles = 0
+        self._throttles_told_at = float("-inf")
         self.causes = Causes()
         self._warned: set[str] = set()
         self.view: Callable[[], View] | None = None
@@ -106,6 +110,7 @@ class Monitor:
         try:
             view = self.view()
             self._note_outage(view.figures["outage"])
+            self._note_throttles(view.figures)
             self._display.update(view)
         except Exception as error:
             self._log.warning("display_failed", error=repr(error))
@@ -121,6 +126,14 @@ class Monitor:
         elif outage is None and before is not None:
             lasted_s = round(time.time() - before["since"], 1)
             self._log.warning("outage_ended", what=before["what"], lasted_s=lasted_s, tries=before["tries"])
+
+    def _note_throttles(self, figures: dict[str, Any]) -> None:
+        """How many 429s there were, at most one line in `THROTTLES_EVERY_S`; a report draws them."""
+        here = figures["here"]["throttles"] + figures["here"]["polls_throttled"]
+        now = time.monotonic()
+        if here > self._throttles and now - self._throttles_told_at >= THROTTLES_EVERY_S:
+            self._log.info("throttled", times=here - self._throttles, per_minute=round(figures["per_minute"]))
+            self._throttles, self._throttles_told_at = here, now
 
     def trouble(self) -> MachineError | None:
         """The disk under the log is full: the run must end, as nobody could tell any more what it did."""

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
+
+from batchfox.errors import OutputError
+from batchfox.paths import say_no_output
 
 _NAME = re.compile(r"part-(\d{5,})\.parquet")
 
@@ -15,3 +19,14 @@ def number_of(name: str) -> int | None:
     """The number in a part's file name; None for any other file."""
     found = _NAME.fullmatch(name)
     return int(found[1]) if found else None
+
+
+def part_paths(folder: Path) -> list[Path]:
+    """The parts of an output, by number. Raises `OutputError` where there is no output."""
+    data = folder / "data"
+    if not data.is_dir():
+        raise OutputError(say_no_output(folder, data))
+    paths = sorted(path for path in data.iterdir() if number_of(path.name) is not None)
+    if not paths:
+        raise OutputError(f"{folder}: no part is written yet; parts appear while the run goes on and at its end")
+    return paths

@@ -15,10 +15,13 @@ import msgspec
 
 from batchfox.checkpoint import Again
 from batchfox.core.dispatch import Fleet, StopCause
+from batchfox.core.drift import Bounds, Drifted, DriftWatch, Sums
 from batchfox.core.event import Event, Halted, PollEvent, Streamed
 from batchfox.core.late import second_look
 from batchfox.core.lifecycle import Life, State
+from batchfox.core.outcome import Outcome
 from batchfox.core.prepare import Invalid
+from batchfox.core.tail import Tail
 from batchfox.crew import Clock
 from batchfox.errors import BatchfoxError, MachineError, UserError
 from batchfox.feed import Feed
@@ -54,12 +57,14 @@ class Observer(Protocol):
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """When a run stops submitting by itself. `until`: the end of the schedule's window (unix). `idle_s`: this long
-    with an API that takes nothing at all."""
+    with an API that takes nothing at all. `straggle_s`: this long after the last submit it gives up the tasks that
+    still run."""
 
     time_s: float | None = None
     until: float | None = None
     idle_s: float = 86_400.0
     polls_per_minute: float | None = None
+    straggle_s: float | None = None
 
 
 class Pool:
@@ -78,10 +83,11 @@ class Pool:
         clock: Clock,
         limits: Limits,
         before: Mapping[str, Any] | None = None,
+        drift: DriftWatch | None = None,
         share: Share | None = None,
     ) -> None:
-        """`before`: the run's figures as its earlier executions left them. `share`: its part of its key's rate; None:
-        all of it."""
+        """`before`: the run's figures as its earlier executions left them. `drift`: ends it where answers are off.
+        `share`: its part of its key's rate; None: all of it."""
         self.fleet = fleet
         self.ledger = ledger
         self._recorder = recorder
@@ -90,6 +96,9 @@ class Pool:
         self._limits = limits
         self._before = before or {}
         self._started_at = clock.now()
+        self.drift = drift or DriftWatch(Bounds(), 10, Sums())
+        self.drifted: list[Drifted] = []
+        self.tail = Tail(fleet, limits.straggle_s, self._started_at)
         self._submits = Submits(
             fleet,
             self,
@@ -281,6 +290,7 @@ class Pool:
         if outcome is not None:
             self.ledger.record_outcome(life, outcome)
             self._packing.look()
+            self._watch_answers(outcome)
         elif life.state is not before or isinstance(event, Streamed):
             self.ledger.record(life)
         if life.state is State.RUNNING or self._polls.is_nearly_full():
@@ -291,6 +301,13 @@ class Pool:
             self._feed.has_room.set()  # a row that was sent leaves room for the next, long before it is settled
         if life.state is not State.RUNNING or self.fleet.stopped is not None:
             self.check_done()
+
+    def _watch_answers(self, outcome: Outcome) -> None:
+        """Stops submitting where answers are not what they were."""
+        drifted = self.drift.see(outcome)
+        if drifted and self.fleet.stopped is None:
+            self.drifted = drifted
+            self.fleet.stop("guard")
 
     # Figures, limits.
 
@@ -327,8 +344,14 @@ class Pool:
             "stopped": self.fleet.stopped,
             "leaves_in_s": None if self._leaves_at is None else max(self._leaves_at - self._clock.now(), 0.0),
             "outage": self.outage(),
+            "drift": msgspec.to_builtins(self.drift.total),
+            "tail": self.tail.figures(self._clock.now(), is_input_over=self._is_input_over),
         }
         return of_run(figures, self._before)
+
+    @property
+    def _is_input_over(self) -> bool:
+        return self._feed is not None and self._feed.fed.is_over
 
     def outage(self) -> dict[str, Any] | None:
         """The outage of the API that is in this run's way: of what, since when (unix), and what was said last."""
@@ -352,7 +375,11 @@ class Pool:
     def check_limits(self) -> None:
         """Time and budget: stop submitting, finish what is in flight."""
         fleet, now = self.fleet, self._clock.now()
+        for life, outcome in self.tail.give_up(now, self._clock.unix(), is_input_over=self._is_input_over):
+            self.ledger.record_outcome(life, outcome)
+            self._packing.look()
         if fleet.stopped is not None:
+            self.check_done()
             return
         idle_since, time_s = fleet.gate.idle_since, self._limits.time_s
         if time_s is not None and now - self._started_at >= time_s:

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterator
 
 from batchfox.summary import Cause, Summary, Used
-from batchfox.words import count, credit, duration, exit_means, shorten
+from batchfox.words import count, credit, drift_words, duration, exit_means, shorten
 
 ASKS_OR_PAYS = (
     "timed_out: the same command without --retry asks about their tasks again, free; --retry timed_out pays anew where "
@@ -26,6 +26,8 @@ def _lines(summary: Summary, command: list[str]) -> Iterator[str]:
         yield f"  {status:<10} {rows:>9,}"
     yield from _work(summary)
     yield from _leftovers(summary)
+    for drifted in summary.drift:
+        yield f"  not as in the last runs: {drift_words(drifted)}"
     if summary.causes:
         yield "why rows did not complete:"
         yield from map(_cause, summary.causes)
@@ -90,6 +92,10 @@ def _leftovers(summary: Summary) -> Iterator[str]:
     if summary.late_collected:
         tasks, paid = count(summary.late_collected, "late task"), credit(summary.late_credits)
         yield f"  collected: {tasks}; {paid} credits, paid when they were submitted"
+    if summary.given_up:
+        tasks = count(summary.given_up, "task")
+        oldest = ", ".join(f"{duration(one.age_s)} (row {shorten(one.row_id, 40)})" for one in summary.stragglers)
+        yield f"  not waited for any longer: {tasks}, collected by the next run, free; the oldest: {oldest}"
     if summary.late_unheard:
         yield _unheard(summary)
     if summary.retry_left:

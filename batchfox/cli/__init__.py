@@ -23,6 +23,8 @@ COMMANDS = {
     "status": "Show what a run is doing or did.",
     "runs": "List the runs of an output.",
     "export": "Write the results to one file in input order.",
+    "report": "Write one HTML file that says what a run did.",
+    "view": "Browse the results on a local page.",
     "models": "List the models that the key may use, and what each takes.",
     "verify": "Recount input, checkpoint and Parquet of an output.",
     "doctor": "Say what is wrong with this set-up or an output, and repair it.",

@@ -18,7 +18,7 @@ from batchfox.errors import OutputError, UserError
 from batchfox.export.dataset import is_dataset, write_dataset
 from batchfox.export.forms import BATCH_COLUMNS, FORMS, open_writer
 from batchfox.export.ordering import in_order as in_order
-from batchfox.export.ordering import part_paths as part_paths
+from batchfox.part_names import part_paths as part_paths
 from batchfox.parts import say_unreadable
 from batchfox.paths import OWN_FOLDER
 

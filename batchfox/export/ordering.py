@@ -17,8 +17,7 @@ import pyarrow.parquet as pq
 
 from batchfox.arrow_types import without_views
 from batchfox.errors import OutputError
-from batchfox.parts import number_of, say_unreadable
-from batchfox.paths import say_no_output
+from batchfox.parts import say_unreadable
 
 BYTES_A_RANGE = 16 << 20
 MOST_ROWS_A_RANGE = 20_000
@@ -31,17 +30,6 @@ class _Group(msgspec.Struct, frozen=True, kw_only=True):
     number: int
     low: int
     high: int
-
-
-def part_paths(folder: Path) -> list[Path]:
-    """The parts of an output, by number. Raises `OutputError` where there is no output."""
-    data = folder / "data"
-    if not data.is_dir():
-        raise OutputError(say_no_output(folder, data))
-    paths = sorted(path for path in data.iterdir() if number_of(path.name) is not None)
-    if not paths:
-        raise OutputError(f"{folder}: no part is written yet; parts appear while the run goes on and at its end")
-    return paths
 
 
 def in_order(paths: list[Path], columns: list[str], statuses: Sequence[str] = ()) -> Iterator[pa.Table]:

@@ -1,0 +1,1 @@
+"""`batchfox view`: a local page over the parts of an output."""
