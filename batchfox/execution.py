@@ -40,6 +40,7 @@ from batchfox.log import Log
 from batchfox.marking import mark_rows
 from batchfox.media import MediaDoor
 from batchfox.monitor import Display, Monitor, Silence
+from batchfox.nightly_retry import mark_again
 from batchfox.opening import fix_job, open_output, output_root
 from batchfox.options import Options, OptionValues
 from batchfox.pool import Pool
@@ -219,6 +220,7 @@ class Execution:
             )
             purse = self._open_purse(fleet.gate.budget)
             monitor = Monitor(self._log, self._display)
+            self._mark_again()
             stale = await mark_rows(
                 job, self._options, shop, self._source, self._filing, self._folders.data, renderer, book, self._log
             )
@@ -296,6 +298,16 @@ class Execution:
             return None
         stack.callback(ledger.leave)
         return ledger
+
+    def _mark_again(self) -> None:
+        """A scheduled run that is no resume gives rows of earlier nights fresh attempts, where the job says so."""
+        schedule, options = self._job.schedule, self._options
+        if options.scheduled is None or not schedule.retry or options.statuses or self._run.is_resume:
+            return
+        rows = mark_again(
+            self._shop.checkpoint, self._folders.data, schedule.retry, schedule.retry_nights, has_ids=self._has_ids
+        )
+        self._log.info("rows_marked_again", rows=rows)
 
     def _open_purse(self, budget: Budget) -> DayPurse | None:
         """The day's money of the key, from which the budget draws until the stack closes."""

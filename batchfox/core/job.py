@@ -167,13 +167,16 @@ class Output(_Section, frozen=True, kw_only=True):
 class Schedule(_Section, frozen=True, kw_only=True):
     """When the job runs by itself. `timezone` (IANA name; None: the machine's own) is that of `cron` and `window`, and
     fixes what day `run_date` is. `window`: nothing is submitted after its end. `catch_up`: a night that was missed is
-    run as soon as may be. `jitter`: a run begins up to so much later."""
+    run as soon as may be. `jitter`: a run begins up to so much later. `retry`: rows that ended so get fresh attempts,
+    on `retry_nights` nights at most."""
 
     cron: str | None = None
     timezone: str | None = None
     window: str | None = None
     catch_up: bool = False
     jitter: Duration = Duration(0)
+    retry: list[Literal["failed", "timed_out", "in_doubt", "invalid"]] = msgspec.field(default_factory=list)
+    retry_nights: int = 3
 
 
 class Notify(_Section, frozen=True, kw_only=True):
