@@ -29,6 +29,7 @@ from batchfox.summary import Summary
 # Tries, and between them it waits 1, 2 s.
 TRIES = 3
 FIRST_WAIT_S = 1.0
+NO_HOOKS = frozenset({5, 129, 130, 143})
 # A command that is not done by then is ended: a run always ends.
 HOOK_S = 900.0
 
@@ -63,7 +64,8 @@ class After:
         notice = notice_of(self._job.name, summary, self._job.notify)
         if notice is not None:
             await asyncio.to_thread(self._tell, notice, summary)
-        for command in self._job.hooks.after:
+        # Who stops a run wants it to end; and a run that did not get the output did nothing.
+        for command in () if summary["exit_status"] in NO_HOOKS else self._job.hooks.after:
             await asyncio.to_thread(self._run, command, summary)
 
     def _tell(self, notice: Notice, summary: dict[str, Any]) -> None:

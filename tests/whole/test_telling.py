@@ -16,7 +16,8 @@ from conftest import KEY, Simulate, job_of, rows_with_ids, write_rows
 from batchfox import run, telling
 from batchfox.core.job import Job
 from batchfox.core.notice import notice_of
-from batchfox.errors import InputError, JobError, UserError
+from batchfox.errors import InputError, JobError, OutputBusyError, UserError
+from batchfox.output import hold
 
 TOKEN = "t0ken-s3cret"
 
@@ -151,3 +152,16 @@ def test_what_cannot_be_told_is_refused_before_the_run(tables: dict[str, Any], s
         run(job_of(tmp_path / "in.jsonl", tmp_path / "out", "simulator", **tables))
     assert said in str(error.value)
     assert TOKEN not in str(error.value)
+
+
+def test_a_hook_holds_no_key_and_is_not_run_for_who_did_not_get_the_output(simulate: Simulate, tmp_path: Path) -> None:
+    simulator = simulate()
+    source, folder = write_rows(tmp_path / "in.jsonl", rows_with_ids(2)), tmp_path / "out"
+    with pytest.raises(JobError, match="holds the API key itself"):
+        run(job_of(source, folder, simulator.url, hooks={"after": [f"curl -H {KEY}"]}))
+    job = job_of(source, folder, simulator.url, hooks={"after": [f"touch {tmp_path / 'ran'}"]})
+    with hold(folder), pytest.raises(OutputBusyError):
+        run(job)
+    assert not (tmp_path / "ran").exists()
+    run(job)
+    assert (tmp_path / "ran").exists()
