@@ -23,7 +23,7 @@ from batchfox.core.uploaded import UPLOAD_PATH, failed_upload, read_upload
 from batchfox.deadlines import Deadlines
 from batchfox.envelope import Envelope
 from batchfox.errors import ApiGoneError
-from batchfox.exchange import CONNECTING, Exchange, NothingSentError, read_body
+from batchfox.exchange import CONNECTING, Exchange, NothingSentError, QuietConnector, read_body
 from batchfox.version import __version__
 
 USER_AGENT = f"batchfox/{__version__}"
@@ -99,7 +99,7 @@ class Api:
         return self
 
     def _open_session(self, connections: int, headers: dict[str, str], **more: Any) -> aiohttp.ClientSession:
-        connector = aiohttp.TCPConnector(
+        connector = QuietConnector(
             limit=connections, keepalive_timeout=KEEPALIVE_S, ttl_dns_cache=60, enable_cleanup_closed=False
         )
         authorization = {"Authorization": f"Bearer {self._key}"} if self._key else {}
@@ -254,7 +254,7 @@ class Api:
                     allow_redirects=False,
                 ) as response:
                     reply = await self._reply_of(response)
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+        except _UNREACHED as error:
             return Unreached(error=self._describe(error, "unreached")), b""
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             return failed_upload(self._describe(error, "upload_failed").message or ""), b""

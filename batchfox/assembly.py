@@ -10,15 +10,18 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+import msgspec
+
 from batchfox.bodies import Bodies
 from batchfox.checkpoint import Checkpoint
 from batchfox.core.breaker import Breaker
 from batchfox.core.budget import Budget
 from batchfox.core.carry import Carry
 from batchfox.core.dispatch import Fleet
+from batchfox.core.drift import Bounds, DriftWatch, Sums
 from batchfox.core.first_look import FirstLook
 from batchfox.core.gate import Doubts, Gate
-from batchfox.core.job import Job
+from batchfox.core.job import Job, Media
 from batchfox.core.lifecycle import Policy
 from batchfox.core.outcome import COLUMNS, EXTRA
 from batchfox.core.paces import Paces
@@ -35,6 +38,9 @@ from batchfox.errors import JobError
 from batchfox.feed import Feed
 from batchfox.fetching import Fetcher
 from batchfox.filing import Filing, Folders
+from batchfox.fit.cache import Cache
+from batchfox.fit.fitter import Fitter
+from batchfox.fit.workers import Workers, number_of_workers
 from batchfox.ledger import Ledger, Unfiled
 from batchfox.loading import Loader
 from batchfox.media import MediaDoor
@@ -42,11 +48,13 @@ from batchfox.monitor import Monitor
 from batchfox.pool import Limits, Pool, Sender
 from batchfox.recorder import Recorder
 from batchfox.reserve import Reserve
+from batchfox.sharing import Share
 from batchfox.upload_table import UploadTable
 from batchfox.uploads import Uploader, Uploads
 
 if TYPE_CHECKING:
     from batchfox.history import Run
+    from batchfox.key_ledger import KeyLedger
     from batchfox.log import Log
     from batchfox.source import Source
 
@@ -63,17 +71,27 @@ def own_columns() -> set[str]:
 class Workshop:
     """The threads and connections of one execution; all end with the stack."""
 
-    def __init__(self, stack: contextlib.ExitStack, path: Path) -> None:
+    def __init__(self, stack: contextlib.ExitStack, path: Path, folder: Path) -> None:
+        """`path`: the checkpoint's; `folder`: the output's own."""
         self._stack = stack
+        self._folder = folder
         self._path = path
         self.reserve = Reserve(path.with_name(f"{path.name}-reserve"))
         stack.callback(self.reserve.release)
         self.reserve.fill()
         self.checkpoint = self.connect()
 
-    def thread(self, name: str) -> ThreadPoolExecutor:
-        """A thread of its own."""
-        return self._stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix=name))
+    def thread(self, name: str, number: int = 1) -> ThreadPoolExecutor:
+        """A thread of its own, or several."""
+        return self._stack.enter_context(ThreadPoolExecutor(number, thread_name_prefix=name))
+
+    def fitter(self, media: Media, door: MediaDoor) -> Fitter | None:
+        """What makes media fit, where the job wants that; its processes end with the execution."""
+        if not media.fits:
+            return None
+        threads = self.thread("fit", number_of_workers())
+        workers = self._stack.enter_context(contextlib.closing(Workers(float(media.fit_time))))
+        return Fitter(media, door, Cache(self._folder / "fitted", media.fit_cache), workers, threads)
 
     def connect(self, *, read_only: bool = False) -> Checkpoint:
         """A connection of its own to the checkpoint."""
@@ -152,9 +170,12 @@ def make_pool(
     before: dict[str, Any],
     secret: Secret,
     until: float | None = None,
+    past: Sums | None = None,
+    key_ledger: KeyLedger | None = None,
 ) -> Pool:
     """The loops and what they work with. `before`: the run's figures as its earlier executions left them. `secret`:
-    what no record may hold. `until`: when nothing more may be submitted (unix)."""
+    what no record may hold. `until`: when nothing more may be submitted (unix). `past`: what answers looked like
+    in the last runs. `key_ledger`: what the runs of its key share."""
     thread = shop.thread("file")
     rows_per_part = job.output.rows_per_part
 
@@ -186,11 +207,21 @@ def make_pool(
             time_s=None if job.limits.time is None else float(job.limits.time),
             until=until,
             polls_per_minute=job.limits.polls_per_minute,
+            straggle_s=None if job.limits.straggle is None else float(job.limits.straggle),
         ),
         before=before,
+        drift=make_drift_watch(job, past or Sums()),
+        share=Share(key_ledger, shop.thread("share"), clock=clock),
     )
     recorder.stamp = pool.stamp
     return pool
+
+
+def make_drift_watch(job: Job, past: Sums) -> DriftWatch:
+    """What `[guard]` allows."""
+    guard = job.guard
+    bounds = Bounds(**{field.name: getattr(guard, field.name) for field in msgspec.structs.fields(Bounds)})
+    return DriftWatch(bounds, guard.after, past)
 
 
 def make_bodies(job: Job, shop: Workshop, uploader: Uploader, fetcher: Fetcher, book: RuleBook, clock: Clock) -> Bodies:
@@ -199,7 +230,7 @@ def make_bodies(job: Job, shop: Workshop, uploader: Uploader, fetcher: Fetcher, 
     uploads = Uploads(
         uploader, UploadTable(shop.connect), door, thread, life_s=float(job.media.upload_life), unix=clock.unix
     )
-    return Bodies(Loader(door, job.media, book), uploads, fetcher, book, thread)
+    return Bodies(Loader(door, job.media, book), uploads, fetcher, book, thread, shop.fitter(job.media, door))
 
 
 def make_feed(

@@ -8,15 +8,20 @@ from typing import Any
 import msgspec
 
 from batchfox.core.dispatch import Fleet
+from batchfox.core.drift import told
 from batchfox.core.event import ApiError
 from batchfox.core.gate import Gate
 from batchfox.feed import Fed
 from batchfox.history import Run
 from batchfox.pool import Pool
 from batchfox.summary import Causes, Summary, Used
-from batchfox.words import credit, outage_words
+from batchfox.words import credit, drift_words, outage_words
 
 AGAIN = "run the same command again to go on"
+LOOK = (
+    "look at the answers; where they are as they should be, raise that limit in [guard], or set guard.since to today "
+    "to measure from now on, then run the same command again"
+)
 REASONS = {
     "key": "the API refused the key: check the key, then run the same command again",
     "gateway": "the gateway in front of the API refused this client (1010): check api.base_url and the network",
@@ -88,6 +93,8 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
             return str(self.pool.error)
         if stopped is None:
             return None
+        if stopped == "guard":
+            return f"the guard stopped the run: {'; '.join(map(drift_words, self.pool.drifted))}: {LOOK}"
         reason = _credits_reason(self.fleet.gate) if stopped == "credits" else REASONS.get(stopped, stopped)
         if said is not None and said.message:
             reason += f" (the API said: {said.message})"
@@ -152,6 +159,9 @@ def summarize(
         late_unheard=unlearned.rows,
         retry_unpaid=unlearned.not_paid,
         late_error=said_of(unlearned.last),
+        drift=ending.pool.drifted or told(ending.pool.drift.total, ending.pool.drift.before),
+        given_up=ending.pool.tail.given_up,
+        stragglers=ending.pool.tail.oldest,
     )
 
 

@@ -12,7 +12,7 @@ import click
 import msgspec
 
 from batchfox.monitor import Display, Silence, View
-from batchfox.words import count, credit, duration, outage_words, stop_words
+from batchfox.words import count, credit, duration, outage_words, stop_words, tail_words
 
 PLAIN_EVERY_S = 15.0
 
@@ -38,7 +38,8 @@ class _Figures:
         status: dict[str, int] = figures["by_status"]
         self.completed: int = status.get("completed", 0)
         self.not_completed: int = sum(status.values()) - self.completed
-        self.before: int = fed.get("completed_before", 0) + fed.get("ended_before", 0)
+        before: int = fed.get("completed_before", 0) + fed.get("ended_before", 0)
+        self.before = max(before - fed.get("ended_unmet", 0), 0)
         self.ended: int = self.completed + self.not_completed + self.before
         self.elapsed_s: float = figures["here"]["elapsed_s"]
         settled = self.completed + self.not_completed
@@ -114,6 +115,7 @@ class PlainDisplay(_Paced):
         left = f", {duration(numbers.left_s)} left" if numbers.left_s is not None else ""
         outage = f"; {outage_words(figures['outage'], time.time())}" if figures["outage"] else ""
         stop = f"; {stop_words(figures)}" if figures["stopped"] else ""
+        stop += f"; {tail_words(figures['tail'])}" if figures.get("tail") is not None else ""
         return (
             f"{view.title}: {numbers.ended:,}{of} rows done, {numbers.not_completed:,} not completed, "
             f"{figures['in_flight']:,} in flight, {_rate(view)}, credits {_money(view)}, "
@@ -132,6 +134,7 @@ class JsonDisplay(_Paced):
             "rows_total": numbers.total,
             "not_completed": numbers.not_completed,
             **{name: figures[name] for name in names},
+            "tail": figures.get("tail"),
             "elapsed_s": numbers.elapsed_s,
             "left_s": numbers.left_s,
             "event": "run_progressed",
@@ -210,6 +213,8 @@ def _lines(view: View, numbers: _Figures) -> list[tuple[str, Any]]:
     ]
     if figures["outage"] is not None:
         lines.append(("API", Text(outage_words(figures["outage"], time.time()), "red")))
+    if figures.get("tail") is not None:
+        lines.append(("tail", tail_words(figures["tail"])))
     if figures["stopped"]:
         lines.append(("stop", Text(stop_words(figures), "yellow")))
     return lines

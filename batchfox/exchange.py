@@ -17,6 +17,7 @@ from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.helpers import TimerNoop
 from aiohttp.http import HttpProcessingError
 from aiohttp.streams import StreamReader
+from aiohttp.tracing import Trace
 from multidict import CIMultiDictProxy
 from yarl import URL
 
@@ -33,6 +34,25 @@ _MOST_STALE = 8
 
 class NothingSentError(aiohttp.ClientConnectionError):
     """No connection was to be had that could be trusted: not a byte of the request went out."""
+
+
+class QuietConnector(aiohttp.TCPConnector):
+    """Gives out connections on which nothing was said since their last reply: what comes unasked, as a second reply or
+    a 408 to an idle connection, would be taken for the reply to what is asked next."""
+
+    async def connect(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Trace],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp's signature
+    ) -> aiohttp.connector.Connection:
+        for _ in range(_MOST_STALE):
+            connection = await super().connect(req, traces, timeout)
+            protocol = connection.protocol
+            if protocol is not None and protocol.is_connected() and not protocol.should_close:
+                return connection
+            connection.close()
+        raise NothingSentError(f"{req.url.host} speaks, or hangs up, before it is asked")
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -86,7 +106,10 @@ class Exchange:
         return await self._converse(b"%b%b%b%d\r\n\r\n" % (before, path.encode("ascii"), after, len(body)), body)
 
     async def _converse(self, head: bytes, body: bytes) -> Reply:
-        connection = await self._connect()
+        try:
+            connection = await self._connector.connect(self._opening, traces=[], timeout=CONNECTING)
+        except TimeoutError as error:
+            raise aiohttp.ConnectionTimeoutError(f"no connection to {self._opening.url.host} in time") from error
         try:
             reply = await self._speak(connection, head, body)
         except BaseException:
@@ -98,20 +121,6 @@ class Exchange:
         else:
             connection.release()
         return reply
-
-    async def _connect(self) -> aiohttp.connector.Connection:
-        """A connection on which nothing was said since its last reply: what comes unasked, as a 408 to an idle one,
-        would be taken for the reply to what is asked next."""
-        for _ in range(_MOST_STALE):
-            try:
-                connection = await self._connector.connect(self._opening, traces=[], timeout=CONNECTING)
-            except TimeoutError as error:
-                raise aiohttp.ConnectionTimeoutError(f"no connection to {self._opening.url.host} in time") from error
-            protocol = connection.protocol
-            if protocol is not None and protocol.is_connected() and not protocol.should_close:
-                return connection
-            connection.close()
-        raise NothingSentError(f"{self._opening.url.host} speaks, or hangs up, before it is asked")
 
     async def _speak(self, connection: aiohttp.connector.Connection, head: bytes, body: bytes) -> Reply:
         protocol, transport = connection.protocol, connection.transport

@@ -20,7 +20,7 @@ from batchfox.assembly import Workshop, carry_of, make_feed, make_filing, make_f
 from batchfox.closing import Ending, said_of, summarize
 from batchfox.core.addresses import Allowed
 from batchfox.core.first_look import FirstLook, refuse_constants
-from batchfox.core.job import Job
+from batchfox.core.job import SIMULATOR, Job
 from batchfox.core.outcome import STALE
 from batchfox.core.prepare import Preparer
 from batchfox.core.prices import Price, read_prices, refuse_unpriced
@@ -31,7 +31,9 @@ from batchfox.descriptors import room_for_connections
 from batchfox.errors import ApiGoneError, BatchfoxError, JobError, MachineError, UserError, machine_error, path_error
 from batchfox.feed import Feed
 from batchfox.fetching import Fetcher
+from batchfox.fit.workers import demand_packages
 from batchfox.jobfile import find_key, load_job, refuse_key_in_job, secret_of
+from batchfox.key_ledger import KeyLedger
 from batchfox.late import LateRows, file_late
 from batchfox.log import Log
 from batchfox.marking import mark_rows
@@ -147,6 +149,7 @@ class Execution:
             self._has_ids = self._source.id_column is not None
             key = find_key(job)
             refuse_key_in_job(job, secret)
+            demand_packages(job.media)
             MediaDoor(job.media)  # roots that cannot be read are refused before anything is begun
             if asks_stale:
                 refuse_stale(job.input.paths, self._source.id_column)
@@ -156,7 +159,7 @@ class Execution:
                 self._folders.log, key=key, level=options.log_level, form=options.log_format, quiet=options.quiet
             )
             stack.callback(self._log.close)
-            self._shop = Workshop(stack, output.checkpoint_path)
+            self._shop = Workshop(stack, output.checkpoint_path, self._folders.own)
             if where is not None:
                 where.fit_output(self._shop.checkpoint.get("types"))
             order = (options.where or "") if asks_stale else None
@@ -164,6 +167,7 @@ class Execution:
             for change in changes:
                 note = ANEW if asks_stale and change.is_in_request else KEEP
                 self._log.warning("job_changed", key=change.key, was=change.was, now=change.now, note=note)
+            self._key_ledger = self._join(stack, key)
             self._filing = make_filing(job, self._shop, self._folders, self._source, self._log)
             self._filing.recover()
             file_late(self._shop.checkpoint, self._filing, job.output.rows_per_part)
@@ -215,6 +219,8 @@ class Execution:
                 self._run.before,
                 self._source.secret,
                 until=self._until,
+                past=runs.figures_before(self._folders.root, job.guard.runs, job.guard.since),
+                key_ledger=self._key_ledger,
             )
             for life, old_part in shop.checkpoint.unfinished():
                 pool.adopt(life, old_part)
@@ -252,6 +258,22 @@ class Execution:
             if pool.error is not None:
                 raise pool.error
             return summary
+
+    def _join(self, stack: contextlib.ExitStack, key: str) -> KeyLedger | None:
+        """The ledger of the key, held until the stack closes; None for the embedded simulator, which nobody shares, and
+        where there is no state folder."""
+        job = self._job
+        if job.api.base_url == SIMULATOR:
+            return None
+        try:
+            ledger = KeyLedger(key, job.api.base_url, job.limits.requests_per_minute)
+        except UserError as error:
+            self._log.warning(
+                "key_not_shared", error=str(error), note="other runs of this key are not known to this one"
+            )
+            return None
+        stack.callback(ledger.leave)
+        return ledger
 
     async def _prices(self, api: Api) -> dict[str, Price]:
         """The price list, where a credit limit needs estimates. Raises `UserError` where they cannot be made, and

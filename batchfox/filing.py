@@ -170,7 +170,7 @@ class Filing:
             parts.put_in_place(temporary, final)
         else:
             sync_folder(final.parent)  # the run that renamed it may have been killed before it could
-            entries += (_entry(key, outcome) for key, outcome, _ in self._rows(number))
+            entries += (_entry(key, outcome) for key, outcome, _, _ in self._rows(number))
         return self._mark_filed(number, rows, entries)
 
     def _fix_types(self, number: int) -> None:
@@ -179,15 +179,15 @@ class Filing:
             return
         from batchfox import columns
 
-        kept = (kept for _, _, kept in self._rows(number))
+        kept = (kept for _, _, kept, _ in self._rows(number))
         self._types = columns.infer(kept, self._known_types())
         self._checkpoint.put(types=columns.encode_types(self._types))
 
-    def _rows(self, number: int) -> Iterator[tuple[bytes, Any, dict[str, Any]]]:
-        """Key, outcome and carried columns of the rows assigned to a part, a few at a time."""
+    def _rows(self, number: int) -> Iterator[tuple[bytes, Any, dict[str, Any], int]]:
+        """Key, outcome and carried columns of the rows assigned to a part, a few at a time, and the bytes of both."""
         sql = "SELECT key, outcome, kept FROM row WHERE part = ? ORDER BY slot"
         for key, outcome, kept in self._checkpoint.stream(sql, (number,)):
-            yield key, decode_outcome(outcome), decode_columns(kept)
+            yield key, decode_outcome(outcome), decode_columns(kept), len(outcome) + len(kept)
 
     def _tables(self, number: int, entries: list[Entry]) -> Iterator[pa.Table]:
         """The part in small tables; `entries` gets what the checkpoint keeps of each row."""
@@ -202,12 +202,11 @@ class Filing:
             self._warn_of(misfits)
             return table
 
-        for key, outcome, kept in self._rows(number):
+        for key, outcome, kept, its_size in self._rows(number):
             entries.append(_entry(key, outcome))
             records.append(outcome.record())
             kepts.append(kept)
-            size += len(outcome.answer.completion) if outcome.answer else 200
-            size += sum(len(value) for value in kept.values() if isinstance(value, (str, bytes)))
+            size += its_size
             if len(records) >= ROWS_PER_TABLE or size >= BYTES_PER_TABLE:
                 yield flush()
                 records, kepts, size = [], [], 0

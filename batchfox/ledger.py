@@ -47,6 +47,7 @@ class Unfiled:
     def __init__(self, known: dict[bytes, Done], rows_per_part: int, now: float) -> None:
         self._done = known
         self._rows_per_part = rows_per_part
+        self._sizes: dict[bytes, int] = {}
         self._bytes = 0
         self._filed: list[bytes] = []
         self.first_at: float | None = now if known else None
@@ -59,6 +60,7 @@ class Unfiled:
 
     def add(self, key: bytes, done: Done, size: int, now: float) -> None:
         self._done[key] = done
+        self._sizes[key] = size
         self._bytes += size
         if self.first_at is None:
             self.first_at = now
@@ -74,7 +76,7 @@ class Unfiled:
     def filed(self, keys: list[bytes], now: float) -> None:
         """These are in a part now. They stay known here until `forget_filed`."""
         self._filed += keys
-        self._bytes = 0
+        self._bytes -= sum(self._sizes.pop(key, 0) for key in keys)
         self.first_at = now if self else None
 
     def forget_filed(self) -> None:
@@ -105,6 +107,8 @@ class Ledger:
         self.unfiled = unfiled
         self._slots = itertools.count(first_slot)
         self._old_parts: dict[bytes, int | None] = {}
+        # Bytes of the carried columns, by slot, of rows that have no outcome yet.
+        self._column_bytes: dict[int, int] = {}
         self._unix = unix
         self._now = now
         self._on_settled = settled
@@ -123,6 +127,8 @@ class Ledger:
 
     def note_known(self, life: Life, old_part: int | None) -> None:
         """A row from the checkpoint, which will replace an outcome in `old_part`, where that is not None."""
+        if life.slot:
+            self._column_bytes[life.slot] = len(encode_columns(life.kept))
         if old_part is not None:
             self._old_parts[life.key] = old_part
 
@@ -134,7 +140,9 @@ class Ledger:
             self._renew_columns(life)
         else:
             life.slot = next(self._slots)
-            group.add_row(life, self._columns_of(life), self._old_parts.pop(life.key, None))
+            columns = self._columns_of(life)
+            self._column_bytes[life.slot] = len(columns)
+            group.add_row(life, columns, self._old_parts.pop(life.key, None))
         self._recorder.touch()
 
     def record_outcome(self, life: Life, outcome: Outcome) -> None:
@@ -145,9 +153,12 @@ class Ledger:
         if life.slot:
             size += self._recorder.group.add_outcome(life.slot, outcome)
             self._renew_columns(life)
+            size += self._column_bytes.pop(life.slot, 0)
         else:
             life.slot = next(self._slots)
-            self._recorder.group.add_row(life, self._columns_of(life), self._old_parts.pop(life.key, None), outcome)
+            columns = self._columns_of(life)
+            size += len(columns)
+            self._recorder.group.add_row(life, columns, self._old_parts.pop(life.key, None), outcome)
         self._recorder.touch()
         self.unfiled.add(life.key, Done(status=outcome.status, row_index=outcome.row_index), size, self._now())
         self.tally.see(outcome)
@@ -175,7 +186,8 @@ class Ledger:
     def _renew_columns(self, life: Life) -> None:
         if life.is_kept_new:
             life.is_kept_new = False
-            self._recorder.group.columns[life.slot] = self._columns_of(life)
+            columns = self._recorder.group.columns[life.slot] = self._columns_of(life)
+            self._column_bytes[life.slot] = len(columns)
 
     def _columns_of(self, life: Life) -> bytes:
         """The columns that travel, encoded: from here on they are in files."""
@@ -184,5 +196,6 @@ class Ledger:
 
     def forget(self, life: Life) -> None:
         """The row left no trace: nothing was paid, and the input no longer has it."""
+        self._column_bytes.pop(life.slot, None)
         self._recorder.group.forgotten.append((life.slot,))
         self._recorder.touch()

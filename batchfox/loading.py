@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
-from batchfox.closed_door import ClosedDoorError
 from batchfox.core.complaint import Complaint, Place, complain, spell
+from batchfox.core.fit import mime_after
 from batchfox.core.job import Media
 from batchfox.core.rulebook import RuleBook
 from batchfox.core.rules import check, check_body, check_size, most_body_bytes
 from batchfox.core.shape import replace_media
 from batchfox.core.travel import Way, decide, weight
 from batchfox.media import MediaDoor, Parcel
+from batchfox.splicing import Gap, UnreadableError, splice
 
 _encode = msgspec.json.Encoder().encode
 # What stands for a medium until it is read or uploaded: the rules look at its form.
@@ -47,8 +49,10 @@ class Loader:
     def weigh(self, request: dict[str, Any]) -> Load | Complaint:
         """Looks at the media and decides how each travels. Reads the beginning of files."""
         parcels = self.door.look(request)
-        if isinstance(parcels, Complaint):
-            return parcels
+        return parcels if isinstance(parcels, Complaint) else self.decide(request, parcels)
+
+    def decide(self, request: dict[str, Any], parcels: list[Parcel]) -> Load:
+        """How media that were looked at, and made to fit, travel."""
         pieces = [parcel.piece for parcel in parcels]
         own = {parcel.place: "" for parcel in parcels if parcel.origin != "remote"}
         rest = len(_encode(replace_media(request, own) if own else request))
@@ -69,31 +73,37 @@ class Loader:
         request = replace_media(load.request, new) if new else load.request
         return [*check(request, self._book, final=True), *check_size(load.size, request, self._book)]
 
-    def fill(self, load: Load, urls: Mapping[Place, str]) -> dict[str, Any] | Complaint:
-        """The request with its media in place; `urls`: those of the uploads. Reads files."""
-        new: dict[Place, Any] = {}
-        for parcel, way in zip(load.parcels, load.ways, strict=True):
-            try:
-                value = urls[parcel.place] if way == "upload" else self._value(parcel, way)
-            except ClosedDoorError as refusal:
-                return complain("media", spell(parcel.place), refusal.found, refusal.allowed)
-            if value is not parcel.value:
-                new[parcel.place] = value
-        return replace_media(load.request, new) if new else load.request
-
-    def _value(self, parcel: Parcel, way: Way) -> Any:
-        return self.door.inline(parcel) if way == "inline" else parcel.value
-
     def make(self, load: Load, urls: Mapping[Place, str]) -> tuple[bytes, list[Complaint]]:
-        """The body, and what the rules say of it."""
-        request = self.fill(load, urls)
-        if isinstance(request, Complaint):
-            return b"", [request]
+        """The body, and what the rules say of it; `urls`: those of the uploads. Reads files."""
+        new: dict[Place, Any] = {}
+        gaps: list[Gap] = []
+        for parcel, way in zip(load.parcels, load.ways, strict=True):
+            if way == "upload":
+                new[parcel.place] = urls[parcel.place]
+            elif way == "inline" and parcel.origin == "data":
+                new[parcel.place] = self.door.inline(parcel)
+            elif way == "inline":
+                mark = secrets.token_hex(16)  # what a row says cannot be it
+                new[parcel.place] = f"data:{parcel.mime};base64,{mark}"
+                gaps.append(Gap(mark=mark.encode(), parcel=parcel))
+        request = replace_media(load.request, new) if new else load.request
         complaints = check(request, self._book, final=True)
-        body = _encode(request)
+        try:
+            body = splice(_encode(request), gaps, self.door)
+        except UnreadableError as error:
+            place, refusal = error.parcel.place, error.refusal
+            return b"", [complain("media", spell(place), refusal.found, refusal.allowed)]
         return body, [*complaints, *check_body(body, request, self._book)]
 
     def examine(self, request: dict[str, Any]) -> list[Complaint]:
-        """What would keep this request from being sent, and what the rules warn of. Nothing is uploaded."""
-        load = self.weigh(request)
-        return [load] if isinstance(load, Complaint) else self.foresee(load)
+        """What would keep this request from being sent, and what the rules warn of. Nothing is uploaded, and nothing is
+        made to fit: how large such media will be is not known."""
+        parcels = self.door.look(request)
+        if isinstance(parcels, Complaint):
+            return [parcels]
+        return self.foresee(self.decide(request, [self._expect(parcel) for parcel in parcels]))
+
+    def _expect(self, parcel: Parcel) -> Parcel:
+        if parcel.origin == "remote" or (fit := self._media.fit_of(parcel.kind)) is None:
+            return parcel
+        return msgspec.structs.replace(parcel, origin="local", size=0, mime=mime_after(fit, parcel.mime))

@@ -9,6 +9,7 @@ import binascii
 import io
 import os
 from hashlib import blake2b
+from pathlib import Path
 from typing import IO, Any
 
 import msgspec
@@ -22,18 +23,22 @@ from batchfox.core.shape import Kind, Medium, media_of
 from batchfox.core.store_path import store_of
 from batchfox.core.travel import Origin, Piece, decoded_bytes
 from batchfox.media_type import tell, type_of
-from batchfox.roots import Roots, path_of_url, refuse_large
+from batchfox.roots import MOST_FILE_BYTES, Roots, path_of_url, refuse_large
 from batchfox.stores import Stores
 
 DIGEST_BYTES = 16
 _READ_BYTES = 1 << 20
 _MOST_DIGESTS = 10_000
+# What is made smaller may be larger before.
+MOST_TO_FIT = 2_000_000_000
+_KINDS: tuple[Kind, ...] = ("image", "video", "audio", "file")
 
 
 class Parcel(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One medium of a request, looked at. `value`: as the row has it; `path`: the local file's, or the object's.
 
-    `size`: its bytes, decoded; 0 for a remote one. `mime`: its type, "" for a remote one.
+    `size`: its bytes, decoded; 0 for a remote one. `mime`: its type, "" for a remote one. `is_fitted`: `path` is a
+    result of fitting, which is ours.
     """
 
     place: Place
@@ -43,6 +48,7 @@ class Parcel(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     path: str | None = None
     size: int = 0
     mime: str = ""
+    is_fitted: bool = False
 
     @property
     def piece(self) -> Piece:
@@ -60,6 +66,7 @@ class MediaDoor:
     def __init__(self, media: Media) -> None:
         """The roots are resolved now, against the working directory."""
         self._mode = media.mode
+        self._most: dict[Kind, int] = {kind: MOST_TO_FIT if media.fit_of(kind) else MOST_FILE_BYTES for kind in _KINDS}
         roots = media.roots
         self._roots = Roots([root for root in roots if store_of(root) is None])
         self._stores = Stores([root for root in roots if store_of(root) is not None])
@@ -84,7 +91,7 @@ class MediaDoor:
         if isinstance(value, (bytes, bytearray, memoryview)):
             self._demand_own(show(value))
             data = bytes(value)
-            mime = _demand_type(data[:HEAD_BYTES], len(data), "", kind, show(value))
+            mime = self._demand_type(data[:HEAD_BYTES], len(data), "", kind, show(value))
             return Parcel(place=place, kind=kind, origin="local", value=data, size=len(data), mime=mime)
         if not isinstance(value, str):
             raise ClosedDoorError(show(value), "an http(s) URL, a data URI or a local path")
@@ -97,64 +104,69 @@ class MediaDoor:
             return Parcel(place=place, kind=kind, origin="data", value=value, size=size, mime=mime)
         self._demand_own(f"the local path {show(value)}")
         path = path_of_url(value) if head.startswith("file:") else value
-        size, first = self._measure(path)
-        mime = _demand_type(first, size, path, kind, show(value))
+        size, first = self._measure(path, kind)
+        mime = self._demand_type(first, size, path, kind, show(value))
         return Parcel(place=place, kind=kind, origin="local", value=value, path=path, size=size, mime=mime)
 
     def _demand_own(self, found: str) -> None:
         if self._mode == "url":
             raise ClosedDoorError(found, 'an http(s) URL or a data URI, since media.mode = "url"; or set mode = "auto"')
 
-    def _measure(self, path: str) -> tuple[int, bytes]:
+    def _demand_type(self, head: bytes, size: int, name: str, kind: Kind, shown: str) -> str:
+        if not size:
+            raise ClosedDoorError(f"{shown}, which is empty", f"{kind} data")
+        refuse_large(size, shown, self._most[kind])
+        return _type_of_kind(head, name, kind, shown)
+
+    def _measure(self, path: str, kind: Kind) -> tuple[int, bytes]:
         """A file's size and first bytes."""
         if store_of(path) is not None or "::" in path:
             size = self._stores.size_of(path)
-            refuse_large(size, show(path))
+            refuse_large(size, show(path), self._most[kind])
             with self._stores.open(path) as file:
                 return size, file.read(HEAD_BYTES)
-        with self._roots.open(path) as file:
+        with self._roots.open(path, self._most[kind]) as file:
             return os.fstat(file.fileno()).st_size, file.read(HEAD_BYTES)
 
     def open(self, parcel: Parcel) -> IO[bytes]:
         """The bytes of a medium that is here, to be read once. Raises `ClosedDoorError`."""
         if parcel.path is None:
-            return io.BytesIO(self.read(parcel))
+            return io.BytesIO(_decode(parcel.value) if parcel.origin == "data" else parcel.value)
+        if parcel.is_fitted:
+            return Path(parcel.path).open("rb")
         if store_of(parcel.path) is not None:
             return self._stores.open(parcel.path)
-        return self._roots.open(parcel.path)
-
-    def read(self, parcel: Parcel) -> bytes:
-        """All bytes of a medium that is here. Raises `ClosedDoorError`."""
-        if parcel.path is None:
-            return _decode(parcel.value) if parcel.origin == "data" else bytes(parcel.value)
-        with self.open(parcel) as file:
-            data = file.read(parcel.size + 1)
-        if len(data) != parcel.size:
-            raise ClosedDoorError(f"{show(parcel.value)}, which changed while it was read", "a file that stays")
-        return data
+        return self._roots.open(parcel.path, self._most[parcel.kind])
 
     def inline(self, parcel: Parcel) -> str:
-        """The data URI of a medium that is here, under the MIME type that models take. Raises `ClosedDoorError`."""
-        if parcel.origin == "data":
-            mime, start = _data_head(parcel.value)
-            value: str = parcel.value
-            return value if value[5:].startswith(f"{mime};") else f"data:{mime};base64,{value[start:]}"
-        payload = binascii.b2a_base64(self.read(parcel), newline=False).decode("ascii")
-        return f"data:{parcel.mime};base64,{payload}"
+        """A data URI under the MIME type that models take."""
+        mime, start = _data_head(parcel.value)
+        value: str = parcel.value
+        return value if value[5:].startswith(f"{mime};") else f"data:{mime};base64,{value[start:]}"
 
     def digest(self, parcel: Parcel) -> bytes:
         """BLAKE2b-128 of a medium's bytes. That of a file is remembered as long as its times and size stay."""
         with self.open(parcel) as file:
-            try:
-                state = os.fstat(file.fileno())
-            except (OSError, AttributeError):  # no file of this machine
-                return digest_of(file)
-            key = (f"{state.st_dev}:{state.st_ino}", state.st_mtime_ns, state.st_ctime_ns, state.st_size)
-            if (known := self._digests.get(key)) is None:
-                if len(self._digests) >= _MOST_DIGESTS:
-                    self._digests.clear()
-                known = self._digests[key] = digest_of(file)
-            return known
+            return self.digest_of(file)
+
+    def digest_of(self, file: IO[bytes]) -> bytes:
+        """The same of a medium that is open at its beginning."""
+        if (state := state_of(file)) is None:
+            return digest_of(file)
+        key = (f"{state.st_dev}:{state.st_ino}", state.st_mtime_ns, state.st_ctime_ns, state.st_size)
+        if (known := self._digests.get(key)) is None:
+            if len(self._digests) >= _MOST_DIGESTS:
+                self._digests.clear()
+            known = self._digests[key] = digest_of(file)
+        return known
+
+
+def state_of(file: IO[bytes]) -> os.stat_result | None:
+    """What the system says of an open file; None where it is no file of this machine."""
+    try:
+        return os.fstat(file.fileno())
+    except (OSError, AttributeError):
+        return None
 
 
 def digest_of(file: IO[bytes]) -> bytes:
@@ -165,10 +177,7 @@ def digest_of(file: IO[bytes]) -> bytes:
     return found.digest()
 
 
-def _demand_type(head: bytes, size: int, name: str, kind: Kind, shown: str) -> str:
-    if not size:
-        raise ClosedDoorError(f"{shown}, which is empty", f"{kind} data")
-    refuse_large(size, shown)
+def _type_of_kind(head: bytes, name: str, kind: Kind, shown: str) -> str:
     mime = type_of(head, name, kind)
     if mime is None:
         what = sniff(head) or next(iter(tell(head)), "nothing known")

@@ -15,10 +15,13 @@ import msgspec
 
 from batchfox.checkpoint import Again
 from batchfox.core.dispatch import Fleet, StopCause
+from batchfox.core.drift import Bounds, Drifted, DriftWatch, Sums
 from batchfox.core.event import Event, Halted, PollEvent, Streamed
 from batchfox.core.late import second_look
 from batchfox.core.lifecycle import Life, State
+from batchfox.core.outcome import Outcome
 from batchfox.core.prepare import Invalid
+from batchfox.core.tail import Tail
 from batchfox.crew import Clock
 from batchfox.errors import BatchfoxError, MachineError, UserError
 from batchfox.feed import Feed
@@ -29,6 +32,7 @@ from batchfox.looking import LateTasks, SecondLooks
 from batchfox.packing import Filer, Packing
 from batchfox.polling import Poller, Polls
 from batchfox.recorder import Recorder
+from batchfox.sharing import Share
 from batchfox.streaming import Streamer, Streams
 from batchfox.submitting import Builder, Submits, Submitter
 
@@ -53,12 +57,14 @@ class Observer(Protocol):
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """When a run stops submitting by itself. `until`: the end of the schedule's window (unix). `idle_s`: this long
-    with an API that takes nothing at all."""
+    with an API that takes nothing at all. `straggle_s`: this long after the last submit it gives up the tasks that
+    still run."""
 
     time_s: float | None = None
     until: float | None = None
     idle_s: float = 86_400.0
     polls_per_minute: float | None = None
+    straggle_s: float | None = None
 
 
 class Pool:
@@ -77,8 +83,11 @@ class Pool:
         clock: Clock,
         limits: Limits,
         before: Mapping[str, Any] | None = None,
+        drift: DriftWatch | None = None,
+        share: Share | None = None,
     ) -> None:
-        """`before`: the run's figures as its earlier executions left them."""
+        """`before`: the run's figures as its earlier executions left them. `drift`: ends it where answers are off.
+        `share`: its part of its key's rate; None: all of it."""
         self.fleet = fleet
         self.ledger = ledger
         self._recorder = recorder
@@ -87,6 +96,9 @@ class Pool:
         self._limits = limits
         self._before = before or {}
         self._started_at = clock.now()
+        self.drift = drift or DriftWatch(Bounds(), 10, Sums())
+        self.drifted: list[Drifted] = []
+        self.tail = Tail(fleet, limits.straggle_s, self._started_at)
         self._submits = Submits(
             fleet,
             self,
@@ -96,6 +108,7 @@ class Pool:
             ledger=ledger,
             clock=clock,
             streams=Streams(fleet, self, sender=sender, note=observer.note_stream),
+            share=share or Share(clock=clock),
         )
         self._polls = Polls(fleet, self, sender=sender, clock=clock, per_minute=limits.polls_per_minute)
         self.looks = SecondLooks(fleet, self)
@@ -106,6 +119,8 @@ class Pool:
         self._feed: Feed | None = None
         self._requests: set[asyncio.Task[None]] = set()
         self._bug: BaseException | None = None
+        # Rows that ended here before the input showed them: when it does, they look as if they had ended before.
+        self._ended_unmet = 0
         # Called once, before the first row is taken: what only rows need is loaded then.
         self.warm_up: Callable[[], None] | None = None
         recorder.failed = self.stop_for_machine
@@ -117,6 +132,7 @@ class Pool:
         self.ledger.note_known(life, old_part)
         outcome = self.fleet.adopt(life, self._clock.now(), self._clock.unix())
         if outcome is not None:
+            self._ended_unmet += 1
             self.ledger.record_outcome(life, outcome)
         else:
             self.ledger.record(life)
@@ -248,6 +264,7 @@ class Pool:
         outcome = second_look(late.life, event, fleet.orders, fleet.gate.budget, clock.now(), clock.unix())
         if outcome is not None:
             self.ledger.note_known(late.life, late.part)
+            self._ended_unmet += 1
             self.ledger.record_outcome(late.life, outcome)
             self.looks.collected += 1
             self.looks.collected_credits += outcome.credits or 0.0
@@ -273,8 +290,10 @@ class Pool:
         before = life.state
         outcome = self.fleet.receive(life.key, event, self._clock.now(), self._clock.unix())
         if outcome is not None:
+            self._ended_unmet += life.request is None
             self.ledger.record_outcome(life, outcome)
             self._packing.look()
+            self._watch_answers(outcome)
         elif life.state is not before or isinstance(event, Streamed):
             self.ledger.record(life)
         if life.state is State.RUNNING or self._polls.is_nearly_full():
@@ -285,6 +304,13 @@ class Pool:
             self._feed.has_room.set()  # a row that was sent leaves room for the next, long before it is settled
         if life.state is not State.RUNNING or self.fleet.stopped is not None:
             self.check_done()
+
+    def _watch_answers(self, outcome: Outcome) -> None:
+        """Stops submitting where answers are not what they were."""
+        drifted = self.drift.see(outcome)
+        if drifted and self.fleet.stopped is None:
+            self.drifted = drifted
+            self.fleet.stop("guard")
 
     # Figures, limits.
 
@@ -316,12 +342,22 @@ class Pool:
             "completion_tokens": tally.completion_tokens,
             "maybe_billed_twice": tally.twice,
             "elapsed_s": self._clock.now() - self._started_at,
-            "fed": msgspec.to_builtins(self._feed.fed) if self._feed is not None else {},
+            "fed": self._fed(),
             "stopped": self.fleet.stopped,
             "leaves_in_s": None if self._leaves_at is None else max(self._leaves_at - self._clock.now(), 0.0),
             "outage": self.outage(),
+            "drift": msgspec.to_builtins(self.drift.total),
+            "tail": self.tail.figures(self._clock.now(), is_input_over=self._is_input_over),
         }
         return of_run(figures, self._before)
+
+    def _fed(self) -> dict[str, Any]:
+        fed = msgspec.to_builtins(self._feed.fed) if self._feed is not None else {}
+        return fed | {"ended_unmet": self._ended_unmet}
+
+    @property
+    def _is_input_over(self) -> bool:
+        return self._feed is not None and self._feed.fed.is_over
 
     def outage(self) -> dict[str, Any] | None:
         """The outage of the API that is in this run's way: of what, since when (unix), and what was said last."""
@@ -345,7 +381,11 @@ class Pool:
     def check_limits(self) -> None:
         """Time and budget: stop submitting, finish what is in flight."""
         fleet, now = self.fleet, self._clock.now()
+        for life, outcome in self.tail.give_up(now, self._clock.unix(), is_input_over=self._is_input_over):
+            self.ledger.record_outcome(life, outcome)
+            self._packing.look()
         if fleet.stopped is not None:
+            self.check_done()
             return
         idle_since, time_s = fleet.gate.idle_since, self._limits.time_s
         if time_s is not None and now - self._started_at >= time_s:

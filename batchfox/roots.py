@@ -24,8 +24,8 @@ class Roots:
     def __init__(self, roots: Sequence[str]) -> None:
         self._roots = [os.path.realpath(root) for root in roots]
 
-    def open(self, path: str) -> io.BufferedReader:
-        """A regular file of at most 100 MB below a root; a relative path is looked for below each, in order.
+    def open(self, path: str, most: int = MOST_FILE_BYTES) -> io.BufferedReader:
+        """A regular file of at most `most` bytes below a root; a relative path is looked for below each, in order.
 
         Raises `ClosedDoorError`; `MachineError` where the machine, and not the file, is wrong.
         """
@@ -38,17 +38,17 @@ class Roots:
         refusals: list[ClosedDoorError] = []
         for root in self._roots:
             try:
-                return self._open_below(root, path)
+                return self._open_below(root, path, most)
             except ClosedDoorError as refusal:
                 refusals.append(refusal)
         raise next((refusal for refusal in refusals if "lies outside" not in refusal.found), refusals[0])
 
-    def _open_below(self, root: str, path: str) -> io.BufferedReader:
+    def _open_below(self, root: str, path: str, most: int) -> io.BufferedReader:
         shown = show(path)
         try:
             # Also raises UnicodeEncodeError (a ValueError) for half a surrogate pair that is no file name.
             real = os.path.realpath(os.path.join(root, path))  # noqa: PTH118 — an absolute path wins, as meant
-            return _open_steps(root, self._steps_below(root, real, shown), shown)
+            return _open_steps(root, self._steps_below(root, real, shown), shown, most)
         except (OSError, ValueError) as error:
             if isinstance(error, OSError) and error.errno in _OUT_OF_HANDLES:
                 raise MachineError(
@@ -73,7 +73,7 @@ class Roots:
         return list(Path(real).relative_to(root).parts)
 
 
-def _open_steps(root: str, steps: list[str], shown: str) -> io.BufferedReader:
+def _open_steps(root: str, steps: list[str], shown: str, most: int) -> io.BufferedReader:
     """Walks down from the root, one open a step and no symbolic link followed.
 
     The path was resolved before: a link met now was put there in between, to lead out. Raises OSError.
@@ -87,27 +87,28 @@ def _open_steps(root: str, steps: list[str], shown: str) -> io.BufferedReader:
             below = os.open(step, flags, dir_fd=opened)
             os.close(opened)
             opened = below
-        _demand_regular(opened, shown)
+        _demand_regular(opened, shown, most)
     except BaseException:
         os.close(opened)
         raise
     return io.BufferedReader(io.FileIO(opened, "rb"))
 
 
-def _demand_regular(opened: int, shown: str) -> None:
+def _demand_regular(opened: int, shown: str, most: int) -> None:
     state = os.fstat(opened)
     if stat.S_ISDIR(state.st_mode):
         raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
     if not stat.S_ISREG(state.st_mode):
         raise ClosedDoorError(f"{shown}, which is no regular file", "a regular file below media.root")
-    refuse_large(state.st_size, shown)
+    refuse_large(state.st_size, shown, most)
 
 
-def refuse_large(size: int, shown: str) -> None:
-    """Raises `ClosedDoorError` for more than 100 MB."""
-    if size > MOST_FILE_BYTES:
+def refuse_large(size: int, shown: str, most: int = MOST_FILE_BYTES) -> None:
+    """Raises `ClosedDoorError` for more than `most` bytes."""
+    if size > most:
         raise ClosedDoorError(
-            f"{shown} of {size / 1e6:,.1f} MB", "files of at most 100 MB; shrink it, or give its http(s) URL"
+            f"{shown} of {size / 1e6:,.1f} MB",
+            f"files of at most {most // 10**6:,} MB; shrink it, or give its http(s) URL",
         )
 
 

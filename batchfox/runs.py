@@ -14,6 +14,7 @@ from typing import Any, Literal
 import msgspec
 
 from batchfox.checkpoint import Checkpoint
+from batchfox.core.drift import Sums, pool
 from batchfox.durable import sync_folder
 
 # In `meta`: the execution that began last.
@@ -27,7 +28,8 @@ class Ran(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     `how`: it ended; it died (`ended_at` is then its last sign of life, and there is no `exit_status`); it is running.
     `rows`: settled, `by_status` how. `completed_before`: rows of the input that were completed already. `submits`:
-    POSTs that were or may have been billed. `reason`: why it stopped early.
+    POSTs that were or may have been billed. `reason`: why it stopped early, `stopped` the
+    same in a word. `figures`: of its answers, which those of later runs are held against.
     """
 
     run_id: str
@@ -49,6 +51,8 @@ class Ran(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     credits: float = 0.0
     duration_s: float = 0.0
     reason: str | None = None
+    stopped: str | None = None
+    figures: Sums | None = None
 
     @property
     def not_completed(self) -> int:
@@ -81,6 +85,14 @@ def read_runs(folder: Path) -> list[Ran]:
     """Those of an output (its folder), the oldest first; without the one that is running, or that died last. A line
     that cannot be read is passed over."""
     return _read(folder / "_batchfox" / "runs.jsonl")
+
+
+def figures_before(folder: Path, most: int, since: str | None) -> Sums:
+    """Those of the last runs of an output that settled something, from a day on; without those that the guard
+    stopped."""
+    settled = (ran for ran in read_runs(folder) if ran.figures is not None and ran.stopped != "guard")
+    found = [ran.figures for ran in settled if since is None or ran.run_date >= since]
+    return pool(figures for figures in found[-most:] if figures is not None)
 
 
 def all_runs(folder: Path, checkpoint: Checkpoint, *, is_running: bool) -> list[Ran]:
@@ -130,6 +142,8 @@ def _figures_of(figures: dict[str, Any]) -> dict[str, Any]:
         "credits": here.get("credits_spent", 0.0),
         "duration_s": here.get("elapsed_s", 0.0),
         "reason": figures.get("reason"),
+        "stopped": figures.get("stopped"),
+        "figures": msgspec.convert(figures["drift"], Sums) if figures.get("drift") else None,
     }
 
 

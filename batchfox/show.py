@@ -5,8 +5,9 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 
+from batchfox.core.complaint import printable
 from batchfox.summary import Cause, Summary, Used
-from batchfox.words import count, credit, duration, exit_means, shorten
+from batchfox.words import count, credit, drift_words, duration, exit_means, shorten
 
 ASKS_OR_PAYS = (
     "timed_out: the same command without --retry asks about their tasks again, free; --retry timed_out pays anew where "
@@ -26,13 +27,15 @@ def _lines(summary: Summary, command: list[str]) -> Iterator[str]:
         yield f"  {status:<10} {rows:>9,}"
     yield from _work(summary)
     yield from _leftovers(summary)
+    for drifted in summary.drift:
+        yield f"  not as in the last runs: {drift_words(drifted)}"
     if summary.causes:
         yield "why rows did not complete:"
         yield from map(_cause, summary.causes)
         if summary.more_causes:
             yield f"  and {count(summary.more_causes, 'more kind')} of causes"
     if summary.reason:
-        yield summary.reason
+        yield printable(summary.reason)
     if total:
         program = command[: command.index("run")] if "run" in command else command[:1]
         export = shlex.join([*program, "export", summary.output, "results.jsonl"])
@@ -90,6 +93,10 @@ def _leftovers(summary: Summary) -> Iterator[str]:
     if summary.late_collected:
         tasks, paid = count(summary.late_collected, "late task"), credit(summary.late_credits)
         yield f"  collected: {tasks}; {paid} credits, paid when they were submitted"
+    if summary.given_up:
+        tasks = count(summary.given_up, "task")
+        oldest = ", ".join(f"{duration(one.age_s)} (row {shorten(one.row_id, 40)})" for one in summary.stragglers)
+        yield f"  not waited for any longer: {tasks}, collected by the next run, free; the oldest: {oldest}"
     if summary.late_unheard:
         yield _unheard(summary)
     if summary.retry_left:
@@ -108,4 +115,5 @@ def _unheard(summary: Summary) -> str:
 
 
 def _cause(cause: Cause) -> str:
-    return f"  {cause.rows:>7,}  {cause.status} {cause.code}; row {cause.example_row}: {shorten(cause.example_message)}"
+    code, row, message = shorten(cause.code), shorten(cause.example_row, 80), shorten(cause.example_message)
+    return f"  {cause.rows:>7,}  {cause.status} {code}; row {row}: {message}"

@@ -16,7 +16,7 @@ from batchfox.checkpoint import Checkpoint
 from batchfox.core.outcome import STATUSES
 from batchfox.errors import JobError, OutputError
 from batchfox.paths import say_no_output
-from batchfox.words import count, credit, duration, exit_means, outage_words
+from batchfox.words import count, credit, duration, exit_means, outage_words, tail_words
 
 _COLUMNS = ("run_id", "run_date", "started_at", "beat_at", "ended_at", "exit_status", "is_finished")
 
@@ -155,6 +155,8 @@ def _lines(status: Status, now: float) -> Iterator[str]:
     yield f"  {count(status.in_flight, 'task')} in flight, {waiting} waiting for another attempt{doubts}"
     if status.figures:
         yield _used(status)
+    if status.is_running and (tail := status.figures.get("tail")) is not None:
+        yield f"  {tail_words(tail)}"
     outage = status.figures.get("outage")
     if outage is not None and status.figures_of == status.run_id:
         yield f"  {outage_words(outage, now if status.is_running else status.beat_at or now)}"

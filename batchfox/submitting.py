@@ -15,6 +15,7 @@ from batchfox.ledger import Ledger
 from batchfox.limiter import Limiter
 from batchfox.preparing import Preparer, Preparing
 from batchfox.recorder import Recorder
+from batchfox.sharing import Share
 from batchfox.streaming import Streams
 
 LARGE_BODY = 1 << 20
@@ -107,6 +108,7 @@ class Submits:
         ledger: Ledger,
         clock: Clock,
         streams: Streams,
+        share: Share,
     ) -> None:
         self._fleet = fleet
         self._crew = crew
@@ -117,6 +119,7 @@ class Submits:
         self._clock = clock
         self._streams = streams
         self._limiter = Limiter(fleet.gate.pace.per_minute)
+        self._share = share
         self._was_open = True
         self._large: set[bytes] = set()
         self._bodies = Bodies(fleet.orders.bytes_in_flight)
@@ -138,15 +141,15 @@ class Submits:
         while True:
             self.wake.clear()
             self._follow(fleet.gate.pace)
-            wait_s = await self._limiter.ready_in_s()
+            wait_s = await self._limiter.ready_in_s() or await self._share.ready_in_s()
             now = self._clock.now()
             if wait_s > 0.0:
                 await asyncio.sleep(min(wait_s, LOOK_EVERY_S))
-            elif ready := self._preparing.take(self._limiter.ahead(self._sync_s)):
+            elif ready := self._preparing.take(self._ahead()):
                 await self._send_built(ready)
             elif (room := self._bodies.room()) == 0:
                 await wait_for(self.wake, LOOK_EVERY_S)
-            elif chosen := fleet.submits(now, self._clock.unix(), min(self._limiter.ahead(self._sync_s), room)):
+            elif chosen := fleet.submits(now, self._clock.unix(), min(self._ahead(), room)):
                 await self._send_all(chosen)
             elif fleet.asks_freely(now):
                 is_there = await self._sender.is_there()
@@ -197,7 +200,7 @@ class Submits:
         tokens = 0
         for left, (life, body) in zip(range(len(bodies), 0, -1), bodies, strict=True):
             if tokens == 0 and fleet.may_leave(life, self._clock.now()):
-                tokens = await self._limiter.take(left)
+                tokens = await self._take(life, left)
             if tokens and fleet.may_leave(life, now := self._clock.now()):
                 tokens -= 1
                 fleet.sent(life.key, now)
@@ -207,6 +210,20 @@ class Submits:
                 fleet.unsend(life, self._clock.now())
                 self._ledger.record(life)
         self._crew.check_done()
+
+    def _ahead(self) -> int:
+        """How many rows may be recorded now."""
+        return max(min(self._limiter.ahead(self._sync_s), self._share.room), 1)
+
+    async def _take(self, life: Life, most: int) -> int:
+        """Returns when submits may leave, and how many, by this run's own rate and by that of its key; 0 where the run
+        came to an end meanwhile."""
+        while self._fleet.may_leave(life, self._clock.now()):
+            if (wait_s := await self._share.ready_in_s()) > 0.0:
+                await asyncio.sleep(min(wait_s, LOOK_EVERY_S))
+            elif tokens := self._share.take(await self._limiter.take(min(most, self._share.room))):
+                return tokens
+        return 0
 
     async def _submit(self, life: Life, body: bytes) -> None:
         if life.is_streamed:

@@ -8,7 +8,9 @@ from typing import Any
 
 import msgspec
 
+from batchfox.core.drift import Drifted
 from batchfox.core.outcome import STALE, Outcome
+from batchfox.core.tail import Straggler
 
 RETRYABLE = ("failed", "timed_out", "in_doubt", "invalid")
 
@@ -82,7 +84,9 @@ class Summary(msgspec.Struct, kw_only=True):
     that were `timed_out` and whose tasks had ended meanwhile; `late_credits`: what those cost, paid when they were
     submitted. `late_unheard`: rows that stay `timed_out`
     because nothing could be learned of their tasks; `retry_unpaid`: those of them that `retry` named, and that were not
-    paid for anew therefore; `late_error`: what the last of those polls met.
+    paid for anew therefore; `late_error`: what the last of those polls met. `given_up`: tasks
+    that `limits.straggle` did not wait for, and `stragglers` the oldest of them. `drift`: what
+    of the answers is not as in the last runs.
     """
 
     run_id: str
@@ -114,6 +118,9 @@ class Summary(msgspec.Struct, kw_only=True):
     late_unheard: int = 0
     retry_unpaid: int = 0
     late_error: str | None = None
+    given_up: int = 0
+    stragglers: list[Straggler] = msgspec.field(default_factory=list)
+    drift: list[Drifted] = msgspec.field(default_factory=list)
 
     @property
     def data(self) -> str:

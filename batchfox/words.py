@@ -5,7 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from batchfox.core.drift import Drifted
+
+from batchfox.core.complaint import printable
 
 EXIT_MEANS = {
     0: "every row is completed",
@@ -56,8 +61,8 @@ def credit(amount: float) -> str:
 
 
 def shorten(text: str, most: int = 160) -> str:
-    """One line of at most so many characters."""
-    line = " ".join(text.split())
+    """One line of at most so many characters, none of which a terminal takes for a command."""
+    line = printable(" ".join(text.split()))
     return line if len(line) <= most else line[: most - 1] + "…"
 
 
@@ -80,3 +85,29 @@ def stop_words(figures: dict[str, Any]) -> str:
         return f"stopping ({cause}): nothing more is submitted, {count(figures['in_flight'], 'task')} to be finished"
     wire = count(figures["on_the_wire"], "submit")
     return f"stopping ({cause}): up to {wait_s:.0f} s for {wire} on the wire; a second signal leaves at once"
+
+
+def tail_words(tail: Mapping[str, Any]) -> str:
+    """What a run that has submitted everything still waits for, as `Tail.figures` tells it, the oldest first."""
+    oldest = ", ".join(f"{duration(one['age_s'])} (row {shorten(one['row_id'], 40)})" for one in tail["oldest"][:3])
+    return f"all is submitted, {count(tail['tasks'], 'task')} still running; the oldest: {oldest}"
+
+
+_DRIFTED = {
+    "refused": "refused or failed",
+    "empty": "answers without text",
+    "length": "characters an answer",
+    "tokens": "tokens a row",
+    "credits": "credits a row",
+    "latency": "seconds from submit to answer",
+}
+
+
+def drift_words(drifted: Drifted) -> str:
+    """A figure of the answers that is off, what it was before, and what was allowed."""
+    name, rows = _DRIFTED[drifted.name], f"(of {count(drifted.rows, 'row')})"
+    if drifted.name in ("refused", "empty"):
+        before = "" if drifted.before is None else f", {drifted.before:.1%} in the last runs"
+        return f"{name}: {drifted.now:.1%} {rows}{before}; allowed: {drifted.allowed:.1%}"
+    before = "none" if drifted.before is None else credit(drifted.before)
+    return f"{name}: {credit(drifted.now)} {rows}, {before} in the last runs; allowed: {drifted.allowed:g} times"

@@ -9,11 +9,14 @@ import json
 import math
 import struct
 import wave
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
 MEDIA = HERE / "media"
+FILMS = HERE / "films"
+TALKS = HERE / "talks"
 GOOGLE = "https://storage.googleapis.com/cloud-samples-data"
 WIKIMEDIA = "https://upload.wikimedia.org/wikipedia/commons"
 LION = "https://fal.media/files/lion/AOtzfcyHpx-MOITAUeMrK.jpeg"
@@ -62,6 +65,62 @@ def film_a_ball() -> None:
                 file.mux(packet)
         for packet in stream.encode():
             file.mux(packet)
+
+
+def tone(pitch: float, seconds: float, rate: int) -> Iterator[Any]:
+    """Frames of a tone, a little to the left."""
+    import av
+    import numpy as np
+
+    for at in range(0, int(seconds * rate), 1024):
+        wave = np.sin(np.arange(at, at + 1024) * 2 * np.pi * pitch / rate).astype(np.float32)
+        frame = av.AudioFrame.from_ndarray(np.stack([0.3 * wave, 0.2 * wave]), format="fltp", layout="stereo")
+        frame.sample_rate, frame.pts = rate, at
+        yield frame
+
+
+def film_large() -> None:
+    """Larger than a model needs: a ball in four seconds of 640 x 480 at 25 frames a second, with sound."""
+    import av
+    import numpy as np
+
+    FILMS.mkdir(exist_ok=True)
+    draw = np.random.default_rng(1)
+    for name, color in (("ball_red.mp4", (200, 40, 40)), ("ball_blue.mov", (40, 40, 200))):
+        with av.open(str(FILMS / name), "w", container_options={"fflags": "+bitexact"}) as file:
+            stream: Any = file.add_stream("libx264", rate=25, options={"crf": "23"})
+            stream.width, stream.height, stream.pix_fmt = 640, 480, "yuv420p"
+            sound: Any = file.add_stream("aac", rate=44_100, layout="stereo")
+            for at in range(100):
+                grain = draw.integers(-4, 5, (480, 640, 1))
+                picture = (np.linspace(90, 240, 640)[None, :, None] + grain).repeat(3, axis=2).astype(np.uint8)
+                left = 10 + at * 5
+                picture[200:280, left : left + 80] = color
+                file.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            file.mux(stream.encode())
+            for frame in tone(330, 4.0, 44_100):
+                file.mux(sound.encode(frame))
+            file.mux(sound.encode())
+
+
+def record_talks() -> None:
+    """Recordings in formats that some models do not take."""
+    import av
+
+    TALKS.mkdir(exist_ok=True)
+    talks = (
+        ("low.flac", "flac", "s16", 110.0),
+        ("middle.m4a", "aac", "fltp", 220.0),
+        ("high.ogg", "libopus", "fltp", 440.0),
+    )
+    for name, codec, form, pitch in talks:
+        with av.open(str(TALKS / name), "w", container_options={"fflags": "+bitexact"}) as file:
+            stream: Any = file.add_stream(codec, rate=48_000, layout="stereo")
+            resampler = av.AudioResampler(format=form, layout="stereo", rate=48_000)
+            for frame in tone(pitch, 2.0, 48_000):
+                for piece in resampler.resample(frame):
+                    file.mux(stream.encode(piece))
+            file.mux(stream.encode())
 
 
 def list_demo() -> None:
@@ -136,6 +195,8 @@ if __name__ == "__main__":
     draw_images()
     record_tone()
     film_a_ball()
+    film_large()
+    record_talks()
     list_demo()
     list_media()
     list_chats()

@@ -43,6 +43,17 @@ hypothesis_settings.register_profile("explore", print_blob=True, **_AT_ANY_PACE)
 hypothesis_settings.load_profile("repeatable")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def state_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """What runs remember in the user's state folder stays out of the user's."""
+    folder, before = tmp_path_factory.mktemp("state"), os.environ.get("XDG_STATE_HOME")
+    os.environ["XDG_STATE_HOME"] = str(folder)
+    yield folder
+    os.environ.pop("XDG_STATE_HOME")
+    if before is not None:
+        os.environ["XDG_STATE_HOME"] = before
+
+
 # Rows and jobs.
 
 

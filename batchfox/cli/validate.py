@@ -14,7 +14,12 @@ from batchfox.cli.run import job_options, read_job
 @click.command("validate", short_help="Check every row of a job without sending any.")
 @click.argument("job", required=False, type=click.Path(), shell_complete=complete_job)
 @job_options
-@click.option("--media", "with_media", is_flag=True, help="Look at every remote medium: reachable, type, size, expiry.")
+@click.option(
+    "--media",
+    "with_media",
+    is_flag=True,
+    help="Look at every medium: reachable, type, size, expiry, how long it plays.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def command(job: str | None, as_json: bool, with_media: bool, **values: Any) -> int:
     """Check every row of a job without sending any.
@@ -37,7 +42,7 @@ def command(job: str | None, as_json: bool, with_media: bool, **values: Any) -> 
     listed = ask_prices(read)
     if listed.prices:
         refuse_unpriced(read, listed.prices)
-    with Media() as media:
+    with Media(read) as media:
         found = surveyor.survey(root, listed, media if with_media else None)
         looked = media.look(read) if with_media else None
     if as_json:

@@ -41,7 +41,9 @@ from batchfox.core.settle import Orders, outcome_of
 from batchfox.core.timing import retry_delay_s
 from batchfox.core.watch import Watch
 
-StopCause = Literal["key", "gateway", "balance", "credits", "time", "window", "idle", "signal", "input", "machine"]
+StopCause = Literal[
+    "key", "gateway", "balance", "credits", "time", "window", "idle", "guard", "signal", "input", "machine"
+]
 # These end the watching too: what is in flight is for the next run.
 _LEAVING: tuple[StopCause, ...] = ("key", "gateway", "signal", "machine")
 LOOKAHEAD = 256
@@ -77,6 +79,7 @@ class Fleet:
         self.stopped: StopCause | None = None
         self.stop_error: ApiError | None = None
         self.submits_sent = 0
+        self.last_sent_at: float | None = None
         self.submits_billed = 0
         self.submits_before = 0
         self.events: Counter[str] = Counter()
@@ -105,6 +108,16 @@ class Fleet:
     @property
     def waiting(self) -> int:
         return len(self.lives) - self.in_flight
+
+    @property
+    def has_waiting(self) -> bool:
+        """Is a row to be submitted, now or later?"""
+        return bool(self._queue)
+
+    @property
+    def may_give_up(self) -> bool:
+        """May tasks be given up? Not where they are left to the next run."""
+        return self.stopped not in _LEAVING
 
     def room(self) -> int:
         """How many more rows the fleet takes now, one at a time: none once it is stopped, or while the requests that it
@@ -229,7 +242,7 @@ class Fleet:
 
     def sent(self, key: bytes, now: float) -> None:
         """The POST of a row leaves now (its token is taken)."""
-        self._sending[key] = now
+        self._sending[key] = self.last_sent_at = now
         self.gate.tokens.leave(key, now)
         self.submits_sent += 1
 
@@ -307,6 +320,11 @@ class Fleet:
             self.gate.note_end(life, event, was_running=True, charged=None)
         return None
 
+    def give_up(self, life: Life, event: Overdue, now: float, unix_s: float) -> Outcome:
+        """Ends a row whose task runs and is not being asked about: timed out, unless its stream had told its answer."""
+        move = advance(life, event, self.orders.policy, CALM, now)
+        return self._settle(life, None, move.status or "failed", move.answer, unix_s, was_running=True)
+
     def _begin_running(self, life: Life) -> None:
         self._running += 1
         self._tasks.add(life.task_id or "")
@@ -345,7 +363,14 @@ class Fleet:
         )
 
     def _settle(
-        self, life: Life, event: Event, status: Status, answer: Answer | None, unix_s: float, *, was_running: bool
+        self,
+        life: Life,
+        event: Event | None,
+        status: Status,
+        answer: Answer | None,
+        unix_s: float,
+        *,
+        was_running: bool,
     ) -> Outcome:
         if was_running:
             self._end_running(life)

@@ -9,19 +9,23 @@ import difflib
 import re
 from collections.abc import Iterator
 from ipaddress import ip_network
+from types import UnionType
 from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
 
 import msgspec
 
 from batchfox.core.complaint import mask
+from batchfox.core.fit import AudioFit, Fit, ImageFit, VideoFit, mistakes
 from batchfox.core.nights import complaint_of
+from batchfox.core.shape import Kind
 from batchfox.errors import JobError
 
 SIMULATOR = "simulator"
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _MOST_DEPTH = 200
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|[smhd]))+")
+_DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 _UNITS_BYTES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)([KMG]?B)?", re.IGNORECASE)
 _DURATION_ITEM = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhd])")
@@ -78,8 +82,9 @@ class Api(_Section, frozen=True, kw_only=True):
 
 class Limits(_Section, frozen=True, kw_only=True):
     """What a run may use. `requests_per_minute` None: the pace adapts. `tokens_per_minute`: by estimate, corrected
-    by the usage that comes back. `time` in seconds. `bytes_in_flight`: of the requests of rows that are taken and not
-    settled, and as many again of bodies on the wire."""
+    by the usage that comes back. `time` in seconds. `straggle`: so long after the last submit the tasks that still run
+    are given up. `bytes_in_flight`: of the requests of rows that are taken and not settled, and as many again of bodies
+    on the wire."""
 
     requests_per_minute: float | None = None
     tokens_per_minute: float | None = None
@@ -88,6 +93,7 @@ class Limits(_Section, frozen=True, kw_only=True):
     bytes_in_flight: Size = Size("256MB")
     credits: float | None = None
     time: Duration | None = None
+    straggle: Duration | None = None
 
 
 class Retry(_Section, frozen=True, kw_only=True):
@@ -119,13 +125,29 @@ class Poll(_Section, frozen=True, kw_only=True):
 class Media(_Section, frozen=True, kw_only=True):
     """How media travel. `root`: local files must lie below one of these folders, objects below one of these prefixes.
     `inline_below`: in `auto`, larger local media are uploaded. `upload_life`: how long an upload can be fetched.
-    `allow_private`: networks (CIDR) that media may be fetched from although they are not public."""
+    `allow_private`: networks (CIDR) that media may be fetched from although they are not public.
+    `image`, `video`, `audio`: what media that are here are made to fit, None: they are sent as they are. `fit_time`: of
+    one medium. `fit_cache`: bytes of results that are kept."""
 
     mode: Literal["auto", "url", "inline", "upload"] = "auto"
     root: str | list[str] = "."
     inline_below: Size = Size("4MB")
     upload_life: Duration = Duration("24h")
     allow_private: list[str] = msgspec.field(default_factory=list)
+    image: ImageFit | None = None
+    video: VideoFit | None = None
+    audio: AudioFit | None = None
+    fit_time: Duration = Duration("10m")
+    fit_cache: Size = Size("1GB")
+
+    def fit_of(self, kind: Kind) -> Fit | None:
+        """What a medium of this kind is made to fit."""
+        return {"image": self.image, "video": self.video, "audio": self.audio}.get(kind)
+
+    @property
+    def fits(self) -> bool:
+        """Is any medium to be made to fit?"""
+        return self.image is not None or self.video is not None or self.audio is not None
 
     @property
     def roots(self) -> list[str]:
@@ -150,6 +172,21 @@ class Schedule(_Section, frozen=True, kw_only=True):
     window: str | None = None
     catch_up: bool = False
     jitter: Duration = Duration(0)
+
+
+class Guard(_Section, frozen=True, kw_only=True):
+    """Stops a run whose answers are off. `after`: rows before it is looked at. `refused`, `empty`: shares of rows at
+    most; the others factors to what was in the last `runs` runs (those from the day `since` on)."""
+
+    after: int = 200
+    runs: int = 7
+    since: str | None = None
+    refused: float | None = None
+    empty: float | None = None
+    length: float | None = None
+    tokens: float | None = None
+    credits: float | None = None
+    latency: float | None = None
 
 
 class ModelRule(_Section, frozen=True, kw_only=True):
@@ -184,6 +221,7 @@ class Job(_Section, frozen=True, kw_only=True):
     poll: Poll = Poll()
     media: Media = Media()
     schedule: Schedule = Schedule()
+    guard: Guard = Guard()
     rules: Rules = Rules()
     name: str = "job"
 
@@ -253,8 +291,9 @@ def _encode(value: Any) -> Any:
 def _sections(struct: type[msgspec.Struct]) -> dict[str, type[msgspec.Struct] | None]:
     found: dict[str, type[msgspec.Struct] | None] = {}
     for field in msgspec.structs.fields(struct):
-        kind = field.type
-        found[field.name] = kind if isinstance(kind, type) and issubclass(kind, msgspec.Struct) else None
+        kinds = get_args(field.type) if isinstance(field.type, UnionType) else (field.type,)
+        structs = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, msgspec.Struct)]
+        found[field.name] = structs[0] if structs else None
     return found
 
 
@@ -351,7 +390,7 @@ def _check(job: Job) -> None:
     _demand(bool(job.output.path.strip()), "output.path", job.output.path, "a folder's path")
     _demand(limits.in_flight >= 1, "limits.in_flight", limits.in_flight, "1 or more")
     _demand(limits.bytes_in_flight >= 1, "limits.bytes_in_flight", int(limits.bytes_in_flight), "1 or more")
-    for name in ("requests_per_minute", "tokens_per_minute", "polls_per_minute", "credits", "time"):
+    for name in ("requests_per_minute", "tokens_per_minute", "polls_per_minute", "credits", "time", "straggle"):
         value = getattr(limits, name)
         _demand(value is None or 0 < value < float("inf"), f"limits.{name}", value, "more than 0")
     _demand(1 <= retry.attempts <= 100, "retry.attempts", retry.attempts, "1 to 100")
@@ -367,11 +406,15 @@ def _check(job: Job) -> None:
         _demand(_is_network(network), "media.allow_private", network, 'networks such as "10.1.0.0/16"')
     _demand(media.inline_below >= 0, "media.inline_below", int(media.inline_below), "0 or more")
     _demand(60 <= media.upload_life < float("inf"), "media.upload_life", float(media.upload_life), "a minute or more")
+    _demand(media.fit_cache >= 0, "media.fit_cache", int(media.fit_cache), "0 or more")
+    for where, found, wanted in mistakes(media.image, media.video, media.audio):
+        _demand(holds=False, where=where, found=found, wanted=wanted)
     # An endless patience or time-out would break the promise that a run always ends.
     for where, seconds in (
         ("retry.patience", retry.patience),
         ("poll.task_timeout", poll.task_timeout),
         ("poll.stream_idle", poll.stream_idle),
+        ("media.fit_time", media.fit_time),
     ):
         _demand(0 < seconds < float("inf"), where, float(seconds), "more than 0, and an end")
     _demand(_is_delay(poll), "poll.first", poll.first, 'seconds, a duration such as "5s", or "auto"')
@@ -381,6 +424,7 @@ def _check(job: Job) -> None:
     _demand(0.01 <= poll.eagerness <= 100, "poll.eagerness", poll.eagerness, "0.01 to 100")
     if (complaint := complaint_of(job.schedule)) is not None:
         raise JobError(complaint)
+    _check_guard(job.guard)
     base = job.api.base_url
     wanted = f'an http(s) URL, or "simulator"{nearest(base, [SIMULATOR])}'
     _demand(base == SIMULATOR or _is_base_url(base), "api.base_url", mask(base), wanted)
@@ -391,6 +435,18 @@ def _check(job: Job) -> None:
         job.api.simulate,
         'nothing unless base_url = "simulator"',
     )
+
+
+def _check_guard(guard: Guard) -> None:
+    _demand(guard.after >= 10, "guard.after", guard.after, "10 or more")
+    _demand(1 <= guard.runs <= 365, "guard.runs", guard.runs, "1 to 365")
+    _demand(guard.since is None or bool(_DAY.fullmatch(guard.since)), "guard.since", guard.since, 'a day: "2026-01-31"')
+    for name in ("refused", "empty"):
+        value = getattr(guard, name)
+        _demand(value is None or 0 <= value < 1, f"guard.{name}", value, "a share of rows, such as 0.05")
+    for name in ("length", "tokens", "credits", "latency"):
+        value = getattr(guard, name)
+        _demand(value is None or 1 < value < float("inf"), f"guard.{name}", value, "a factor above 1, such as 1.5")
 
 
 def _is_network(text: str) -> bool:

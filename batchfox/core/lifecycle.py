@@ -69,7 +69,10 @@ class Withheld(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Overdue(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """The task was watched for `poll.task_timeout`, and polled at least once in this run."""
+    """The task was watched for `poll.task_timeout`, and polled at least once in this run; or, so long after the run's
+    last submit, it is no longer waited for."""
+
+    after_last_submit_s: float | None = None
 
 
 AnyEvent = Event | Sent | Withheld | Overdue
@@ -306,9 +309,12 @@ def _decide(life: Life, event: AnyEvent, policy: Policy, around: Surroundings, n
             if is_paid_again and _falls_back(life, event.error, policy):
                 return WAIT
             return WAIT if may and life.attempts < policy.attempts else Move(state=State.SETTLED, status="failed")
-        case Overdue():
+        case Overdue(after_last_submit_s=after_s):
             message = f"still unfinished after {now - life.watched_since:.0f} s of watching"
             life.error = ApiError(code="task_timeout", message=message)
+            if after_s is not None:
+                message += f", {after_s:.0f} s after the run's last submit ([limits] straggle)"
+                life.error = ApiError(code="straggler", message=message)
             return Move(state=State.SETTLED, status="timed_out")
         case _:
             assert_never(event)

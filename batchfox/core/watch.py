@@ -127,6 +127,10 @@ class Watch:
         self._refreshing[life.key] = "check"
         return "check"
 
+    def is_at_rest(self, life: Life) -> bool:
+        """Is the task one that nobody is asking about just now?"""
+        return life.key in self._agenda
+
     def is_overdue(self, life: Life, now: float) -> bool:
         return now >= self._deadline(life)
 

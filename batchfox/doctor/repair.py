@@ -54,7 +54,8 @@ def _mend(inspector: Inspector) -> Iterator[str]:
         account = rebuild(building, census, remains, job=job, id_column=id_column)
         aside = swap_in(path)
         yield f"{path}: made anew" + (f"; the old one is kept as {aside.name}" if aside is not None else "")
-        yield from _tell(account, is_whole=remains.is_whole, has_ids=bool(id_column))
+        is_older = any(part.rows for number, part in census.parts.items() if number not in recorded)
+        yield from _tell(account, is_whole=remains.is_whole and not is_older, has_ids=bool(id_column))
         for number, (is_filed, rows) in sorted(recorded.items()):
             if is_filed and number not in census.parts:
                 yield f"{parts.part_name(number)}: the {count(rows, 'row')} in it will be sent, and paid for, again"

@@ -74,9 +74,12 @@ class Shower:
         if self._door is None or seen.parcel is None:
             return None
         try:
-            data = self._door.read(seen.parcel)
+            with self._door.open(seen.parcel) as file:
+                data = file.read(seen.parcel.size + 1)
         except (ClosedDoorError, BatchfoxError, OSError):
             return None
+        if len(data) != seen.parcel.size:
+            return None  # it changed while it was read
         return (sniff(data[:HEAD_BYTES]) or seen.mime), data
 
 

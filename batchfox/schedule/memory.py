@@ -15,6 +15,7 @@ import msgspec
 
 from batchfox.durable import make_folder, write_text
 from batchfox.errors import UserError
+from batchfox.states import state_folder
 
 # With these a run was cut off, or never got the output: the night was not had.
 CUT_OFF = frozenset({5, 129, 130, 143})
@@ -36,16 +37,6 @@ class Night(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def scheduled_at(self) -> datetime:
         return datetime.fromtimestamp(self.scheduled, UTC)
-
-
-def state_folder() -> Path:
-    """The user's folder for what programs remember. Raises `UserError` where there is none."""
-    if (named := os.environ.get("XDG_STATE_HOME", "")).startswith("/"):
-        return Path(named) / "batchfox"
-    try:
-        return Path.home() / ".local" / "state" / "batchfox"
-    except RuntimeError as error:
-        raise UserError("no home folder to remember runs in: set XDG_STATE_HOME to a folder that lasts") from error
 
 
 class Memory:

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from batchfox.bodies import is_remote
 from batchfox.closed_door import ClosedDoorError
 from batchfox.core.addresses import Allowed
 from batchfox.core.complaint import show
@@ -25,7 +26,9 @@ from batchfox.core.shape import Kind, media_of
 from batchfox.fetching import Fetcher, Probe
 from batchfox.media_type import tell, type_of
 from batchfox.roots import MOST_FILE_BYTES
+from batchfox.survey.durations import Durations, Played
 from batchfox.survey.findings import MOST_PLACES, Finding
+from batchfox.words import duration
 
 MOST_AT_ONCE = 16
 MOST_A_HOST = 2
@@ -39,20 +42,25 @@ CREATE TABLE medium (
 
 class Preflight(msgspec.Struct, kw_only=True):
     """What was found. `media`: all that requests name; `remote`: distinct ones by URL, of which `repeated` are used
-    more than once; `reachable`: those that are there, with `bytes` in all as far as their servers tell."""
+    more than once; `reachable`: those that are there, with `bytes` in all as far as their servers tell. `plays`: how
+    long recordings and videos play, by kind; `plays_unknown`: why none of that is told."""
 
     media: int = 0
     remote: int = 0
     repeated: int = 0
     reachable: int = 0
     bytes: int = 0
+    plays: dict[str, Played] = msgspec.field(default_factory=dict)
+    plays_unknown: str | None = None
     problems: list[Finding] = msgspec.field(default_factory=list)
 
 
 class Media:
-    """The distinct remote media of a job's requests, on disk: memory does not grow with them. A context manager."""
+    """The distinct remote media of a job's requests, on disk: memory does not grow with them; and how long those play
+    that are here. A context manager."""
 
-    def __init__(self) -> None:
+    def __init__(self, job: Job) -> None:
+        self.durations = Durations(job.media)
         self._db = sqlite3.connect("", isolation_level=None)
         self._db.execute(_TABLE)
         self._db.execute("BEGIN")
@@ -64,10 +72,15 @@ class Media:
 
     def __exit__(self, *_: object) -> None:
         self._db.close()
+        self.durations.close()
 
     def note(self, row: Row, request: dict[str, Any]) -> None:
         """The media of the next request that is to be sent."""
-        self.media += len(media_of(request))
+        media = media_of(request)
+        self.media += len(media)
+        for medium in media:
+            if not is_remote([medium]):
+                self.durations.note(medium)
         place = f"{row.file}:{row.line}" if row.file else f"line {row.line}"
         for medium in to_fetch(request):
             self._db.execute(
@@ -106,6 +119,9 @@ class _Look:
                     for task in done:
                         task.result()
             await asyncio.gather(*under_way)
+        durations = self._media.durations
+        self._found.plays = durations.played
+        self._found.plays_unknown = durations.problem if durations.played else None
         self._found.problems = sorted(self._problems.values(), key=lambda problem: -problem.rows)
         return self._found
 
@@ -120,6 +136,9 @@ class _Look:
                 await asyncio.sleep(_GAP_S)
         self._found.reachable += 1
         self._found.bytes += probe.size or 0
+        durations = self._media.durations
+        seconds = await asyncio.to_thread(durations.of_head, kind, probe.head, probe.size)
+        durations.add(kind, seconds, show(url), uses)
         self._judge(probe, url, kind, uses, last_use, place)
 
     def _judge(self, probe: Probe, url: str, kind: Kind, uses: int, last_use: int, place: str) -> None:
@@ -150,6 +169,13 @@ def describe_media(found: Preflight) -> Iterator[str]:
         f"media: {found.media:,}; remote ones: {found.remote:,} distinct, {found.repeated:,} used more than once, "
         f"{found.reachable:,} reachable, {found.bytes / 1e6:,.1f} MB"
     )
+    if found.plays_unknown is not None:
+        yield f"how long media play is not told: {found.plays_unknown}"
+    else:
+        for kind, played in sorted(found.plays.items()):
+            untold = f"; {played.untold:,} do not tell" if played.untold else ""
+            longest = f", the longest {duration(played.longest_s)} ({played.longest})" if played.longest_s else ""
+            yield f"{kind}: {played.media:,} play {duration(played.seconds)} in all{longest}{untold}"
     for problem in found.problems:
         places = ", ".join(problem.places) + (", ..." if problem.rows > len(problem.places) else "")
         yield f"{problem.rule}: used {problem.rows:,} times ({places})"

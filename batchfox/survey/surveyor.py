@@ -22,6 +22,7 @@ from batchfox.core.rulebook import RuleBook
 from batchfox.core.rules import check
 from batchfox.core.shape import media_of
 from batchfox.errors import InputError, JobError, OutputError
+from batchfox.fit.workers import demand_packages
 from batchfox.jobfile import secret_of
 from batchfox.loading import Loader
 from batchfox.media import MediaDoor
@@ -40,7 +41,7 @@ MOST_FIELDS = 50
 
 
 class Surveyor:
-    """One pass over a job's rows. Raises `JobError` for a job that a run would refuse whatever its rows."""
+    """One pass over a job's rows. Raises `UserError` for a job that a run would refuse whatever its rows."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
@@ -51,6 +52,7 @@ class Surveyor:
         carry = Carry(job.input.keep, {*COLUMNS, EXTRA}, hide=secret.hide)
         self._preparer = Preparer(carry, self.renderer, self._book, secret=secret)
         self.source = open_with_ids(job, with_digest=True, secret=secret)
+        demand_packages(job.media)
         self._loader = Loader(MediaDoor(job.media), job.media, self._book)
         self._look = FirstLook(self.renderer, job.input, id_column=self.source.id_column, off=self._book.off)
 

@@ -7,6 +7,7 @@ import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from types import UnionType
 
 import click
 import msgspec
@@ -84,8 +85,10 @@ def named_in_tables(text: str) -> set[str]:
 def fields_of(struct: type[msgspec.Struct], prefix: str = "") -> Iterator[tuple[str, msgspec.structs.FieldInfo]]:
     """Every key that a job file may hold, with its field."""
     for field in msgspec.structs.fields(struct):
-        if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
-            yield from fields_of(field.type, f"{prefix}{field.name}.")
+        kinds = field.type.__args__ if isinstance(field.type, UnionType) else (field.type,)
+        structs = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, msgspec.Struct)]
+        if structs:
+            yield from fields_of(structs[0], f"{prefix}{field.name}.")
         else:
             yield f"{prefix}{field.name}", field
 

@@ -12,15 +12,15 @@ import pytest
 from conftest import LOOPBACK_PEM, Conversation, http_reply, in_the_end, raw_server, saying
 from yarl import URL
 
-from batchfox.exchange import Exchange
+from batchfox.exchange import Exchange, QuietConnector
 
 HELLO = http_reply(b'"hello"')
 
 
 @asynccontextmanager
 async def asking(url: str) -> AsyncIterator[Exchange]:
-    tls = aiohttp.TCPConnector(ssl=ssl.create_default_context(cafile=LOOPBACK_PEM))
-    async with aiohttp.ClientSession(headers={"X-Own": "1"}, connector=tls) as session:
+    connector = QuietConnector(ssl=ssl.create_default_context(cafile=LOOPBACK_PEM))
+    async with aiohttp.ClientSession(headers={"X-Own": "1"}, connector=connector) as session:
         yield Exchange(session, URL(url))
 
 
@@ -164,8 +164,9 @@ async def test_a_cancelled_request_gives_its_connection_up() -> None:
 
 
 @pytest.mark.parametrize("unasked", [http_reply(b'"of another row"'), http_reply(b"", "408 Request Timeout")])
-async def test_what_is_said_unasked_is_no_reply_to_the_next_request(unasked: bytes) -> None:
-    """A row would get another's task, or be in doubt for nothing."""
+@pytest.mark.parametrize("is_whole_aiohttp", [False, True])
+async def test_what_is_said_unasked_is_no_reply_to_the_next_request(unasked: bytes, is_whole_aiohttp: bool) -> None:
+    """A row would get another's task, or be in doubt for nothing; and so with a stream, or an upload."""
     is_idle = asyncio.Event()
 
     async def talk(request: bytes, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -176,8 +177,13 @@ async def test_what_is_said_unasked_is_no_reply_to_the_next_request(unasked: byt
 
     async with raw_server(talk) as server, asking(server.url) as exchange:
         await exchange.get("/first")
-        ((idle, _),) = next(iter(exchange._connector._conns.values()))
+        connector, session = exchange._connector, exchange._opening._session
+        ((idle, _),) = next(iter(connector._conns.values()))
         is_idle.set()
         await in_the_end(lambda: idle.should_close, "what was said unasked has come")
-        assert (await exchange.post("/second", b"{}")).body == b'"hello"'
+        if is_whole_aiohttp:
+            async with session.post(server.url + "/second", data=b"{}") as response:
+                assert await response.read() == b'"hello"'
+        else:
+            assert (await exchange.post("/second", b"{}")).body == b'"hello"'
         assert server.connections == 2

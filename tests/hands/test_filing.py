@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import by_id, parts_of, rows_of, superseded_rows
 
-from batchfox import parts
+from batchfox import filing, parts
 from batchfox.checkpoint import Checkpoint, Group, encode
 from batchfox.core.event import Answer, ApiError
 from batchfox.core.lifecycle import Life
@@ -126,6 +126,16 @@ def test_outcomes_are_filed_oldest_first_in_parts_of_the_size_asked_for(desk: De
     assert desk.checkpoint.query("SELECT count(*) FROM row") == [(0,)], "what is filed is state no more"
     assert len(desk.checkpoint.finished_ids([key_of_id(f"r{n}") for n in range(30)])) == 25
     assert list(desk.folders.tmp.iterdir()) == []
+
+
+def test_a_part_is_built_of_tables_of_so_many_bytes_nested_columns_counted(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a thousand long conversations would be in memory at once."""
+    monkeypatch.setattr(filing, "BYTES_PER_TABLE", 100_000)
+    desk.record(*range(40), kept=lambda index: {"messages": [{"role": "user", "content": f"{index}" + "x" * 10_000}]})
+    desk.filing.file(100)
+    assert pq.read_metadata(parts_of(desk.folders.root)[0]).num_row_groups == 4
 
 
 def test_the_schema_is_fixed_by_the_first_part_for_good(desk: Desk) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import copy
+import json
 import os
 import socket
 import subprocess
@@ -59,8 +60,8 @@ class Door:
         if isinstance(load, Complaint):
             return load
         urls = {parcel.place: f"https://uploads.example/{parcel.size}{parcel.suffix}" for parcel in load.to_upload}
-        sent = self._loader.fill(load, urls)
-        return sent if isinstance(sent, Complaint) else (sent, load.ways)
+        body, complaints = self._loader.make(load, urls)
+        return (json.loads(body), load.ways) if body else complaints[0]
 
 
 def door(root: Path, mode: Any = "auto") -> Door:
@@ -384,9 +385,10 @@ def test_a_file_that_changes_while_it_is_read_is_not_sent(root: Path) -> None:
     load = loader.weigh(image("a.png"))
     assert not isinstance(load, Complaint)
     (root / "a.png").write_bytes(PNG + b"more")
-    sent = loader.fill(load, {})
-    assert isinstance(sent, Complaint)
-    assert "changed while it was read" in sent.found
+    body, complaints = loader.make(load, {})
+    assert body == b""
+    assert [(found.rule, found.field) for found in complaints] == [("media", "image_urls[0]")]
+    assert "changed while it was read" in complaints[0].found
 
 
 @pytest.mark.parametrize(

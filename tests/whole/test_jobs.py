@@ -11,12 +11,13 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from conftest import GUARD_S
+from fit_media import look
 
 from batchfox.simulator import SimulatorThread
 
 ROOT = Path(__file__).parents[2]
 FAST = ["--set", 'api.simulate={ latency = "constant:0.02" }', "--set", "limits.requests_per_minute=6000"]
-ROWS = {
+ROWS: dict[str, int] = {
     "demo": 100,
     "caption_images": 7,
     "caption_folder": 6,
@@ -24,6 +25,13 @@ ROWS = {
     "label_videos": 4,
     "transcribe_audio": 2,
     "chat": 4,
+    "shrink_videos": 2,
+    "transcribe_folder": 3,
+}
+# What every medium of a job is made to fit: the folder it lies in, and what has to arrive.
+FITTED: dict[str, tuple[str, dict[str, Any]]] = {
+    "shrink_videos": ("films", {"size": (320, 240), "frames": 3, "seconds": 3.0}),
+    "transcribe_folder": ("talks", {"sound": ("mp3float", 16_000, 1), "seconds": 2.0}),
 }
 
 
@@ -71,6 +79,25 @@ def test_a_job_answers_every_row_and_a_second_time_sends_nothing(job: str, tmp_p
     assert totals_of(tmp_path / "out") == book
     assert "0 submits, 0 polls" in again.stdout
     assert rows_of(tmp_path / "out") == rows
+    if job in FITTED:
+        check_fitted(job, tmp_path / "out")
+
+
+def check_fitted(job: str, output: Path) -> None:
+    """The bytes that arrived are those that were made of each medium, and are what the job asks for."""
+    folder, wanted = FITTED[job]
+    made = {path.name: path.read_bytes() for path in (output / "_batchfox" / "fitted").iterdir()}
+    arrived = sorted(medium for entry in book_of(output)["entries"] for medium in entry["media"])
+    assert arrived == sorted(f"inline:{blake2b(data, digest_size=16).hexdigest()}" for data in made.values())
+    for source in (ROOT / "sample_inputs" / folder).iterdir():
+        digest = blake2b(source.read_bytes(), digest_size=16).hexdigest()
+        (data,) = (data for name, data in made.items() if name.startswith(digest))
+        assert len(data) < source.stat().st_size
+        found = look(data)
+        assert abs(found["seconds"] - wanted["seconds"]) <= 0.2
+        assert {name: found[name] for name in wanted if name != "seconds"} == {
+            name: value for name, value in wanted.items() if name != "seconds"
+        }
 
 
 def test_local_media_travel_inline_and_urls_as_they_are(tmp_path: Path) -> None:

@@ -12,15 +12,19 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from conftest import MODEL, http_reply, raw_server, write_rows
+from fit_media import film, silence
 
 from batchfox.cli import cli
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(500)
+WAV = silence(3.0)
 PATHS = {
     "/good.png": http_reply(PNG[:200], "206 Partial", "Content-Range: bytes 0-199/508"),
     "/page.png": http_reply(b"<html>log in</html>"),
     "/gone.png": http_reply(b"", "404 Not Found"),
     "/huge.png": http_reply(PNG[:200], "206 Partial", "Content-Range: bytes 0-199/200000000"),
+    "/talk.wav": http_reply(WAV[:4096], "206 Partial", f"Content-Range: bytes 0-4095/{len(WAV)}"),
+    "/talk.aiff": http_reply(WAV[:8], "206 Partial", "Content-Range: bytes 0-7/9000"),
     "/moved.png": http_reply(b"", "302 Found", "Location: /good.png"),
 }
 
@@ -84,3 +88,26 @@ def test_nothing_is_asked_unless_it_is_wanted_and_no_private_address(server: Any
     assert status == 3
     assert "is no public address" in said["preflight"]["problems"][0]["example"]
     assert server.connections == 0
+
+
+def test_how_long_media_play_is_told_for_what_is_here_and_for_urls(
+    server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "film.mp4").write_bytes(film(2.0))
+    (tmp_path / "talk.wav").write_bytes(silence(1.0))
+    audio = ["talk.wav", "talk.wav", f"{server.url}/talk.wav", f"{server.url}/talk.aiff"]
+    rows: list[dict[str, Any]] = [{"id": f"r{n}", "prompt": "p", "audio_url": url} for n, url in enumerate(audio)]
+    rows.append({"id": "film", "prompt": "p", "video_urls": ["film.mp4"]})
+    source = write_rows(tmp_path / "in.jsonl", rows)
+    options = ["validate", "--input", str(source), "--id", "id", "--model", "gemini-2.5-pro", "--media"]
+    options += ["--output", str(tmp_path / "out"), "--base-url", "http://127.0.0.1:9"]
+    options += ["--set", 'media.allow_private=["127.0.0.0/8"]', "--set", f'media.root="{tmp_path}"']
+    found = json.loads(CliRunner().invoke(cli, [*options, "--json"], standalone_mode=False).stdout)["preflight"]
+    told = {
+        kind: (played["media"], played["untold"], round(played["seconds"])) for kind, played in found["plays"].items()
+    }
+    assert told == {"audio": (4, 1, 5), "video": (1, 0, 2)}
+    assert found["plays"]["audio"]["longest"] == f'"{server.url}/talk.wav"'
+    monkeypatch.setattr("batchfox.fit.workers.find_spec", lambda _: None)
+    said = CliRunner().invoke(cli, options, standalone_mode=False).stdout
+    assert "how long media play is not told: av is not installed: pip install 'batchfox[media]'" in said

@@ -1,0 +1,136 @@
+"""The ledger of a key: what the runs that use it share, in one SQLite file of the user's state folder.
+
+It is named by a hash of the key and the API's address, so that it tells neither. A run holds a lock on a file of its
+own while it lives; the lock dies with its process, and whoever looks next takes its row away.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import secrets
+import sqlite3
+from collections.abc import Iterator
+from hashlib import blake2b
+from importlib.resources import files
+from pathlib import Path
+
+import msgspec
+
+from batchfox.core.shares import Grant, Level, draw
+from batchfox.durable import make_folder
+from batchfox.errors import MachineError, UserError
+from batchfox.states import state_folder
+
+BUSY_S = 30.0
+
+
+class KeyLedger:
+    """One run's hold on the ledger of its key, until `leave`. One thread at a time may use it."""
+
+    def __init__(self, key: str, base_url: str, per_minute: float | None) -> None:
+        """Raises `UserError` where the state folder cannot be used."""
+        self._path = state_folder() / "keys" / f"{_digest(key, base_url)}.db"
+        self._name = f"{self._path.stem}.{secrets.token_hex(8)}.lock"
+        self._per_minute = per_minute
+        try:
+            make_folder(self._path.parent)
+            self._lock = os.open(self._path.with_name(self._name), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise UserError(
+                f"{self._path.parent}: {error.strerror}; what runs of one key share is kept there"
+            ) from error
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        try:
+            self._db = sqlite3.connect(self._path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = NORMAL")
+            self._db.executescript(files("batchfox").joinpath("key_ledger.sql").read_text(encoding="utf-8"))
+            with self._transaction():
+                self._db.execute("INSERT INTO run VALUES (?, ?, 0)", (self._name, per_minute))
+        except sqlite3.Error as error:
+            os.close(self._lock)
+            raise UserError(
+                f"{self._path}: {error}; it is what runs of one key share: mend it, or remove it while none runs"
+            ) from error
+
+    def lease(self, most: int, now: float) -> Grant:
+        """Submits that this run may send, at most so many. Raises `MachineError`."""
+        with self._border(), self._transaction():
+            others = self._others()
+            limits = [self._per_minute, *(per_minute for per_minute, _ in others)]
+            free_until = max((until for _, until in others), default=0.0)
+            # After a new start of the machine its clock has begun anew: nobody is free for longer than he was told.
+            grant, level = draw(self._level(), limits, min(free_until, now + 1.0), most, now)
+            values = msgspec.structs.astuple(level)
+            self._db.execute("INSERT OR REPLACE INTO bucket VALUES (1, ?, ?, ?, ?)", values)
+            until = grant.until if grant.submits is None else 0.0
+            self._db.execute("UPDATE run SET free_until = ? WHERE name = ?", (until, self._name))
+            return grant
+
+    def leave(self) -> None:
+        """The run ends; its row goes. What cannot be written then, the next one takes away."""
+        with contextlib.suppress(sqlite3.Error), self._transaction():
+            self._db.execute("DELETE FROM run WHERE name = ?", (self._name,))
+        self._db.close()
+        with contextlib.suppress(OSError):
+            self._path.with_name(self._name).unlink()
+        os.close(self._lock)
+
+    def _level(self) -> Level:
+        row = self._db.execute("SELECT room, at, per_minute, shared_until FROM bucket").fetchone()
+        return Level() if row is None else Level(room=row[0], at=row[1], per_minute=row[2], shared_until=row[3])
+
+    def _others(self) -> list[tuple[float | None, float]]:
+        """Limit and `free_until` of the other runs that live. Those that do not are taken away."""
+        rows = self._db.execute(
+            "SELECT name, per_minute, free_until FROM run WHERE name != ?", (self._name,)
+        ).fetchall()
+        found = []
+        for name, per_minute, free_until in rows:
+            path = self._path.with_name(name)
+            if _is_held(path):
+                found.append((per_minute, free_until))
+            else:
+                self._db.execute("DELETE FROM run WHERE name = ?", (name,))
+                path.unlink(missing_ok=True)
+        return found
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+    @contextlib.contextmanager
+    def _border(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            raise MachineError(
+                f"{self._path}: {error}; it is what runs of one key share: mend that, then run the same command again"
+            ) from error
+
+
+def _digest(key: str, base_url: str) -> str:
+    return blake2b(f"{base_url.rstrip('/')}\0{key}".encode(), digest_size=16, person=b"batchfox-key").hexdigest()
+
+
+def _is_held(path: Path) -> bool:
+    """Does the process live that made this lock?"""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
