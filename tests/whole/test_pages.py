@@ -37,6 +37,7 @@ HOSTILE = [
     "javascript:document.title='owned'",
 ]
 # Both colors, both widths.
+REMOTE = "http://127.0.0.2:9/"
 LOOKS = (("light", 1280), ("dark", 390))
 
 
@@ -47,7 +48,8 @@ class Browser:
         self._chromium = chromium
 
     @contextmanager
-    def page(self, url: str, *, scheme: str = "light", width: int = 1280) -> Iterator[Any]:
+    def page(self, url: str, *, scheme: str = "light", width: int = 1280, allowed: str = "") -> Iterator[Any]:
+        """`allowed`: what else it may ask; it gets a picture from there."""
         context = self._chromium.new_context(color_scheme=scheme, viewport={"width": width, "height": 900})
         page = context.new_page()
         page.set_default_timeout(15000)
@@ -56,13 +58,15 @@ class Browser:
         page.on("pageerror", lambda error: troubles.append(str(error)))
         asked: list[str] = []
         page.on("request", lambda request: asked.append(request.url[:200]))
+        if allowed:
+            page.route(f"{allowed}**", lambda route: route.fulfill(body=PIXEL, content_type="image/png"))
         page.goto(url)
         yield page
         page.wait_for_load_state("networkidle")
         assert page.title() != "owned"
         assert page.evaluate("document.documentElement.scrollWidth") <= width, "nothing sticks out"
         assert troubles == []
-        assert [url for url in asked if not is_local(url)] == []
+        assert [url for url in asked if not is_local(url) and not (allowed and url.startswith(allowed))] == []
         context.close()
 
 
@@ -91,7 +95,7 @@ def output(simulate: Simulate, tmp_path: Path) -> Path:
         {"id": f"{n} {HOSTILE[n % len(HOSTILE)]}", "topic": HOSTILE[n % len(HOSTILE)], "n": n, "picture": "dot.png"}
         for n in range(60)
     ]
-    rows[4]["picture"] = "http://127.0.0.2:9/never.png?<script>"
+    rows[4]["picture"] = f"{REMOTE}never.png?<script>"
     request = {"prompt": "Say {{ topic }}", "image_urls": ["{{ picture }}"], "model": "gemini-2.5-pro"}
     source = write_rows(tmp_path / "in.jsonl", rows)
     job = job_of(source, tmp_path / "out", simulator.url, request=request, media={"root": str(tmp_path)})
@@ -213,6 +217,25 @@ def test_the_view_is_whole_on_a_phone_and_in_the_dark(browser: Browser, output: 
                 page.locator("#rows tr button").nth(2).click()
                 expect(page, "() => document.querySelector('#row h2')")
                 assert faults_of(page) == [], (scheme, "a row")
+
+
+def test_remote_media_are_loaded_when_that_is_asked_for_and_only_of_the_row_that_is_open(
+    browser: Browser, output: Path
+) -> None:
+    asked: list[str] = []
+    with served(output) as url, browser.page(url, allowed=REMOTE) as page:
+        page.on("request", lambda request: asked.append(request.url) if request.url.startswith(REMOTE) else None)
+        page.wait_for_selector("#rows tr")
+        page.get_by_label("load remote media").check()
+        page.wait_for_url("**/?remote=1")
+        page.wait_for_selector("#rows tr")
+        page.locator("#rows tr button").nth(3).click()
+        expect(page, "() => document.querySelector('#row img')?.naturalWidth === 1")
+        assert asked == []
+        page.locator("#rows tr button").nth(4).click()
+        expect(page, "() => document.querySelector('#row img')?.src.startsWith('http://127.0.0.2')")
+        expect(page, "() => document.querySelector('#row img')?.naturalWidth === 1")
+        assert len(asked) == 1
 
 
 def expect(page: Any, condition: str) -> None:
