@@ -18,11 +18,13 @@ from batchfox.checkpoint import Again, Checkpoint, Done
 from batchfox.core.blocks import Comparison
 from batchfox.core.dispatch import Fleet
 from batchfox.core.lifecycle import Life
+from batchfox.core.outcome import Outcome
 from batchfox.core.prepare import Invalid, Preparer
 from batchfox.core.row import Row
 from batchfox.ledger import Ledger
 from batchfox.repeats import repeats_of
 from batchfox.skimming import Passed, Skimmer, skimmer_of
+from batchfox.twins import Twins
 
 ROWS_A_TURN = 32
 
@@ -43,6 +45,7 @@ class Taker(Protocol):
     def meet(self, life: Life) -> None: ...
     def refuse(self, invalid: Invalid) -> None: ...
     def settle_invalid(self, invalid: Invalid, again: Again | None) -> None: ...
+    def record_copy(self, life: Life, again: Again | None, outcome: Outcome, saved: float) -> None: ...
 
 
 class Fed(msgspec.Struct):
@@ -76,8 +79,10 @@ class Feed:
         limit: int | None,
         inspect: Callable[[list[Row]], bool],
         only: frozenset[bytes] | None = None,
+        twins: Twins | None = None,
     ) -> None:
-        """`only`: of the rows that are not done these are taken, and no others."""
+        """`only`: of the rows that are not done these are taken, and no others. `twins`: has rows with the same request
+        sent once."""
         self._source = rows
         self._fleet = fleet
         self._preparer = preparer
@@ -91,6 +96,7 @@ class Feed:
         self._only = only
         self._sought = set(only or ())
         self._has_left = False
+        self._twins = twins
         self._comparison = Comparison({} if self._has_ids else checkpoint.block_digests())
         self._skimmer = skimmer_of(checkpoint, id_column)
         self._has_retries = bool(checkpoint.query("SELECT EXISTS (SELECT 1 FROM retry)")[0][0])
@@ -99,6 +105,8 @@ class Feed:
         self._taken_again: set[bytes] = set()
         self.fed = Fed()
         self.has_room = asyncio.Event()
+        if twins is not None:
+            twins.begin(taker, self.has_room)
 
     async def run(self) -> None:
         """The loop. Ends with the input, at the limit, or when the fleet is stopped."""
@@ -125,7 +133,9 @@ class Feed:
                 for number, entry in enumerate(entries, 1):
                     if not await self._wait_for_room():
                         return
-                    self._decide(*entry)
+                    ready = self._decide(*entry)
+                    if ready is not None and not await self._is_shared(ready, entry[2]):
+                        self._taker.begin(ready, entry[2])
                     if self._is_enough():
                         await self._end_at_limit(batches, is_more=bool(queue) or number < len(entries))
                         return
@@ -178,9 +188,14 @@ class Feed:
         if rows is None:
             return None
         if isinstance(rows, Passed):
-            if self._repeats is not None:
+            if self._repeats is None:
+                return rows
+            if not rows.met:
                 self._repeats.pass_over(rows.first, rows.rows)
-            return rows
+                return rows
+            repeated = self._repeats.among_ended([(key, place) for key, _, place in rows.met])
+            ended = [key for (key, status, _), again in zip(rows.met, repeated, strict=True) if status and not again]
+            return msgspec.structs.replace(rows, incomplete=ended, met=[], repeated=sum(repeated))
         retries = self._checkpoint.retries([row.key for row in rows]) if self._has_retries else {}
         if self._has_ids:
             done = self._checkpoint.finished_ids([row.key for row in rows])
@@ -194,7 +209,7 @@ class Feed:
 
     async def _wait_for_room(self) -> bool:
         """True once the fleet has room for a row; False when it was stopped."""
-        while self._fleet.room() == 0:
+        while self._fleet.room() == 0 or (self._twins is not None and self._twins.is_full):
             if self._fleet.stopped is not None:
                 return False
             self.has_room.clear()
@@ -220,13 +235,17 @@ class Feed:
         held, self._held = self._held, []
         return held
 
-    def _decide(self, row: Row, done: Done | None, again: Again | None, is_repeated: bool) -> None:
-        """Done, known, duplicate or new? By key alone."""
+    async def _is_shared(self, life: Life, again: Again | None) -> bool:
+        """Has another row the same request, so that this one gets its answer?"""
+        return self._twins is not None and await self._twins.take(life, again, self._ledger.recorded)
+
+    def _decide(self, row: Row, done: Done | None, again: Again | None, is_repeated: bool) -> Life | None:
+        """Done, known, duplicate or new? By key alone. Returns the row where it is ready to be sent."""
         self.fed.rows += 1
         if row.key in self._taken_again:
             self._taken_again.discard(row.key)
             self.fed.taken += 1
-            return
+            return None
         self._sought.discard(row.key)
         is_left = self._only is not None and row.key not in self._only
         life = self._fleet.lives.get(row.key)
@@ -241,13 +260,15 @@ class Feed:
             self._pass_over(done, is_repeated=is_repeated)
         elif is_left:
             self._has_left = True
+        elif self._twins is not None and self._twins.is_waiting(row.key):
+            self.fed.duplicates += 1
         else:
             self.fed.taken += 1
             prepared = self._preparer.prepare(row)
-            if isinstance(prepared, Invalid):
-                self._taker.settle_invalid(prepared, again)
-            else:
-                self._taker.begin(prepared, again)
+            if not isinstance(prepared, Invalid):
+                return prepared
+            self._taker.settle_invalid(prepared, again)
+        return None
 
     def _meet(self, row: Row, life: Life) -> None:
         if life.request is not None:
@@ -261,7 +282,7 @@ class Feed:
             self._taker.refuse(prepared)
 
     def _pass_over_all(self, passed: Passed) -> None:
-        """As `_pass_over` of each, where each is where it was."""
+        """As `_pass_over` of each."""
         known = self._ledger.unfiled.get
         again = self._taken_again.intersection(passed.incomplete)
         self._taken_again -= again
@@ -269,7 +290,8 @@ class Feed:
         ended = sum((now := known(key)) is None or now.status != "completed" for key in incomplete)
         self.fed.rows += passed.rows
         self.fed.taken += len(again)
-        self.fed.completed_before += passed.rows - len(again) - ended
+        self.fed.duplicates += passed.repeated
+        self.fed.completed_before += passed.rows - len(again) - passed.repeated - ended
         self.fed.ended_before += ended
         self.fed.has_incomplete = self.fed.has_incomplete or ended > 0
         if not self._has_ids:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from batchfox.core.drift import Drifted
+from batchfox.core.complaint import printable
 from batchfox.core.vitals import Shown
 
 EXIT_MEANS = {
@@ -60,8 +61,8 @@ def credit(amount: float) -> str:
 
 
 def shorten(text: str, most: int = 160) -> str:
-    """One line of at most so many characters."""
-    line = " ".join(text.split())
+    """One line of at most so many characters, none of which a terminal takes for a command."""
+    line = printable(" ".join(text.split()))
     return line if len(line) <= most else line[: most - 1] + "…"
 
 
