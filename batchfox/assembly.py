@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from batchfox.history import Run
     from batchfox.key_ledger import KeyLedger
     from batchfox.log import Log
+    from batchfox.purse import DayPurse
     from batchfox.source import Source
 
 
@@ -173,10 +174,11 @@ def make_pool(
     until: float | None = None,
     past: Sums | None = None,
     key_ledger: KeyLedger | None = None,
+    purse: DayPurse | None = None,
 ) -> Pool:
     """The loops and what they work with. `before`: the run's figures as its earlier executions left them. `secret`:
     what no record may hold. `until`: when nothing more may be submitted (unix). `past`: what answers looked like
-    in the last runs. `key_ledger`: what the runs of its key share."""
+    in the last runs. `key_ledger`: what the runs of its key share; `purse`: their money of the day."""
     thread = shop.thread("file")
     rows_per_part = job.output.rows_per_part
 
@@ -215,6 +217,10 @@ def make_pool(
         share=Share(key_ledger, shop.thread("share"), clock=clock),
     )
     recorder.stamp = pool.stamp
+    if purse is not None:
+        held, budget = purse, fleet.gate.budget
+        held.failed = pool.stop_for_machine
+        pool.settle_day = lambda: held.settle(budget.spent + budget.standing, budget.reserved)
     return pool
 
 

@@ -14,7 +14,7 @@ from typing import Any, TextIO
 import msgspec
 import structlog
 
-from batchfox.core.complaint import mask
+from batchfox.core.complaint import mask, printable
 from batchfox.core.secret import Secret
 from batchfox.reserve import FULL
 
@@ -31,6 +31,14 @@ class _Terminal:
     def flush(self) -> None:
         if sys.stderr is not None:
             sys.stderr.flush()
+
+
+def _tame(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """What rows and the API say, without what a terminal takes for a command or another line."""
+    for name, value in event.items():
+        if isinstance(value, str) and name != "exception":
+            event[name] = printable(value)
+    return event
 
 
 class Log:
@@ -52,7 +60,8 @@ class Log:
         if not quiet:
             is_colored = form == "console" and sys.stderr is not None and sys.stderr.isatty()
             form_of = as_json if form == "json" else structlog.dev.ConsoleRenderer(colors=is_colored)
-            self._sinks.append((_LEVELS[level or "warning"], self._make(_Terminal(), [*shared, form_of])))
+            to_people = [] if form == "json" else [_tame]
+            self._sinks.append((_LEVELS[level or "warning"], self._make(_Terminal(), [*shared, *to_people, form_of])))
         self.lowest = min((least for least, _ in self._sinks), default=logging.ERROR)
 
     def _make(self, stream: Any, processors: list[Any]) -> Any:

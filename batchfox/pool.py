@@ -119,8 +119,12 @@ class Pool:
         self._feed: Feed | None = None
         self._requests: set[asyncio.Task[None]] = set()
         self._bug: BaseException | None = None
+        # Rows that ended here before the input showed them: when it does, they look as if they had ended before.
+        self._ended_unmet = 0
         # Called once, before the first row is taken: what only rows need is loaded then.
         self.warm_up: Callable[[], None] | None = None
+        # Tells the other runs of the key what this one has spent.
+        self.settle_day: Callable[[], None] = lambda: None
         recorder.failed = self.stop_for_machine
 
     # Rows come in, from the checkpoint and from the feed.
@@ -130,6 +134,7 @@ class Pool:
         self.ledger.note_known(life, old_part)
         outcome = self.fleet.adopt(life, self._clock.now(), self._clock.unix())
         if outcome is not None:
+            self._ended_unmet += 1
             self.ledger.record_outcome(life, outcome)
         else:
             self.ledger.record(life)
@@ -266,6 +271,7 @@ class Pool:
         outcome = second_look(late.life, event, fleet.orders, fleet.gate.budget, clock.now(), clock.unix())
         if outcome is not None:
             self.ledger.note_known(late.life, late.part)
+            self._ended_unmet += 1
             self.ledger.record_outcome(late.life, outcome)
             self.looks.collected += 1
             self.looks.collected_credits += outcome.credits or 0.0
@@ -291,6 +297,7 @@ class Pool:
         before = life.state
         outcome = self.fleet.receive(life.key, event, self._clock.now(), self._clock.unix())
         if outcome is not None:
+            self._ended_unmet += life.request is None
             self.ledger.record_outcome(life, outcome)
             self._packing.look()
             self._watch_answers(outcome)
@@ -324,6 +331,7 @@ class Pool:
             if now - beat_at >= BEAT_EVERY_S:
                 beat_at = now
                 self.check_limits()
+                self.settle_day()
                 self._recorder.group.progress = self.stamp()
                 self._recorder.touch()
             await asyncio.sleep(SHOW_EVERY_S)
@@ -342,7 +350,7 @@ class Pool:
             "completion_tokens": tally.completion_tokens,
             "maybe_billed_twice": tally.twice,
             "elapsed_s": self._clock.now() - self._started_at,
-            "fed": msgspec.to_builtins(self._feed.fed) if self._feed is not None else {},
+            "fed": self._fed(),
             "stopped": self.fleet.stopped,
             "leaves_in_s": None if self._leaves_at is None else max(self._leaves_at - self._clock.now(), 0.0),
             "outage": self.outage(),
@@ -350,6 +358,10 @@ class Pool:
             "tail": self.tail.figures(self._clock.now(), is_input_over=self._is_input_over),
         }
         return of_run(figures, self._before)
+
+    def _fed(self) -> dict[str, Any]:
+        fed = msgspec.to_builtins(self._feed.fed) if self._feed is not None else {}
+        return fed | {"ended_unmet": self._ended_unmet}
 
     @property
     def _is_input_over(self) -> bool:

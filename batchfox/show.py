@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 
+from batchfox.core.complaint import printable
 from batchfox.summary import Cause, Summary, Used
 from batchfox.words import count, credit, drift_words, duration, exit_means, shorten
 
@@ -34,7 +35,7 @@ def _lines(summary: Summary, command: list[str]) -> Iterator[str]:
         if summary.more_causes:
             yield f"  and {count(summary.more_causes, 'more kind')} of causes"
     if summary.reason:
-        yield summary.reason
+        yield printable(summary.reason)
     if total:
         program = command[: command.index("run")] if "run" in command else command[:1]
         export = shlex.join([*program, "export", summary.output, "results.jsonl"])
@@ -117,4 +118,5 @@ def _unheard(summary: Summary) -> str:
 
 
 def _cause(cause: Cause) -> str:
-    return f"  {cause.rows:>7,}  {cause.status} {cause.code}; row {cause.example_row}: {shorten(cause.example_message)}"
+    code, row, message = shorten(cause.code), shorten(cause.example_row, 80), shorten(cause.example_message)
+    return f"  {cause.rows:>7,}  {cause.status} {code}; row {row}: {message}"

@@ -76,7 +76,8 @@ class Summary(msgspec.Struct, kw_only=True):
     Everything else is of this execution: `settled` and the other counts of rows, `here`, `causes` (the commonest, and
     `more_causes`: how many kinds there are besides).
 
-    `exit_status` is the contract's table. `reason`: why the run stopped early, in plain words. `is_limited`: rows
+    `exit_status` is the contract's table. `reason`: why the run stopped early, in plain words, and `stopped`
+    in one: "window", "credits", "time" and so on. `is_limited`: rows
     beyond `limit` were not taken. `outdated`: rows whose task, begun earlier, answers their request as it was before an
     edit. `deduped`: rows that got the outcome of another row with the same request, and `saved_credits` what those
     cost. `left_in_flight`: tasks that the next run picks up; `left_in_doubt`: POSTs without a reply, whose fate is
@@ -94,6 +95,7 @@ class Summary(msgspec.Struct, kw_only=True):
     output: str
     exit_status: int
     reason: str | None = None
+    stopped: str | None = None
     is_resume: bool = False
     is_limited: bool = False
     by_status: dict[str, int]

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from batchfox.core.drift import Drifted
 
+from batchfox.core.complaint import printable
+
 EXIT_MEANS = {
     0: "every row is completed",
     3: "finished, some rows did not complete",
@@ -59,8 +61,8 @@ def credit(amount: float) -> str:
 
 
 def shorten(text: str, most: int = 160) -> str:
-    """One line of at most so many characters."""
-    line = " ".join(text.split())
+    """One line of at most so many characters, none of which a terminal takes for a command."""
+    line = printable(" ".join(text.split()))
     return line if len(line) <= most else line[: most - 1] + "…"
 
 

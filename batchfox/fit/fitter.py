@@ -98,7 +98,11 @@ class Fitter:
             refuse_large(parcel.size, show(parcel.value))
             return parcel
         size, mime = path.stat().st_size, _TYPES[path.suffix]
-        return msgspec.structs.replace(parcel, origin="local", path=str(path), size=size, mime=mime, is_fitted=True)
+        # The bytes of what is no file are not needed any more: its words stand for it.
+        value = parcel.value if parcel.path is not None else show(parcel.value)
+        return msgspec.structs.replace(
+            parcel, origin="local", value=value, path=str(path), size=size, mime=mime, is_fitted=True
+        )
 
     @contextlib.contextmanager
     def _opened(self, parcel: Parcel) -> Iterator[tuple[IO[bytes], bytes]]:

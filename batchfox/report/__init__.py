@@ -14,8 +14,8 @@ import jinja2
 import msgspec
 
 from batchfox.core.outcome import STATUSES
-from batchfox.durable import write_text
-from batchfox.errors import BatchfoxError, UserError
+from batchfox.durable import whole_or_not
+from batchfox.errors import BatchfoxError
 from batchfox.export import refuse_target
 from batchfox.part_names import part_paths
 from batchfox.report.charts import Chart, charts_of
@@ -66,13 +66,8 @@ def write_report(folder: Path, target: Path, *, rows: int = 60, program: list[st
         note=_media_note(gallery),
         made_at=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
     )  # fmt: skip
-    temporary = target.with_name(f".{target.name}.part")
-    try:
-        write_text(page.encode("utf-8", "replace").decode(), temporary, target)
-    except OSError as error:
-        raise UserError(f"{target}: {error.strerror or error}; nothing was written") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_or_not(target) as temporary:
+        temporary.write_text(page.encode("utf-8", "replace").decode(), encoding="utf-8")
     return len(cards)
 
 

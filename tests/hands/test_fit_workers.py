@@ -66,7 +66,14 @@ def children() -> list[int]:
     """The worker processes of this one."""
     found = Path(f"/proc/{os.getpid()}/task").glob("*/children")
     pids = [int(pid) for path in found for pid in path.read_text().split()]
-    return [pid for pid in pids if b"batchfox.fit.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return [pid for pid in pids if b"batchfox.fit.worker" in _command(pid)]
+
+
+def _command(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 def test_a_video_is_upright_short_and_slow_and_one_that_fits_stays(workers: Workers, tmp_path: Path) -> None:
@@ -176,20 +183,13 @@ def test_workers_end_with_a_killed_parent_and_know_no_key(long_film: Path, tmp_p
 
         def worker() -> Any:
             text = "".join(path.read_text() for path in Path(f"/proc/{parent.pid}/task").glob("*/children"))
-            return text and b"fit.worker" in Path(f"/proc/{text.split()[0]}/cmdline").read_bytes() and int(text)
+            return text and b"fit.worker" in _command(int(text)) and int(text)
 
         pid = eventually(worker, "the worker")
         eventually(lambda: (tmp_path / "made").stat().st_size, "work under way")
         assert b"sk-secret" not in Path(f"/proc/{pid}/environ").read_bytes()
         parent.kill()
-    eventually(lambda: not Path(f"/proc/{pid}").exists() or b"fit.worker" not in _command(pid), "the end of the worker")
-
-
-def _command(pid: int) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return b""
+    eventually(lambda: b"fit.worker" not in _command(pid), "the end of the worker")
 
 
 async def test_one_result_for_a_content_wherever_it_comes_from(workers: Workers, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from batchfox.core.event import ApiError
 from batchfox.core.outcome import Outcome
+from batchfox.log import Log
 from batchfox.show import describe
 from batchfox.summary import Causes, Summary, Used
 from batchfox.words import stop_words
@@ -105,3 +106,21 @@ def test_the_results_are_pointed_to_with_the_words_that_started_the_program() ->
     text = lines_of([".venv/bin/batchfox", "run", "job.toml"])
     assert "results: out/data (Parquet); as one file: .venv/bin/batchfox export out results.jsonl" in text
     assert not any(line.startswith("results") for line in lines_of(by_status={}, settled={}))
+
+
+def test_what_rows_say_is_one_line_and_no_command_to_a_terminal(capfd: pytest.CaptureFixture[str]) -> None:
+    """Else a row's id could write a line of its own, or change the terminal's title."""
+    causes = Causes()
+    row_id, message = "b\nexit 0: every row is completed", "\x1b]0;title\x07 \u202e refused"
+    error = ApiError(code="\x1b[2J", message=message)
+    outcome = Outcome(
+        row_index=0, row_id=row_id, status="failed", error=error, finished_at=0.0, run_id="r", run_date="2026-01-31"
+    )
+    causes.see(outcome)
+    log = Log(None, level="debug")
+    log.info("row_settled", row=row_id, error_message=message)
+    log.close()
+    said = describe(summary(causes=causes.top()), ["batchfox"]) + capfd.readouterr().err
+    assert "\\u001b]0;title\\u0007 \\u202e refused" in said
+    assert all(letter.isprintable() or letter == "\n" for letter in said)
+    assert "row b exit 0" in said

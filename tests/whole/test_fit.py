@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from collections.abc import Callable
 from hashlib import blake2b
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Simulate, by_id, http_reply, job_of, raw_server, saying, write_rows
+from conftest import Simulate, by_id, http_reply, job_of, raw_server, write_rows
 from fit_media import film, look, picture, silence
 
 from batchfox import arun, run
@@ -107,12 +108,21 @@ async def test_a_medium_fetched_because_the_api_could_not_is_made_to_fit_too(
     simulate: Simulate, tmp_path: Path
 ) -> None:
     simulator = simulate(faults={"media_unfetched": 1.0})
-    async with raw_server(saying(http_reply(picture("JPEG")))) as server:
-        source = write_rows(tmp_path / "in.jsonl", [{"id": "a", "prompt": "a", "image_urls": [f"{server.url}/a.jpg"]}])
-        media = {"allow_private": ["127.0.0.0/8"], "image": {"largest_side": 100}}
+    photo = picture("JPEG")
+
+    async def talk(request: bytes, _: Any, writer: asyncio.StreamWriter) -> None:
+        writer.write(http_reply(photo[:700] if b"/torn" in request else photo))
+        await writer.drain()
+
+    async with raw_server(talk) as server:
+        rows = [{"id": name, "prompt": name, "image_urls": [f"{server.url}/{name}.jpg"]} for name in ("whole", "torn")]
+        source = write_rows(tmp_path / "in.jsonl", rows)
+        media = {"allow_private": ["127.0.0.0/8"], "image": {"largest_side": 100}, "inline_below": 10}
         made = job_of(source, tmp_path / "out", simulator.url, request={"model": MODEL}, media=media)
-        assert (await arun(made)).by_status == {"completed": 1}
-    assert look(arrived(simulator, tmp_path / "out")["a"])["size"] == (100, 50)
+        assert (await arun(made)).by_status == {"completed": 1, "failed": 1}
+    assert look(arrived(simulator, tmp_path / "out")["whole"])["size"] == (100, 50)
+    assert by_id(tmp_path / "out")["whole"]["media"] == ["upload"]
+    assert "cannot be made to fit" in by_id(tmp_path / "out")["torn"]["error_message"]
 
 
 def test_a_missing_package_is_named_before_anything_is_begun(

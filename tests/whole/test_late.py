@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import sqlite3
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +16,7 @@ from batchfox import late, looking, run
 from batchfox.core import timing
 from batchfox.core.job import Job
 from batchfox.core.late import LOOKS, LOOKS_AT_STAKE
+from batchfox.display import _Figures
 from batchfox.show import ASKS_OR_PAYS, describe
 from batchfox.simulator import SimulatorThread
 
@@ -43,6 +48,16 @@ def carried(folder: Path) -> dict[str, dict[str, Any]]:
     return {name: {key: row[key] for key in names} for name, row in by_id(folder).items()}
 
 
+def shown_at_the_end(folder: Path) -> _Figures:
+    """What a display makes of the last figures on record."""
+    with contextlib.closing(sqlite3.connect(folder / "_batchfox" / "checkpoint.db")) as db:
+        (figures,) = db.execute("SELECT progress FROM run ORDER BY rowid DESC LIMIT 1").fetchone()
+    view: Any = SimpleNamespace(
+        figures=json.loads(figures), total_rows=None, input_share=1.0, row_limit=None, recent_per_s=None
+    )
+    return _Figures(view)
+
+
 def test_answers_that_came_too_late_are_collected_and_nothing_is_paid(simulate: Simulate, tmp_path: Path) -> None:
     for has_ids in (True, False):
         folder = tmp_path / str(has_ids)
@@ -52,6 +67,8 @@ def test_answers_that_came_too_late_are_collected_and_nothing_is_paid(simulate: 
         put_forward(simulator, LATENCY_S)
         summary = run(job)
         assert (summary.exit_status, summary.by_status) == (0, {"completed": 10})
+        shown = shown_at_the_end(folder / "out")
+        assert (shown.ended, shown.total) == (10, 10), "each row counts once, though it had ended before"
         paid = sum(row["credits"] for row in by_id(folder / "out").values())
         assert summary.late_collected == 10
         assert summary.late_credits == pytest.approx(paid)
