@@ -49,6 +49,7 @@ from batchfox.pool import Limits, Pool, Sender
 from batchfox.recorder import Recorder
 from batchfox.reserve import Reserve
 from batchfox.sharing import Share
+from batchfox.twins import Twins
 from batchfox.upload_table import UploadTable
 from batchfox.uploads import Uploader, Uploads
 
@@ -239,6 +240,23 @@ def make_bodies(job: Job, shop: Workshop, uploader: Uploader, fetcher: Fetcher, 
     return Bodies(Loader(door, job.media, book), uploads, fetcher, book, thread, shop.fitter(job.media, door))
 
 
+def make_twins(job: Job, shop: Workshop, pool: Pool, folders: Folders, clock: Clock) -> Twins | None:
+    """What has rows with the same request sent once, where the job asks for it."""
+    if not job.input.dedupe:
+        return None
+    twins = Twins(
+        shop.connect(),
+        door=MediaDoor(job.media),
+        data=folders.data,
+        thread=shop.thread("twins"),
+        orders=pool.fleet.orders,
+        unix=clock.unix,
+        most_unfiled=2 * job.output.rows_per_part,
+    )
+    pool.ledger.shared = twins.settled
+    return twins
+
+
 def make_feed(
     shop: Workshop,
     source: Source,
@@ -248,6 +266,7 @@ def make_feed(
     log: Log,
     *,
     limit: int | None,
+    twins: Twins | None = None,
 ) -> Feed:
     """The feed, which looks at the first rows before any is sent: what none of them can mend is the job's mistake."""
 
@@ -273,4 +292,5 @@ def make_feed(
         id_column=source.id_column,
         limit=limit,
         inspect=inspect,
+        twins=twins,
     )

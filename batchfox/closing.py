@@ -149,6 +149,8 @@ def summarize(
         completed_before=max(by_status.get("completed", 0) - tally.by_status["completed"], 0),
         duplicates=ending.fed.duplicates,
         outdated=outdated,
+        deduped=tally.copies,
+        saved_credits=tally.saved_credits,
         left_in_flight=ending.left_in_flight,
         left_in_doubt=ending.left_in_doubt,
         maybe_billed_twice=tally.twice,

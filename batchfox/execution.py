@@ -16,7 +16,7 @@ import msgspec
 
 from batchfox import history, runs
 from batchfox.api import Api
-from batchfox.assembly import Workshop, carry_of, make_feed, make_filing, make_fleet, make_pool
+from batchfox.assembly import Workshop, carry_of, make_feed, make_filing, make_fleet, make_pool, make_twins
 from batchfox.closing import Ending, said_of, summarize
 from batchfox.core.addresses import Allowed
 from batchfox.core.budget import Budget
@@ -254,7 +254,8 @@ class Execution:
             )
             limit = self._options.limit
             look = FirstLook(renderer, job.input, id_column=self._source.id_column, off=book.off)
-            feed = make_feed(shop, self._source, pool, preparer, look, self._log, limit=limit)
+            twins = make_twins(job, shop, pool, self._folders, self._clock)
+            feed = make_feed(shop, self._source, pool, preparer, look, self._log, limit=limit, twins=twins)
             viewer = Viewer(job, self._source, pool, limit=limit, now=self._clock.now)
             viewer.count_rows(shop.thread("count"))
             monitor.view = viewer.view

@@ -168,6 +168,11 @@ class Pool:
         self.ledger.record_invalid(invalid, again)
         self._packing.look()
 
+    def record_copy(self, life: Life, again: Again | None, outcome: Outcome, saved: float) -> None:
+        """A row that gets what another row with the same request got."""
+        self.ledger.record_copy(life, again, outcome, saved)
+        self._packing.look()
+
     # The run.
 
     async def run(self, feed: Feed, late: LateTasks) -> None:

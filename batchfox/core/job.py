@@ -61,11 +61,13 @@ class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class Input(_Section, frozen=True, kw_only=True):
-    """Where the rows come from. `path`: a path, a list, a glob, a folder, or "-" for standard input."""
+    """Where the rows come from. `path`: a path, a list, a glob, a folder, or "-" for standard input. `dedupe`: rows
+    with the same request are sent once."""
 
     path: str | list[str]
     id: str | None = None
     keep: list[str] = msgspec.field(default_factory=lambda: ["*"])
+    dedupe: bool = False
     fields: list[str] | None = None
 
     @property

@@ -189,8 +189,10 @@ def _add_sample(
     """Every row has a rank that looks drawn and is the same each time; those of the lowest ranks are shown."""
     if most <= 0:
         return
-    mixed = pc.multiply(pc.add(table["row_index"], 1), 0x1E3779B97F4A7C15)  # wraps, as meant
-    rank = pc.shift_right(pc.bit_wise_and(mixed, 0x7FFFFFFFFFFFFFFF), 15)
+    rank = pc.add(table["row_index"], 1)
+    for odd in (0x1E3779B97F4A7C15, 0x3F58476D1CE4E5B9):  # splitmix's way; a product wraps, as meant
+        rank = pc.bit_wise_and(pc.multiply(rank, odd), 0x7FFFFFFFFFFFFFFF)
+        rank = pc.bit_wise_xor(rank, pc.shift_right(rank, 31))
     found = pa.table({"rank": rank, "at": pa.array(range(table.num_rows), pa.int64()), "row_id": table["row_id"]})
     found = found.filter(is_completed)
     lowest = found.take(pc.select_k_unstable(found, k=most, sort_keys=[("rank", "ascending")]))
