@@ -49,6 +49,7 @@ from batchfox.pool import Limits, Pool, Sender
 from batchfox.recorder import Recorder
 from batchfox.reserve import Reserve
 from batchfox.sharing import Share
+from batchfox.twins import Twins
 from batchfox.upload_table import UploadTable
 from batchfox.uploads import Uploader, Uploads
 
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from batchfox.history import Run
     from batchfox.key_ledger import KeyLedger
     from batchfox.log import Log
+    from batchfox.purse import DayPurse
     from batchfox.source import Source
 
 
@@ -172,10 +174,11 @@ def make_pool(
     until: float | None = None,
     past: Sums | None = None,
     key_ledger: KeyLedger | None = None,
+    purse: DayPurse | None = None,
 ) -> Pool:
     """The loops and what they work with. `before`: the run's figures as its earlier executions left them. `secret`:
     what no record may hold. `until`: when nothing more may be submitted (unix). `past`: what answers looked like
-    in the last runs. `key_ledger`: what the runs of its key share."""
+    in the last runs. `key_ledger`: what the runs of its key share; `purse`: their money of the day."""
     thread = shop.thread("file")
     rows_per_part = job.output.rows_per_part
 
@@ -214,6 +217,10 @@ def make_pool(
         share=Share(key_ledger, shop.thread("share"), clock=clock),
     )
     recorder.stamp = pool.stamp
+    if purse is not None:
+        held, budget = purse, fleet.gate.budget
+        held.failed = pool.stop_for_machine
+        pool.settle_day = lambda: held.settle(budget.spent + budget.standing, budget.reserved)
     return pool
 
 
@@ -233,6 +240,23 @@ def make_bodies(job: Job, shop: Workshop, uploader: Uploader, fetcher: Fetcher, 
     return Bodies(Loader(door, job.media, book), uploads, fetcher, book, thread, shop.fitter(job.media, door))
 
 
+def make_twins(job: Job, shop: Workshop, pool: Pool, folders: Folders, clock: Clock) -> Twins | None:
+    """What has rows with the same request sent once, where the job asks for it."""
+    if not job.input.dedupe:
+        return None
+    twins = Twins(
+        shop.connect(),
+        door=MediaDoor(job.media),
+        data=folders.data,
+        thread=shop.thread("twins"),
+        orders=pool.fleet.orders,
+        unix=clock.unix,
+        most_unfiled=2 * job.output.rows_per_part,
+    )
+    pool.ledger.shared = twins.settled
+    return twins
+
+
 def make_feed(
     shop: Workshop,
     source: Source,
@@ -242,6 +266,7 @@ def make_feed(
     log: Log,
     *,
     limit: int | None,
+    twins: Twins | None = None,
 ) -> Feed:
     """The feed, which looks at the first rows before any is sent: what none of them can mend is the job's mistake."""
 
@@ -267,4 +292,5 @@ def make_feed(
         id_column=source.id_column,
         limit=limit,
         inspect=inspect,
+        twins=twins,
     )

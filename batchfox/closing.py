@@ -106,6 +106,12 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
 
 def _credits_reason(gate: Gate) -> str:
     budget = gate.budget
+    if budget.is_day_binding and budget.purse is not None:
+        return (
+            f"the day's credits are spent: the next request may cost {credit(gate.too_dear)} (estimate), and "
+            f"{credit(budget.purse.used())} of limits.credits_per_day = {credit(budget.purse.limit or 0.0)} are "
+            "spent or set aside by the runs of this key: run the same command again after midnight, or raise the limit"
+        )
     aside = f", {credit(budget.standing)} set aside for what is in doubt" if budget.standing > 1e-9 else ""
     return (
         f"the credit limit is reached: the next request may cost {credit(gate.too_dear)} (estimate), and "
@@ -135,6 +141,7 @@ def summarize(
         output=output,
         exit_status=ending.exit_status,
         reason=ending.reason,
+        stopped=ending.fleet.stopped,
         is_resume=run.is_resume,
         is_limited=ending.fed.is_limited,
         by_status=by_status,
@@ -142,6 +149,8 @@ def summarize(
         completed_before=max(by_status.get("completed", 0) - tally.by_status["completed"], 0),
         duplicates=ending.fed.duplicates,
         outdated=outdated,
+        deduped=tally.copies,
+        saved_credits=tally.saved_credits,
         left_in_flight=ending.left_in_flight,
         left_in_doubt=ending.left_in_doubt,
         maybe_billed_twice=tally.twice,

@@ -16,9 +16,10 @@ import msgspec
 
 from batchfox import history, runs
 from batchfox.api import Api
-from batchfox.assembly import Workshop, carry_of, make_feed, make_filing, make_fleet, make_pool
+from batchfox.assembly import Workshop, carry_of, make_feed, make_filing, make_fleet, make_pool, make_twins
 from batchfox.closing import Ending, said_of, summarize
 from batchfox.core.addresses import Allowed
+from batchfox.core.budget import Budget
 from batchfox.core.first_look import FirstLook, refuse_constants
 from batchfox.core.job import SIMULATOR, Job
 from batchfox.core.outcome import STALE
@@ -39,15 +40,18 @@ from batchfox.log import Log
 from batchfox.marking import mark_rows
 from batchfox.media import MediaDoor
 from batchfox.monitor import Display, Monitor, Silence
+from batchfox.nightly_retry import mark_again
 from batchfox.opening import fix_job, open_output, output_root
 from batchfox.options import Options, OptionValues
 from batchfox.pool import Pool
+from batchfox.purse import DayPurse, held_purse
 from batchfox.rehearsal import api_of
 from batchfox.retry import check_statuses
-from batchfox.schedule.planned import ends_at
+from batchfox.schedule.planned import ends_at, zone_of
 from batchfox.source import open_with_ids
 from batchfox.stale import refuse_stale
 from batchfox.summary import Summary
+from batchfox.telling import After
 from batchfox.viewing import Viewer
 
 SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
@@ -109,8 +113,20 @@ async def arun(
         raise JobError(
             f"expected a Job or the path of a job file, got a {type(job).__name__}; Job.from_dict takes a dict"
         )
+    after = After(job)
     try:
-        return await Execution(job, chosen, display or Silence()).run()
+        summary = await _execute(job, chosen, display or Silence())
+    except Exception as error:
+        await after.failed(error)
+        raise
+    await after.ended(summary)
+    return summary
+
+
+async def _execute(job: Job, options: Options, display: Display) -> Summary:
+    """One execution; what the machine refused is told in our words."""
+    try:
+        return await Execution(job, options, display).run()
     except (OSError, ExceptionGroup) as error:
         if isinstance(error, OSError) and (mistake := path_error(error)) is not None:
             raise mistake from error
@@ -167,7 +183,7 @@ class Execution:
             for change in changes:
                 note = ANEW if asks_stale and change.is_in_request else KEEP
                 self._log.warning("job_changed", key=change.key, was=change.was, now=change.now, note=note)
-            self._key_ledger = self._join(stack, key)
+            self._stack, self._key_ledger = stack, self._join(stack, key)
             self._filing = make_filing(job, self._shop, self._folders, self._source, self._log)
             self._filing.recover()
             file_late(self._shop.checkpoint, self._filing, job.output.rows_per_part)
@@ -202,7 +218,9 @@ class Execution:
                 shop.checkpoint.get("latencies"),
                 tokens_before=(tokens, self._clock.now() - before_s),
             )
+            purse = self._open_purse(fleet.gate.budget)
             monitor = Monitor(self._log, self._display)
+            self._mark_again()
             stale = await mark_rows(
                 job, self._options, shop, self._source, self._filing, self._folders.data, renderer, book, self._log
             )
@@ -221,6 +239,7 @@ class Execution:
                 until=self._until,
                 past=runs.figures_before(self._folders.root, job.guard.runs, job.guard.since),
                 key_ledger=self._key_ledger,
+                purse=purse,
             )
             for life, old_part in shop.checkpoint.unfinished():
                 pool.adopt(life, old_part)
@@ -235,7 +254,8 @@ class Execution:
             )
             limit = self._options.limit
             look = FirstLook(renderer, job.input, id_column=self._source.id_column, off=book.off)
-            feed = make_feed(shop, self._source, pool, preparer, look, self._log, limit=limit)
+            twins = make_twins(job, shop, pool, self._folders, self._clock)
+            feed = make_feed(shop, self._source, pool, preparer, look, self._log, limit=limit, twins=twins)
             viewer = Viewer(job, self._source, pool, limit=limit, now=self._clock.now)
             viewer.count_rows(shop.thread("count"))
             monitor.view = viewer.view
@@ -261,13 +281,18 @@ class Execution:
 
     def _join(self, stack: contextlib.ExitStack, key: str) -> KeyLedger | None:
         """The ledger of the key, held until the stack closes; None for the embedded simulator, which nobody shares, and
-        where there is no state folder."""
+        where there is no state folder: with a day's limit, which it alone can hold, that is raised."""
         job = self._job
-        if job.api.base_url == SIMULATOR:
-            return None
+        address, has_day = job.api.base_url, job.limits.credits_per_day is not None
+        if address == SIMULATOR:  # each output has one of its own
+            if not has_day:
+                return None
+            address = f"{SIMULATOR}:{self._folders.root.resolve()}"
         try:
-            ledger = KeyLedger(key, job.api.base_url, job.limits.requests_per_minute)
+            ledger = KeyLedger(key, address, job.limits.requests_per_minute)
         except UserError as error:
+            if has_day:
+                raise
             self._log.warning(
                 "key_not_shared", error=str(error), note="other runs of this key are not known to this one"
             )
@@ -275,17 +300,38 @@ class Execution:
         stack.callback(ledger.leave)
         return ledger
 
+    def _mark_again(self) -> None:
+        """A scheduled run that is no resume gives rows of earlier nights fresh attempts, where the job says so."""
+        schedule, options = self._job.schedule, self._options
+        if options.scheduled is None or not schedule.retry or options.statuses or self._run.is_resume:
+            return
+        rows = mark_again(
+            self._shop.checkpoint, self._folders.data, schedule.retry, schedule.retry_nights, has_ids=self._has_ids
+        )
+        self._log.info("rows_marked_again", rows=rows)
+
+    def _open_purse(self, budget: Budget) -> DayPurse | None:
+        """The day's money of the key, from which the budget draws until the stack closes."""
+        job, run = self._job, self._run
+        limit = job.limits.credits_per_day
+        name = f"{self._folders.root.resolve()}|{run.run_id}"
+        if self._key_ledger is None:
+            return None
+        purse = held_purse(self._key_ledger, limit, budget, run=name, zone=zone_of(job), unix=self._clock.unix)
+        return self._stack.enter_context(purse)
+
     async def _prices(self, api: Api) -> dict[str, Price]:
         """The price list, where a credit limit needs estimates. Raises `UserError` where they cannot be made, and
         `ApiGoneError` where nobody can be asked."""
-        if self._job.limits.credits is None:
+        limits = self._job.limits
+        if limits.credits is None and limits.credits_per_day is None:
             return {}
         try:
             prices = read_prices(await api.fetch(PRICES_PATH))
         except ApiGoneError as error:
             raise ApiGoneError(
-                f"limits.credits needs the API's price list, which cannot be had now ({error}): nothing was sent; run "
-                "the same command again later"
+                f"a limit of credits needs the API's price list, which cannot be had now ({error}): nothing was sent; "
+                "run the same command again later"
             ) from error
         refuse_unpriced(self._job, prices)
         return prices

@@ -18,11 +18,13 @@ from batchfox.checkpoint import Again, Checkpoint, Done
 from batchfox.core.blocks import Comparison
 from batchfox.core.dispatch import Fleet
 from batchfox.core.lifecycle import Life
+from batchfox.core.outcome import Outcome
 from batchfox.core.prepare import Invalid, Preparer
 from batchfox.core.row import Row
 from batchfox.ledger import Ledger
 from batchfox.repeats import repeats_of
 from batchfox.skimming import Passed, Skimmer, skimmer_of
+from batchfox.twins import Twins
 
 ROWS_A_TURN = 32
 
@@ -43,6 +45,7 @@ class Taker(Protocol):
     def meet(self, life: Life) -> None: ...
     def refuse(self, invalid: Invalid) -> None: ...
     def settle_invalid(self, invalid: Invalid, again: Again | None) -> None: ...
+    def record_copy(self, life: Life, again: Again | None, outcome: Outcome, saved: float) -> None: ...
 
 
 class Fed(msgspec.Struct):
@@ -75,7 +78,9 @@ class Feed:
         id_column: str | None,
         limit: int | None,
         inspect: Callable[[list[Row]], bool],
+        twins: Twins | None = None,
     ) -> None:
+        """`twins`: has rows with the same request sent once."""
         self._source = rows
         self._fleet = fleet
         self._preparer = preparer
@@ -86,6 +91,7 @@ class Feed:
         self._has_ids = id_column is not None
         self._limit = limit
         self._inspect = inspect
+        self._twins = twins
         self._comparison = Comparison({} if self._has_ids else checkpoint.block_digests())
         self._skimmer = skimmer_of(checkpoint, id_column)
         self._has_retries = bool(checkpoint.query("SELECT EXISTS (SELECT 1 FROM retry)")[0][0])
@@ -93,6 +99,8 @@ class Feed:
         self._repeats = repeats_of(checkpoint) if self._has_ids else None
         self.fed = Fed()
         self.has_room = asyncio.Event()
+        if twins is not None:
+            twins.begin(taker, self.has_room)
 
     async def run(self) -> None:
         """The loop. Ends with the input, at the limit, or when the fleet is stopped."""
@@ -119,7 +127,9 @@ class Feed:
                 for number, entry in enumerate(entries, 1):
                     if not await self._wait_for_room():
                         return
-                    self._decide(*entry)
+                    ready = self._decide(*entry)
+                    if ready is not None and not await self._is_shared(ready, entry[2]):
+                        self._taker.begin(ready, entry[2])
                     if self._limit is not None and self.fed.taken >= self._limit:
                         await self._end_at_limit(batches, is_more=bool(queue) or number < len(entries))
                         return
@@ -155,9 +165,14 @@ class Feed:
         if rows is None:
             return None
         if isinstance(rows, Passed):
-            if self._repeats is not None:
+            if self._repeats is None:
+                return rows
+            if not rows.met:
                 self._repeats.pass_over(rows.first, rows.rows)
-            return rows
+                return rows
+            repeated = self._repeats.among_ended([(key, place) for key, _, place in rows.met])
+            ended = [key for (key, status, _), again in zip(rows.met, repeated, strict=True) if status and not again]
+            return msgspec.structs.replace(rows, incomplete=ended, met=[], repeated=sum(repeated))
         retries = self._checkpoint.retries([row.key for row in rows]) if self._has_retries else {}
         if self._has_ids:
             done = self._checkpoint.finished_ids([row.key for row in rows])
@@ -171,7 +186,7 @@ class Feed:
 
     async def _wait_for_room(self) -> bool:
         """True once the fleet has room for a row; False when it was stopped."""
-        while self._fleet.room() == 0:
+        while self._fleet.room() == 0 or (self._twins is not None and self._twins.is_full):
             if self._fleet.stopped is not None:
                 return False
             self.has_room.clear()
@@ -197,8 +212,12 @@ class Feed:
         held, self._held = self._held, []
         return held
 
-    def _decide(self, row: Row, done: Done | None, again: Again | None, is_repeated: bool) -> None:
-        """Done, known, duplicate or new? By key alone."""
+    async def _is_shared(self, life: Life, again: Again | None) -> bool:
+        """Has another row the same request, so that this one gets its answer?"""
+        return self._twins is not None and await self._twins.take(life, again, self._ledger.recorded)
+
+    def _decide(self, row: Row, done: Done | None, again: Again | None, is_repeated: bool) -> Life | None:
+        """Done, known, duplicate or new? By key alone. Returns the row where it is ready to be sent."""
         self.fed.rows += 1
         life = self._fleet.lives.get(row.key)
         if life is not None:
@@ -207,13 +226,15 @@ class Feed:
             self._pass_over(recorded, is_repeated=is_repeated)
         elif done is not None and again is None:
             self._pass_over(done, is_repeated=is_repeated)
+        elif self._twins is not None and self._twins.is_waiting(row.key):
+            self.fed.duplicates += 1
         else:
             self.fed.taken += 1
             prepared = self._preparer.prepare(row)
-            if isinstance(prepared, Invalid):
-                self._taker.settle_invalid(prepared, again)
-            else:
-                self._taker.begin(prepared, again)
+            if not isinstance(prepared, Invalid):
+                return prepared
+            self._taker.settle_invalid(prepared, again)
+        return None
 
     def _meet(self, row: Row, life: Life) -> None:
         if life.request is not None:
@@ -227,11 +248,12 @@ class Feed:
             self._taker.refuse(prepared)
 
     def _pass_over_all(self, passed: Passed) -> None:
-        """As `_pass_over` of each, where each is where it was."""
+        """As `_pass_over` of each."""
         known = self._ledger.unfiled.get
         ended = sum((now := known(key)) is None or now.status != "completed" for key in passed.incomplete)
         self.fed.rows += passed.rows
-        self.fed.completed_before += passed.rows - ended
+        self.fed.duplicates += passed.repeated
+        self.fed.completed_before += passed.rows - passed.repeated - ended
         self.fed.ended_before += ended
         self.fed.has_incomplete = self.fed.has_incomplete or ended > 0
         if not self._has_ids:

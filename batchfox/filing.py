@@ -23,6 +23,7 @@ from batchfox.durable import sync_folder
 from batchfox.errors import OutputError
 from batchfox.kept import decode_columns
 from batchfox.part_names import number_of, part_name
+from batchfox.twin_table import SHORT, Shared, put_shared
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -163,15 +164,18 @@ class Filing:
         rows = self._checkpoint.query("SELECT rows FROM part WHERE number = ?", (number,))[0][0]
         self._fix_types(number)
         entries: list[Entry] = []
+        shared: list[Shared] = []
         if parts.count_rows(final) != rows:
             temporary = self._folders.tmp / final.name
-            parts.write(temporary, parts.schema_of(self._types or {}), self._tables(number, entries))
+            parts.write(temporary, parts.schema_of(self._types or {}), self._tables(number, entries, shared))
             self._take_out_old(number)
             parts.put_in_place(temporary, final)
         else:
             sync_folder(final.parent)  # the run that renamed it may have been killed before it could
-            entries += (_entry(key, outcome) for key, outcome, _, _ in self._rows(number))
-        return self._mark_filed(number, rows, entries)
+            for key, outcome, *_ in self._rows(number):
+                entries.append(_entry(key, outcome))
+                shared += _shared(outcome)
+        return self._mark_filed(number, rows, entries, shared)
 
     def _fix_types(self, number: int) -> None:
         """The schema is fixed by the first part with rows, for good."""
@@ -189,8 +193,9 @@ class Filing:
         for key, outcome, kept in self._checkpoint.stream(sql, (number,)):
             yield key, decode_outcome(outcome), decode_columns(kept), len(outcome) + len(kept)
 
-    def _tables(self, number: int, entries: list[Entry]) -> Iterator[pa.Table]:
-        """The part in small tables; `entries` gets what the checkpoint keeps of each row."""
+    def _tables(self, number: int, entries: list[Entry], shared: list[Shared]) -> Iterator[pa.Table]:
+        """The part in small tables; `entries` gets what the checkpoint keeps of each row, `shared` where the answers
+        are that other rows may get."""
         from batchfox import parts
 
         records: list[tuple[Any, ...]] = []
@@ -204,6 +209,7 @@ class Filing:
 
         for key, outcome, kept, its_size in self._rows(number):
             entries.append(_entry(key, outcome))
+            shared += _shared(outcome)
             records.append(outcome.record())
             kepts.append(kept)
             size += its_size
@@ -265,7 +271,7 @@ class Filing:
             db.execute("UPDATE part SET rows = ?, counts = ? WHERE number = ?", values)
         parts.put_in_place(smaller, path)
 
-    def _mark_filed(self, number: int, rows: int, entries: list[Entry]) -> list[bytes]:
+    def _mark_filed(self, number: int, rows: int, entries: list[Entry], shared: list[Shared]) -> list[bytes]:
         keys = [entry[0] for entry in entries]
         counts = Counter(STATUSES[entry[1]] for entry in entries)
         with self._checkpoint.transaction() as db:
@@ -273,6 +279,8 @@ class Filing:
                 db.executemany("INSERT OR REPLACE INTO finished VALUES (?, ?, ?, ?)", sorted(entries))
             else:
                 _mark_positions(db, entries)
+            if shared:
+                put_shared(db, number, shared)
             if db.execute("SELECT 1 FROM retry LIMIT 1").fetchone():
                 db.executemany("DELETE FROM retry WHERE key = ?", [(key,) for key in keys])
             values = (rows, msgspec.json.encode(counts).decode(), number)
@@ -299,6 +307,13 @@ class Filing:
 def _entry(key: bytes, outcome: Outcome) -> Entry:
     short = bytes.fromhex(outcome.request_hash)[:8] if outcome.request_hash else None
     return key, STATUSES.index(outcome.status), outcome.row_index, short
+
+
+def _shared(outcome: Outcome) -> list[Shared]:
+    """What is kept of an answer that other rows may get."""
+    if outcome.twin is None or outcome.status != "completed" or outcome.request_hash is None:
+        return []
+    return [(outcome.twin, outcome.row_index, bytes.fromhex(outcome.request_hash)[:SHORT])]
 
 
 def _mark_positions(db: Any, entries: list[Entry]) -> None:

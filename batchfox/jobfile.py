@@ -157,21 +157,23 @@ def secret_of(job: Job) -> Secret:
 
 
 def refuse_key_in_job(job: Job, secret: Secret) -> None:
-    """Raises `JobError` where `[request]` holds the key: the job is kept beside the output, and every row would send
-    it."""
+    """Raises `JobError` where `[request]`, `[hooks]` or `[notify]` holds the key: the job is kept beside the output,
+    and every row would send it, or others would be told."""
     if job.api.base_url == SIMULATOR:
         return
-    for name, value in job.request.items():
+    kept = {f"request.{name}": value for name, value in job.request.items()}
+    kept |= {"hooks.after": job.hooks.after, "notify.urls": job.notify.urls, "notify.webhook": job.notify.webhook}
+    for name, value in kept.items():
         if secret.hide_in(value) != value:
             raise JobError(
-                f"request.{name}: holds the API key itself: take it out; the key comes from the environment variable "
+                f"{name}: holds the API key itself: take it out; the key comes from the environment variable "
                 f"{job.api.key_env} or a .env file, and belongs into no job"
             )
 
 
 def find_key_named(name: str) -> str:
     """The key under this name. Raises `UserError`."""
-    key = os.environ.get(name) or _key_in_file(name)
+    key = value_named(name)
     key = key.strip()
     if not key:
         raise UserError(
@@ -181,6 +183,11 @@ def find_key_named(name: str) -> str:
     if not key.isascii() or not key.isprintable() or " " in key:
         raise UserError(f"the API key in {name} has characters that no key has (spaces, line breaks, non-ASCII)")
     return key
+
+
+def value_named(name: str) -> str:
+    """What the environment, or else a `.env` file, holds under this name; "" where neither does. Raises `UserError`."""
+    return os.environ.get(name) or _key_in_file(name)
 
 
 def _key_in_file(name: str) -> str:

@@ -31,29 +31,39 @@ class KeyLedger:
 
     def __init__(self, key: str, base_url: str, per_minute: float | None) -> None:
         """Raises `UserError` where the state folder cannot be used."""
-        self._path = state_folder() / "keys" / f"{_digest(key, base_url)}.db"
-        self._name = f"{self._path.stem}.{secrets.token_hex(8)}.lock"
+        self.path = state_folder() / "keys" / f"{_digest(key, base_url)}.db"
+        # Of this execution's lock.
+        self.name = f"{self.path.stem}.{secrets.token_hex(8)}.lock"
         self._per_minute = per_minute
         try:
-            make_folder(self._path.parent)
-            self._lock = os.open(self._path.with_name(self._name), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            make_folder(self.path.parent)
+            self._lock = os.open(self.path.with_name(self.name), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise UserError(
-                f"{self._path.parent}: {error.strerror}; what runs of one key share is kept there"
+                f"{self.path.parent}: {error.strerror}; what runs of one key share is kept there"
             ) from error
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         try:
-            self._db = sqlite3.connect(self._path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = NORMAL")
+            self._db = self.connect()
             self._db.executescript(files("batchfox").joinpath("key_ledger.sql").read_text(encoding="utf-8"))
             with self._transaction():
-                self._db.execute("INSERT INTO run VALUES (?, ?, 0)", (self._name, per_minute))
+                self._db.execute("INSERT INTO run VALUES (?, ?, 0)", (self.name, per_minute))
         except sqlite3.Error as error:
             os.close(self._lock)
             raise UserError(
-                f"{self._path}: {error}; it is what runs of one key share: mend it, or remove it while none runs"
+                f"{self.path}: {error}; it is what runs of one key share: mend it, or remove it while none runs"
             ) from error
+
+    def connect(self) -> sqlite3.Connection:
+        """A connection of its own, in autocommit. Raises `sqlite3.Error`."""
+        db = sqlite3.connect(self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = NORMAL")
+        return db
+
+    def is_live(self, name: str) -> bool:
+        """Does the execution live whose lock has this name?"""
+        return name == self.name or _is_held(self.path.with_name(name))
 
     def lease(self, most: int, now: float) -> Grant:
         """Submits that this run may send, at most so many. Raises `MachineError`."""
@@ -66,16 +76,16 @@ class KeyLedger:
             values = msgspec.structs.astuple(level)
             self._db.execute("INSERT OR REPLACE INTO bucket VALUES (1, ?, ?, ?, ?)", values)
             until = grant.until if grant.submits is None else 0.0
-            self._db.execute("UPDATE run SET free_until = ? WHERE name = ?", (until, self._name))
+            self._db.execute("UPDATE run SET free_until = ? WHERE name = ?", (until, self.name))
             return grant
 
     def leave(self) -> None:
         """The run ends; its row goes. What cannot be written then, the next one takes away."""
         with contextlib.suppress(sqlite3.Error), self._transaction():
-            self._db.execute("DELETE FROM run WHERE name = ?", (self._name,))
+            self._db.execute("DELETE FROM run WHERE name = ?", (self.name,))
         self._db.close()
         with contextlib.suppress(OSError):
-            self._path.with_name(self._name).unlink()
+            self.path.with_name(self.name).unlink()
         os.close(self._lock)
 
     def _level(self) -> Level:
@@ -84,12 +94,10 @@ class KeyLedger:
 
     def _others(self) -> list[tuple[float | None, float]]:
         """Limit and `free_until` of the other runs that live. Those that do not are taken away."""
-        rows = self._db.execute(
-            "SELECT name, per_minute, free_until FROM run WHERE name != ?", (self._name,)
-        ).fetchall()
+        rows = self._db.execute("SELECT name, per_minute, free_until FROM run WHERE name != ?", (self.name,)).fetchall()
         found = []
         for name, per_minute, free_until in rows:
-            path = self._path.with_name(name)
+            path = self.path.with_name(name)
             if _is_held(path):
                 found.append((per_minute, free_until))
             else:
@@ -113,7 +121,7 @@ class KeyLedger:
             yield
         except (sqlite3.Error, OSError) as error:
             raise MachineError(
-                f"{self._path}: {error}; it is what runs of one key share: mend that, then run the same command again"
+                f"{self.path}: {error}; it is what runs of one key share: mend that, then run the same command again"
             ) from error
 
 

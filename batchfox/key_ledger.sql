@@ -11,3 +11,13 @@ CREATE TABLE IF NOT EXISTS bucket (
     per_minute REAL,
     shared_until REAL NOT NULL
 ) STRICT;
+-- Credits that are gone (spent, or in doubt), by the quarter of an hour (unix seconds) in which that was known.
+CREATE TABLE IF NOT EXISTS gone (quarter INTEGER PRIMARY KEY, credits REAL NOT NULL) STRICT;
+-- What each run has told of itself, over all its executions.
+CREATE TABLE IF NOT EXISTS account (
+    name TEXT PRIMARY KEY,           -- a hash of output and run
+    holder TEXT NOT NULL,            -- the lock of its last execution
+    told REAL NOT NULL,              -- of its credits that are gone, those that stand in `gone`
+    held REAL NOT NULL,              -- set aside for its rows that are on their way, and for the next ones
+    at REAL NOT NULL                 -- when it was last heard of, unix seconds
+) STRICT;

@@ -26,15 +26,19 @@ _SMALL_ROW = 400
 
 
 class Tally(msgspec.Struct):
-    """What this execution settled."""
+    """What this execution settled. `copies`: rows that got another row's outcome; `saved_credits`: what that cost."""
 
     by_status: Counter[str] = msgspec.field(default_factory=Counter)
     prompt_tokens: int = 0
     completion_tokens: int = 0
     twice: int = 0
+    copies: int = 0
+    saved_credits: float = 0.0
 
-    def see(self, outcome: Outcome) -> None:
+    def see(self, outcome: Outcome, *, is_copy: bool = False) -> None:
         self.by_status[outcome.status] += 1
+        if is_copy:
+            return
         self.twice += outcome.maybe_billed_twice
         if outcome.answer is not None:
             self.prompt_tokens += outcome.answer.prompt_tokens or 0
@@ -112,8 +116,14 @@ class Ledger:
         self._unix = unix
         self._now = now
         self._on_settled = settled
+        # Told of each row that ends, where others may get its answer.
+        self.shared: Callable[[Life, Outcome], None] | None = None
         self._secret = secret
         self.tally = Tally()
+
+    async def recorded(self) -> None:
+        """Returns when all that was told until now is in the checkpoint."""
+        await self._recorder.durable()
 
     def note_block(self, block: int, rows: int, digest: bytes) -> None:
         """How far an input without ids is read, and the digest of the block up to there."""
@@ -145,7 +155,16 @@ class Ledger:
             group.add_row(life, columns, self._old_parts.pop(life.key, None))
         self._recorder.touch()
 
-    def record_outcome(self, life: Life, outcome: Outcome) -> None:
+    def record_copy(self, life: Life, again: Again | None, outcome: Outcome, saved: float) -> None:
+        """A row that got what another got. What that used was counted there. `saved`: credits that it would have cost
+        to send it."""
+        if again is not None:
+            self.note_retry(life, again)
+        self.tally.copies += 1
+        self.tally.saved_credits += saved
+        self.record_outcome(life, outcome, is_copy=True)
+
+    def record_outcome(self, life: Life, outcome: Outcome, *, is_copy: bool = False) -> None:
         """How the row ended."""
         if outcome.error is not None:
             outcome = msgspec.structs.replace(outcome, error=hide_in_error(self._secret, outcome.error))
@@ -161,8 +180,10 @@ class Ledger:
             self._recorder.group.add_row(life, columns, self._old_parts.pop(life.key, None), outcome)
         self._recorder.touch()
         self.unfiled.add(life.key, Done(status=outcome.status, row_index=outcome.row_index), size, self._now())
-        self.tally.see(outcome)
+        self.tally.see(outcome, is_copy=is_copy)
         self._on_settled(outcome)
+        if self.shared is not None:
+            self.shared(life, outcome)
 
     def record_invalid(self, invalid: Invalid, again: Again | None) -> None:
         """A row that is never sent."""

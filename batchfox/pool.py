@@ -123,6 +123,8 @@ class Pool:
         self._ended_unmet = 0
         # Called once, before the first row is taken: what only rows need is loaded then.
         self.warm_up: Callable[[], None] | None = None
+        # Tells the other runs of the key what this one has spent.
+        self.settle_day: Callable[[], None] = lambda: None
         recorder.failed = self.stop_for_machine
 
     # Rows come in, from the checkpoint and from the feed.
@@ -164,6 +166,11 @@ class Pool:
     def settle_invalid(self, invalid: Invalid, again: Again | None) -> None:
         """A row that is never sent."""
         self.ledger.record_invalid(invalid, again)
+        self._packing.look()
+
+    def record_copy(self, life: Life, again: Again | None, outcome: Outcome, saved: float) -> None:
+        """A row that gets what another row with the same request got."""
+        self.ledger.record_copy(life, again, outcome, saved)
         self._packing.look()
 
     # The run.
@@ -324,6 +331,7 @@ class Pool:
             if now - beat_at >= BEAT_EVERY_S:
                 beat_at = now
                 self.check_limits()
+                self.settle_day()
                 self._recorder.group.progress = self.stamp()
                 self._recorder.touch()
             await asyncio.sleep(SHOW_EVERY_S)

@@ -1,7 +1,7 @@
 """Which rows with ids come a second time in one pass over an input of which some is done.
 
-The position where a row ended does not tell: a row that was put in before it may have ended there too, in a later run.
-So keys are kept, on the disk, of all rows but those that stand where they ended; of these one bit.
+A row that ended is known by the position where it ended, at one bit. Several may have ended at one position, in
+different runs, and rows that never ended have none: of these keys are kept, on the disk.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Repeats:
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self._checkpoint = checkpoint
-        self._in_place = Places()
+        self._places = Places()
         self._has_met = False
         self._knows_shared = False
         checkpoint.query("PRAGMA temp.journal_mode = OFF")  # nothing is ever taken back
@@ -29,26 +29,44 @@ class Repeats:
 
     def pass_over(self, first: int, number: int) -> None:
         """`number` rows from `first` on stand where they ended."""
-        self._in_place.add_run(first, number)
+        self._places.add_run(first, number)
 
     def among(self, rows: Sequence[Row], done: dict[bytes, Done], retried: Collection[bytes]) -> list[bool]:
         """For each of the next rows: was its key met before? `done`, `retried`: what is known of their keys."""
-        met = self._met([row.key for row in rows])
-        repeated: list[bool] = []
+        known = [(row.key, done.get(row.key) if row.key not in retried else None) for row in rows]
+        return self._among([(key, None if end is None else end.row_index) for key, end in known])
+
+    def among_ended(self, ends: Sequence[tuple[bytes, int]]) -> list[bool]:
+        """The same of rows that ended: their keys, and the positions where they did."""
+        return self._among(ends)
+
+    def _among(self, rows: Sequence[tuple[bytes, int | None]]) -> list[bool]:
+        places, repeated = self._places, [False] * len(rows)
+        by_key: list[int] = []  # those whose place does not tell
+        for at, (_, place) in enumerate(rows):
+            if place is None:
+                by_key.append(at)
+            elif place not in places:
+                places.add(place)
+            elif self._is_shared(place):
+                by_key.append(at)
+            else:
+                repeated[at] = True
+        if by_key:
+            self._look_up([rows[at][0] for at in by_key], by_key, repeated)
+        return repeated
+
+    def _look_up(self, keys: list[bytes], at: list[int], repeated: list[bool]) -> None:
+        met = self._met(keys)
         new: list[tuple[bytes]] = []
-        for row in rows:
-            ended = done.get(row.key)
-            is_repeated = row.key in met or self._stood_before(ended, row)
-            repeated.append(is_repeated)
-            if ended is not None and ended.row_index == row.index and row.key not in retried:
-                self._in_place.add(row.index)
-            elif not is_repeated:
-                met.add(row.key)
-                new.append((row.key,))
+        for place, key in zip(at, keys, strict=True):
+            repeated[place] = key in met
+            if key not in met:
+                met.add(key)
+                new.append((key,))
         if new:
             self._has_met = True
             self._checkpoint.note("INSERT INTO temp.met VALUES (?)", sorted(new))
-        return repeated
 
     def _met(self, keys: list[bytes]) -> set[bytes]:
         found: set[bytes] = set()
@@ -60,17 +78,15 @@ class Repeats:
             found.update(key for (key,) in self._checkpoint.query(f"SELECT key FROM met WHERE key IN ({marks})", some))
         return found
 
-    def _stood_before(self, ended: Done | None, row: Row) -> bool:
-        """Did this pass meet the row where it ended? Where two rows ended at one position it is taken to have met the
-        other, so that a second line of one that stands in its place is not counted there."""
-        if ended is None or ended.row_index == row.index or ended.row_index not in self._in_place:
-            return False
+    def _is_shared(self, place: int) -> bool:
+        """Did more than one row end at this position? The first of them that this pass meets is known by the place
+        alone; should it come again, it is taken for one of the others, and not counted as repeated."""
         if not self._knows_shared:
             self._knows_shared = True
             sql = "SELECT row_index FROM finished GROUP BY row_index HAVING count(*) > 1"
             self._checkpoint.query("CREATE TEMP TABLE shared (row_index INTEGER PRIMARY KEY)")
             self._checkpoint.query(f"INSERT INTO shared {sql}")
-        return not self._checkpoint.query("SELECT 1 FROM shared WHERE row_index = ?", (ended.row_index,))
+        return bool(self._checkpoint.query("SELECT 1 FROM shared WHERE row_index = ?", (place,)))
 
 
 def repeats_of(checkpoint: Checkpoint) -> Repeats | None:

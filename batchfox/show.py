@@ -74,6 +74,9 @@ def _leftovers(summary: Summary) -> Iterator[str]:
         yield "  beyond --limit: not looked at, the next run takes them"
     if summary.duplicates:
         yield f"  duplicates of an id, not sent: {summary.duplicates:,}"
+    if summary.deduped:
+        rows, saved = count(summary.deduped, "row"), credit(summary.saved_credits)
+        yield f"  not sent, as another row has the same request: {rows}; {saved} credits saved"
     if summary.outdated:
         rows = count(summary.outdated, "row")
         yield f"  answered as they were asked before an edit: {rows}, in flight since; --retry stale asks anew"

@@ -1,8 +1,8 @@
-"""Passing over what is done without reading it as rows: most of an input, when a run is resumed near its end.
+"""Passing over what is done without reading it as rows: most of an input that grew, or of a run that is resumed.
 
-With ids a few lines at a time are passed over where each line's id is that of a row that ended at that very place of
-the input. Without ids it is a whole block, all of which has ended and whose raw lines have the digest on record.
-Whatever differs in the least is read as rows, and decided as such.
+With ids those lines are passed over whose id is that of a row that ended, here or elsewhere in the input. Without ids
+it is a whole block, all of which has ended and whose raw lines have the digest on record. Whatever differs in the least
+is read as rows, and decided as such.
 """
 
 from __future__ import annotations
@@ -20,22 +20,27 @@ from batchfox.core.row import id_text, key_of_id, key_of_position
 LINES = 512
 LINES_BYTES = 1 << 20
 BLOCK_BYTES = 16 << 20
-# After lines that are not all done, this many lines are read as rows: a new input is not looked at twice.
+# After lines that are hardly done, this many lines are read as rows: a new input is not looked at twice.
 PAUSE = 16 * LINES
 
 # A line's number, its bytes (None: too long), and how far the file is read.
 Line = tuple[int, bytes | None, int]
+# Of a row that ended: its key, the place of its status in `STATUSES` (0: completed), and the position where it ended.
+Met = tuple[bytes, int, int]
 
 
 class Passed(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Rows from `first` on that ended as earlier runs have it; keys of those that did not complete. `line` and
-    `position`: of the last one, in its file."""
+    `position`: of the last one, in its file. `met`: key of each, whether it is completed, and the position where it
+    ended; empty where all ended where they stand. `repeated`: so many of them were met before in this pass."""
 
     first: int
     rows: int
     incomplete: list[bytes]
     line: int
     position: int
+    met: list[Met] = []
+    repeated: int = 0
 
 
 class Skimmer:
@@ -73,33 +78,44 @@ class Skimmer:
                 break
         return taken
 
-    def look(self, first: int, lines: Sequence[Line]) -> Passed | None:
-        """These lines as passed over, or None where they are to be read as rows."""
+    def look(self, first: int, lines: Sequence[Line]) -> list[Passed | Sequence[Line]] | None:
+        """These lines in their order, as passed over or to be read as rows; None: all are to be read."""
         texts = [text for _, text, _ in lines if text is not None]
-        incomplete = None
+        found: list[Passed | Sequence[Line]] | None = None
         if texts and len(texts) == len(lines):
-            incomplete = self._look_at_ids(first, texts) if self._has_ids else self._look_at_block(first, texts)
-        if incomplete is None:
+            found = (
+                self._look_at_ids(first, lines, texts) if self._has_ids else self._look_at_block(first, lines, texts)
+            )
+        if found is None:
             self._resumes_at = first + (PAUSE if self._has_ids else len(lines))
-            return None
-        line, _, position = lines[-1]
-        return Passed(first=first, rows=len(lines), incomplete=incomplete, line=line, position=position)
+        return found
 
-    def _look_at_ids(self, first: int, texts: list[bytes]) -> list[bytes] | None:
+    def _look_at_ids(
+        self, first: int, lines: Sequence[Line], texts: list[bytes]
+    ) -> list[Passed | Sequence[Line]] | None:
         try:
             ids = [id_text(self._decode(text).id) for text in texts]
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
-        if None in ids:
+        keys = [b"" if text is None else key_of_id(text) for text in ids]
+        ends = {end[0]: end for end in self._checkpoint.ends(keys)}
+        met = [ends.get(key) for key in keys]
+        if met.count(None) * 2 > len(met):
             return None
-        keys = [key_of_id(text) for text in ids if text is not None]
-        ends = self._checkpoint.ends(keys)
-        places = {key: row_index for key, _, row_index in ends}
-        if any(places.get(key) != at for at, key in enumerate(keys, first)):
-            return None
-        return [key for key, status, _ in ends if status]
+        found: list[Passed | Sequence[Line]] = []
+        start = 0
+        while start < len(lines):
+            end = start + 1
+            is_new = met[start] is None
+            while end < len(lines) and (met[end] is None) is is_new:
+                end += 1
+            found.append(lines[start:end] if is_new else _pass(first + start, lines[end - 1], met[start:end]))
+            start = end
+        return found
 
-    def _look_at_block(self, first: int, texts: list[bytes]) -> list[bytes] | None:
+    def _look_at_block(
+        self, first: int, lines: Sequence[Line], texts: list[bytes]
+    ) -> list[Passed | Sequence[Line]] | None:
         block = first // blocks.ROWS_PER_BLOCK
         maps = self._checkpoint.bitmaps(block)
         if len(texts) != blocks.ROWS_PER_BLOCK or maps is None or maps[0] != blocks.FULL:
@@ -111,7 +127,23 @@ class Skimmer:
             return None
         marked = (at for at, byte in enumerate(maps[1]) if byte)
         places = (at * 8 + bit for at in marked for bit in range(8) if blocks.has(maps[1], at * 8 + bit))
-        return [key_of_position(first + place) for place in places]
+        incomplete = [key_of_position(first + place) for place in places]
+        line, _, position = lines[-1]
+        return [Passed(first=first, rows=len(lines), incomplete=incomplete, line=line, position=position)]
+
+
+def _pass(first: int, last: Line, met: Sequence[Met | None]) -> Passed:
+    """Rows from `first` on, all of which have ended."""
+    ended = [end for end in met if end is not None]
+    is_in_place = all(place == at for at, (_, _, place) in enumerate(ended, first))
+    return Passed(
+        first=first,
+        rows=len(ended),
+        incomplete=[key for key, status, _ in ended if status],
+        line=last[0],
+        position=last[2],
+        met=[] if is_in_place else ended,
+    )
 
 
 def skimmer_of(checkpoint: Checkpoint, id_column: str | None) -> Skimmer | None:

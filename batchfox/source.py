@@ -135,12 +135,13 @@ class Source:
             taken = skimmer.take(lines) if skimmer.wants(index) else list(itertools.islice(lines, 1))
             if not taken:
                 return
-            passed = skimmer.look(index, taken) if len(taken) > 1 else None
+            looked = skimmer.look(index, taken) if len(taken) > 1 else None
             index += len(taken)
-            if passed is not None:
-                yield passed
-            else:
-                yield from map(parse, taken)
+            for some in [taken] if looked is None else looked:
+                if isinstance(some, Passed):
+                    yield some
+                else:
+                    yield from map(parse, some)
 
     def _records(self, file: str) -> Iterator[Record]:
         if file == STDIN:

@@ -76,17 +76,18 @@ class Summary(msgspec.Struct, kw_only=True):
     Everything else is of this execution: `settled` and the other counts of rows, `here`, `causes` (the commonest, and
     `more_causes`: how many kinds there are besides).
 
-    `exit_status` is the contract's table. `reason`: why the run stopped early, in plain words. `is_limited`: rows
+    `exit_status` is the contract's table. `reason`: why the run stopped early, in plain words, and `stopped`
+    in one: "window", "credits", "time" and so on. `is_limited`: rows
     beyond `limit` were not taken. `outdated`: rows whose task, begun earlier, answers their request as it was before an
-    edit. `left_in_flight`: tasks that the next run picks up; `left_in_doubt`: POSTs without a
-    reply, whose fate is unknown. `estimates_low`: with a credit limit, requests (model|shape) that came to more than
-    was expected: the estimate, and what was reserved or charged, in credits. `late_collected`: rows
-    that were `timed_out` and whose tasks had ended meanwhile; `late_credits`: what those cost, paid when they were
-    submitted. `late_unheard`: rows that stay `timed_out`
-    because nothing could be learned of their tasks; `retry_unpaid`: those of them that `retry` named, and that were not
-    paid for anew therefore; `late_error`: what the last of those polls met. `given_up`: tasks
-    that `limits.straggle` did not wait for, and `stragglers` the oldest of them. `drift`: what
-    of the answers is not as in the last runs.
+    edit. `deduped`: rows that got the outcome of another row with the same request, and `saved_credits` what those
+    cost. `left_in_flight`: tasks that the next run picks up; `left_in_doubt`: POSTs without a reply, whose fate is
+    unknown. `estimates_low`: with a credit limit, requests (model|shape) that came to more than was expected: the
+    estimate, and what was reserved or charged, in credits. `late_collected`: rows that were `timed_out` and whose tasks
+    had ended meanwhile; `late_credits`: what those cost, paid when they were submitted. `late_unheard`: rows that stay
+    `timed_out` because nothing could be learned of their tasks; `retry_unpaid`: those of them that `retry` named, and
+    that were not paid for anew therefore; `late_error`: what the last of those polls met. `given_up`: tasks that
+    `limits.straggle` did not wait for, and `stragglers` the oldest of them. `drift`: what of the answers is not as in
+    the last runs.
     """
 
     run_id: str
@@ -94,6 +95,7 @@ class Summary(msgspec.Struct, kw_only=True):
     output: str
     exit_status: int
     reason: str | None = None
+    stopped: str | None = None
     is_resume: bool = False
     is_limited: bool = False
     by_status: dict[str, int]
@@ -101,6 +103,8 @@ class Summary(msgspec.Struct, kw_only=True):
     completed_before: int = 0
     duplicates: int = 0
     outdated: int = 0
+    deduped: int = 0
+    saved_credits: float = 0.0
     left_in_flight: int = 0
     left_in_doubt: int = 0
     maybe_billed_twice: int = 0

@@ -6,6 +6,22 @@ Rows in doubt stay reserved. Source: contract.md, "Credits".
 
 from __future__ import annotations
 
+from typing import Protocol
+
+
+class Purse(Protocol):
+    """What the runs of a key may spend in a day, together. `limit` None: as much as they like."""
+
+    limit: float | None
+
+    def used(self) -> float:
+        """What is gone of it, or set aside."""
+        ...
+
+    def cover(self, gone: float, reserved: float) -> bool:
+        """May this run have `gone` credits that are spent or in doubt, and `reserved` for live rows?"""
+        ...
+
 
 class Budget:
     """One run's money. Groups are a model and a shape; credits throughout.
@@ -21,13 +37,21 @@ class Budget:
         self._dearest: dict[str, float] = {}
         # What proved low: the group, with the estimate that a request left on and what it came to, the worst of each.
         self.low: dict[str, tuple[float, float]] = {}
+        # The day's money, where the job limits it; and whether it was that which last did not suffice.
+        self.purse: Purse | None = None
+        self.is_day_binding = False
 
     def estimate(self, group: str, listed: float) -> float:
         """Credits that one more request of `group` is expected to reserve; `listed`: what the price list says."""
         return self._dearest.get(group, listed)
 
     def may_spend(self, estimate: float) -> bool:
-        return self.limit is None or self.spent + self.reserved + self.standing + estimate <= self.limit + 1e-9
+        self.is_day_binding = False
+        if self.limit is not None and self.spent + self.reserved + self.standing + estimate > self.limit + 1e-9:
+            return False
+        if self.purse is not None:
+            self.is_day_binding = not self.purse.cover(self.spent + self.standing, self.reserved + estimate)
+        return not self.is_day_binding
 
     @property
     def left(self) -> float:

@@ -18,6 +18,7 @@ import msgspec
 from batchfox.core.complaint import mask
 from batchfox.core.fit import AudioFit, Fit, ImageFit, VideoFit, mistakes
 from batchfox.core.nights import complaint_of
+from batchfox.core.notice import complaint_of_hooks, complaint_of_notify, without_secret
 from batchfox.core.shape import Kind
 from batchfox.errors import JobError
 
@@ -60,11 +61,13 @@ class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class Input(_Section, frozen=True, kw_only=True):
-    """Where the rows come from. `path`: a path, a list, a glob, a folder, or "-" for standard input."""
+    """Where the rows come from. `path`: a path, a list, a glob, a folder, or "-" for standard input. `dedupe`: rows
+    with the same request are sent once."""
 
     path: str | list[str]
     id: str | None = None
     keep: list[str] = msgspec.field(default_factory=lambda: ["*"])
+    dedupe: bool = False
     fields: list[str] | None = None
 
     @property
@@ -92,6 +95,7 @@ class Limits(_Section, frozen=True, kw_only=True):
     in_flight: int = 200
     bytes_in_flight: Size = Size("256MB")
     credits: float | None = None
+    credits_per_day: float | None = None
     time: Duration | None = None
     straggle: Duration | None = None
 
@@ -165,13 +169,36 @@ class Output(_Section, frozen=True, kw_only=True):
 class Schedule(_Section, frozen=True, kw_only=True):
     """When the job runs by itself. `timezone` (IANA name; None: the machine's own) is that of `cron` and `window`, and
     fixes what day `run_date` is. `window`: nothing is submitted after its end. `catch_up`: a night that was missed is
-    run as soon as may be. `jitter`: a run begins up to so much later."""
+    run as soon as may be. `jitter`: a run begins up to so much later. `retry`: rows that ended so get fresh attempts,
+    on `retry_nights` nights at most."""
 
     cron: str | None = None
     timezone: str | None = None
     window: str | None = None
     catch_up: bool = False
     jitter: Duration = Duration(0)
+    retry: list[Literal["failed", "timed_out", "in_doubt", "invalid"]] = msgspec.field(default_factory=list)
+    retry_nights: int = 3
+
+
+class Notify(_Section, frozen=True, kw_only=True):
+    """Who is told when a run ends badly. `urls`: Apprise's; `webhook`: gets JSON; each may be "$NAME", which stands in
+    the environment. `success`: also when it ends well. `spend`: also when it cost more credits than this."""
+
+    urls: list[str] = msgspec.field(default_factory=list)
+    webhook: str | None = None
+    success: bool = False
+    spend: float | None = None
+
+    @property
+    def targets(self) -> list[str]:
+        return [*self.urls, *([] if self.webhook is None else [self.webhook])]
+
+
+class Hooks(_Section, frozen=True, kw_only=True):
+    """`after`: commands that are run when a run has ended, with its summary as JSON on their standard input."""
+
+    after: list[str] = msgspec.field(default_factory=list)
 
 
 class Guard(_Section, frozen=True, kw_only=True):
@@ -221,6 +248,8 @@ class Job(_Section, frozen=True, kw_only=True):
     poll: Poll = Poll()
     media: Media = Media()
     schedule: Schedule = Schedule()
+    notify: Notify = Notify()
+    hooks: Hooks = Hooks()
     guard: Guard = Guard()
     rules: Rules = Rules()
     name: str = "job"
@@ -252,6 +281,9 @@ class Job(_Section, frozen=True, kw_only=True):
     def to_dict(self) -> dict[str, Any]:
         """The tables again, defaults filled in, keys without a value left out. There is no secret in a job."""
         data = msgspec.to_builtins(self, enc_hook=_encode)
+        notify = data["notify"]  # its addresses are often keys themselves
+        notify["urls"] = [without_secret(url) for url in notify["urls"]]
+        notify["webhook"] = None if notify["webhook"] is None else without_secret(notify["webhook"])
         return {name: _without_none(value) for name, value in data.items()}
 
 
@@ -390,7 +422,15 @@ def _check(job: Job) -> None:
     _demand(bool(job.output.path.strip()), "output.path", job.output.path, "a folder's path")
     _demand(limits.in_flight >= 1, "limits.in_flight", limits.in_flight, "1 or more")
     _demand(limits.bytes_in_flight >= 1, "limits.bytes_in_flight", int(limits.bytes_in_flight), "1 or more")
-    for name in ("requests_per_minute", "tokens_per_minute", "polls_per_minute", "credits", "time", "straggle"):
+    for name in (
+        "requests_per_minute",
+        "tokens_per_minute",
+        "polls_per_minute",
+        "credits",
+        "credits_per_day",
+        "time",
+        "straggle",
+    ):
         value = getattr(limits, name)
         _demand(value is None or 0 < value < float("inf"), f"limits.{name}", value, "more than 0")
     _demand(1 <= retry.attempts <= 100, "retry.attempts", retry.attempts, "1 to 100")
@@ -422,8 +462,9 @@ def _check(job: Job) -> None:
         1 <= job.output.rows_per_part <= 1_000_000, "output.rows_per_part", job.output.rows_per_part, "1 to 1,000,000"
     )
     _demand(0.01 <= poll.eagerness <= 100, "poll.eagerness", poll.eagerness, "0.01 to 100")
-    if (complaint := complaint_of(job.schedule)) is not None:
-        raise JobError(complaint)
+    for complaint in (complaint_of(job.schedule), complaint_of_notify(job.notify), complaint_of_hooks(job.hooks)):
+        if complaint is not None:
+            raise JobError(complaint)
     _check_guard(job.guard)
     base = job.api.base_url
     wanted = f'an http(s) URL, or "simulator"{nearest(base, [SIMULATOR])}'

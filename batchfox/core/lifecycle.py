@@ -137,6 +137,7 @@ class Life(msgspec.Struct, kw_only=True, gc=False):
     something else than what was sent; sent again, it is that row. `is_kept_new`: the checkpoint has other columns.
     `is_streamed`: the request asks for a stream. `reasoning`: what the stream of its task has told of it; None where it
     has none. `is_told`: that stream told all, and `told` is what, as long as this execution lasts.
+    `twin`: what its request shares with those of other rows, where these are to get its answer.
     `unfetched_at`: when the submit left (unix) whose media the API could not fetch; sent again, they are fetched here.
     """
 
@@ -153,6 +154,7 @@ class Life(msgspec.Struct, kw_only=True, gc=False):
     group: str = ""
     model: str | None = None
     request_hash: str | None = None
+    twin: bytes | None = None
     media: list[str] = msgspec.field(default_factory=list)
     is_sync: bool = False
     is_streamed: bool = False

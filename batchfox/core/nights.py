@@ -6,6 +6,7 @@ there is one, unless the next one comes first.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, time, timedelta, tzinfo
 from hashlib import blake2b
 from typing import Protocol
@@ -30,6 +31,10 @@ class ScheduleKeys(Protocol):
     def catch_up(self) -> bool: ...
     @property
     def jitter(self) -> float: ...
+    @property
+    def retry(self) -> Sequence[str]: ...
+    @property
+    def retry_nights(self) -> int: ...
 
 
 class Nights(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,7 +109,7 @@ class Nights(msgspec.Struct, frozen=True, kw_only=True):
 def complaint_of(schedule: ScheduleKeys) -> str | None:
     """What is wrong with `[schedule]`, with the key's path; None where nothing is."""
     if schedule.cron is None:
-        for name in ("window", "catch_up", "jitter"):
+        for name in ("window", "catch_up", "jitter", "retry"):
             if value := getattr(schedule, name):
                 return f"schedule.{name}: expected beside schedule.cron, which is missing; got {value!r}"
         return None
@@ -114,6 +119,8 @@ def complaint_of(schedule: ScheduleKeys) -> str | None:
         return f'schedule.cron: expected {error}, got "{schedule.cron}"'
     if not 0 <= schedule.jitter < 86_400:
         return f"schedule.jitter: expected less than a day, got {float(schedule.jitter)!r}"
+    if not 1 <= schedule.retry_nights <= 1000:
+        return f"schedule.retry_nights: expected 1 to 1,000, got {schedule.retry_nights!r}"
     if schedule.window is None:
         return None
     try:

@@ -71,6 +71,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, gc=False, array_like=Tr
     media: list[str] = msgspec.field(default_factory=list)
     run_id: str
     run_date: str
+    # Later than the other fields, and left out by older versions: what its request shares with those of other rows.
+    twin: bytes | None = None
 
     def record(self) -> tuple[Any, ...]:
         """One value for each of `COLUMNS`, in order: times as whole microseconds, `run_date` as "YYYY-MM-DD"."""

@@ -71,17 +71,18 @@ def estimate(prices: dict[str, Price], model: str | None, shape: str, max_tokens
 
 
 def refuse_unpriced(job: Job, prices: dict[str, Price]) -> None:
-    """Raises `UserError` where `limits.credits` is set and the price list cannot tell what the job's model costs."""
-    if job.limits.credits is None:
+    """Raises `UserError` where a limit of credits is set and the price list cannot tell what the job's model costs."""
+    if job.limits.credits is None and job.limits.credits_per_day is None:
         return
+    key = "limits.credits_per_day" if job.limits.credits is None else "limits.credits"
     if not prices:
         raise UserError(
-            "limits.credits is set, but the API gives no price list, so no estimate can be made before the first "
-            "reservation is seen; take limits.credits out, or try again later"
+            f"{key} is set, but the API gives no price list, so no estimate can be made before the first "
+            f"reservation is seen; take {key} out, or try again later"
         )
     model = job.request.get("model")
     if isinstance(model, str) and "{" not in model and model not in prices:
         raise UserError(
-            f'limits.credits is set, but the price list does not name "{model}"{nearest(model, prices)}, so its cost '
-            "cannot be estimated; take limits.credits out, or use a listed model"
+            f'{key} is set, but the price list does not name "{model}"{nearest(model, prices)}, so its cost '
+            f"cannot be estimated; take {key} out, or use a listed model"
         )

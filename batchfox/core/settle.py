@@ -49,6 +49,7 @@ def outcome_of(life: Life, orders: Orders, status: Status, answer: Answer | None
         media=life.media,
         run_id=orders.run_id,
         run_date=orders.run_date,
+        twin=life.twin,
     )
 
 

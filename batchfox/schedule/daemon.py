@@ -17,10 +17,12 @@ from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_MAX_INSTANCES, EVENT_J
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 
+from batchfox.output import own_outputs
 from batchfox.schedule.memory import Memory
 from batchfox.schedule.planned import Planned
 from batchfox.schedule.scheduled import show
 from batchfox.schedule.trigger import NightTrigger
+from batchfox.status import is_held
 from batchfox.words import duration, exit_means
 
 # Without `catch_up` a machine that wakes up later than this has missed the night.
@@ -94,11 +96,10 @@ class Daemon:
         memory = Memory(planned.place)
         is_told = False
         while not self._stopped.is_set():
-            status = self._run_child(planned, scheduled, is_quiet=is_told)
-            if status != 5:
+            if not any(map(is_held, own_outputs(planned.job))) and self._run_child(planned, scheduled) != 5:
                 return
             if not is_told:
-                self._tell(f"{planned.path}: another run holds its output; tried every {self._busy_every_s:g} s")
+                self._tell(f"{planned.path}: another run holds its output; looked at every {self._busy_every_s:g} s")
                 is_told = True
             self._stopped.wait(self._busy_every_s)
             if (had := memory.had()) is not None and had >= scheduled:
@@ -108,16 +109,13 @@ class Daemon:
                 self._tell(f"{planned.path}: given up, the next time has come")
                 return
 
-    def _run_child(self, planned: Planned, scheduled: datetime, *, is_quiet: bool) -> int:
+    def _run_child(self, planned: Planned, scheduled: datetime) -> int:
         words = [*self._command, "run", str(planned.place), "--scheduled", scheduled.isoformat(), *self._options]
         began_at = time.monotonic()
         # A group of its own: Ctrl-C in a terminal reaches this process alone, which ends its children once.
-        child = subprocess.Popen(
-            words, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL if is_quiet else None, process_group=0
-        )
+        child = subprocess.Popen(words, stdin=subprocess.DEVNULL, process_group=0)
         self._children[child.pid] = child
-        if not is_quiet:
-            self._tell(f"{planned.path}: run scheduled for {show(scheduled, planned)} begun (process {child.pid})")
+        self._tell(f"{planned.path}: run scheduled for {show(scheduled, planned)} begun (process {child.pid})")
         if self._signal is not None:  # it came while the child was being made
             child.send_signal(self._signal)
         status = child.wait()

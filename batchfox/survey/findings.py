@@ -56,6 +56,7 @@ class Survey(msgspec.Struct, kw_only=True):
     `valid` and `invalid`: rows that are still to be sent, by whether they would be. `before`: rows that an earlier run
     ended, by status, or whose task is running; `mended`: those of them that ended as invalid and are valid now.
     `stale`: those of `before` whose request is another now, and `stale_forecast` what it takes to ask them anew.
+    `same_request`: rows of `valid` that get the answer of another row (`[input] dedupe`).
     `streamed`: requests that are to be made and ask for a stream.
     `refused`: why a run would not start.
     """
@@ -66,6 +67,7 @@ class Survey(msgspec.Struct, kw_only=True):
     before: dict[str, int] = msgspec.field(default_factory=dict)
     mended: int = 0
     stale: int = 0
+    same_request: int = 0
     streamed: int = 0
     duplicates: int = 0
     differing: list[str] = msgspec.field(default_factory=list)
@@ -102,6 +104,9 @@ def describe(found: Survey) -> Iterator[str]:
     if found.before.get("invalid"):
         ended = count(found.before["invalid"], "row")
         yield f"{ended} ended as invalid before, {found.mended:,} of them valid now; --retry invalid takes them again"
+    if found.same_request:
+        rows = count(found.same_request, "row")
+        yield f"{rows} not to be sent: another row has the same request, and they get its answer"
     if found.stale:
         yield from _describe_stale(found)
     if found.duplicates:

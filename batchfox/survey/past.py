@@ -49,6 +49,7 @@ class Past:
         self._folders = folders
         self._has_ids = has_ids
         self._ended: sqlite3.Connection | None = None
+        self._has_twins: bool | None = None
         self._recorded: dict[bytes, str] = {}
         known: dict[int, tuple[int, bytes]] = {}
         if checkpoint is not None:
@@ -94,6 +95,14 @@ class Past:
         chosen = Chosen(self._checkpoint)
         choose(chosen, self._folders.data, fitted, has_ids=self._has_ids)
         return chosen
+
+    def has_answer(self, digest: bytes) -> bool:
+        """Was a row with this request answered (`[input] dedupe`)?"""
+        if self._checkpoint is None:
+            return False
+        if self._has_twins is None:
+            self._has_twins = bool(self._checkpoint.query("SELECT 1 FROM sqlite_master WHERE name = 'twin'"))
+        return self._has_twins and bool(self._checkpoint.query("SELECT 1 FROM twin WHERE digest = ?", (digest,)))
 
     def answered(self, rows: Sequence[Row]) -> list[bytes | None]:
         """The first 8 bytes of the hash of the request that each of these rows ended with; None where it ended without

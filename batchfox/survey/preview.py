@@ -38,7 +38,9 @@ def preview(job: Job, options: Options) -> list[str]:
     """
     check_statuses(options.statuses)
     surveyor = Surveyor(job)
-    if job.limits.credits is not None and (listed := ask_prices(job)).prices:
+    if (job.limits.credits is not None or job.limits.credits_per_day is not None) and (
+        listed := ask_prices(job)
+    ).prices:
         refuse_unpriced(job, listed.prices)
     root = output_root(job, time.time())
     id_column = surveyor.source.id_column

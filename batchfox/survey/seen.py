@@ -35,3 +35,20 @@ class Ids:
             self._db.execute("INSERT INTO seen VALUES (?, ?)", (row.key, content))
             return None
         return bool(found[0] != content)
+
+
+class Digests:
+    """Digests seen so far, on disk, so that memory stays flat."""
+
+    def __enter__(self) -> Digests:
+        self._db = sqlite3.connect("", isolation_level=None)
+        self._db.execute("CREATE TABLE seen (digest BLOB PRIMARY KEY) WITHOUT ROWID")
+        self._db.execute("BEGIN")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._db.close()
+
+    def add(self, digest: bytes) -> bool:
+        """Is it new?"""
+        return self._db.execute("INSERT OR IGNORE INTO seen VALUES (?)", (digest,)).rowcount > 0

@@ -33,7 +33,8 @@ from batchfox.survey.findings import Findings, Survey
 from batchfox.survey.forecast import Forecast, PriceList
 from batchfox.survey.past import Past, open_past
 from batchfox.survey.preflight import Media
-from batchfox.survey.seen import Ids
+from batchfox.survey.seen import Digests, Ids
+from batchfox.twins import digest_of_content, has_own_media, hash_of
 from batchfox.words import count
 
 MOST_NAMES = 5
@@ -90,8 +91,8 @@ class Surveyor:
         found = Survey(id_column=self.source.id_column)
         pass_ = _Pass(self, found, listed or PriceList(), media)
         with contextlib.ExitStack() as stack:
-            ids = stack.enter_context(Ids())
-            past = self._open_past(stack, root, found)
+            ids, pass_.digests = stack.enter_context(Ids()), stack.enter_context(Digests())
+            past = pass_.past = self._open_past(stack, root, found)
             for batch in self.batches():
                 for row, before, answered in zip(batch, past.look_up(batch), past.answered(batch), strict=True):
                     found.rows += 1
@@ -116,6 +117,12 @@ class Surveyor:
                 with contextlib.suppress(JobError):  # --retry stale may be the way on: what would it take?
                     return stack.enter_context(open_past(self.job, root, self.source.id_column, asks_stale=True))
         return Past(None, None, has_ids=has_ids)
+
+    def digest_of(self, life: Life) -> bytes | None:
+        """What `[input] dedupe` goes by; None where it is off, or local media cannot be read."""
+        if not self.job.input.dedupe or life.request is None:
+            return None
+        return digest_of_content(self._loader.door, life.request) if has_own_media(life.request) else hash_of(life)
 
     def warnings_of(self, row: Row, request: dict[str, Any]) -> list[Complaint]:
         return [complaint for complaint in check(request, self._book, final=False) if complaint.is_warning]
@@ -149,6 +156,8 @@ class _Pass:
 
     def __init__(self, surveyor: Surveyor, found: Survey, listed: PriceList, media: Media | None) -> None:
         self._media = media
+        self.digests: Digests | None = None
+        self.past: Past | None = None
         self._surveyor = surveyor
         self._found = found
         self._listed = listed
@@ -194,6 +203,10 @@ class _Pass:
         """A request that is to be made."""
         found, media = self._found, media_of(request)
         found.valid += 1
+        digest = self._surveyor.digest_of(life)
+        if digest is not None and self._is_answered(digest):
+            found.same_request += 1
+            return
         found.streamed += life.is_streamed
         model, shape = life.group.rsplit("|", 1)
         found.by_model[model] = found.by_model.get(model, 0) + 1
@@ -202,8 +215,14 @@ class _Pass:
             found.media[medium.kind] = found.media.get(medium.kind, 0) + 1
         found.forecast.add(request, media, self._listed)
 
+    def _is_answered(self, digest: bytes) -> bool:
+        """Is a row with this request sent before, so that its answer is this row's too?"""
+        assert self.digests is not None
+        assert self.past is not None
+        return not self.digests.add(digest) or self.past.has_answer(digest)
+
     def end(self) -> None:
-        self._found.requests = self._found.valid
+        self._found.requests = self._found.valid - self._found.same_request
         self._found.fields = list(self._fields)
         self._found.findings = self._findings.sorted()
         for finding in self._found.findings:

@@ -176,7 +176,7 @@ TABLE: dict[str, Boundary] = {
     **_pair("the rest is filed", "batchfox.pool:Pool", "file_rest"),
     **_pair("the run's end", "batchfox.history", "end_run"),
     # A retried row's swap.
-    **_pair("rows are marked", "batchfox.execution", "mark"),
+    **_pair("rows are marked", "batchfox.marking", "mark"),
     "before a part's rows are marked": Boundary(owner="batchfox.retry", attribute="_entries", side="before"),
     **_pair("old outcomes are taken out", _FILING, "_take_out_old"),
     **_pair("old outcomes are kept", _PARTS, "put_in_place", when=_into("superseded")),

@@ -187,3 +187,27 @@ def waits(pid: int) -> bool:
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     caught = int(next(line for line in lines if line.startswith("SigCgt")).split()[1], 16)
     return bool(caught & 1)
+
+
+def test_rows_that_failed_are_tried_again_on_so_many_nights(simulate: Simulate, tmp_path: Path) -> None:
+    simulator = simulate(faults={"task_rejected": 1.0})
+    source = write_rows(tmp_path / "in.jsonl", rows_with_ids(4))
+    schedule = {"cron": "30 1 * * *", "timezone": "UTC", "retry": ["failed"], "retry_nights": 2}
+    job = job_of(source, tmp_path / "out", simulator.url, schedule=schedule)
+    nights = iter(datetime(2026, 1, day, 1, 30, tzinfo=UTC) for day in range(1, 10))
+
+    def submits_after(*, is_scheduled: bool = True, **options: Any) -> int:
+        run(job, scheduled=next(nights) if is_scheduled else None, **options)
+        return int(simulator.book()["totals"]["submits_received"])
+
+    assert submits_after() == 4
+    assert submits_after(is_scheduled=False) == 4  # a person orders what a person wants
+    assert submits_after(limit=1) == 5
+    assert submits_after() == 8  # the same night goes on: the row that failed again is not paid for a third time
+    assert submits_after() == 12
+    assert submits_after() == 12  # two nights each
+    assert submits_after(is_scheduled=False, retry="failed") == 16
+    simulator.control(faults={})
+    write_rows(source, rows_with_ids(5))
+    assert submits_after() == 17  # the new row alone
+    assert by_id(tmp_path / "out")["r4"]["status"] == "completed"

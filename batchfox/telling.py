@@ -1,0 +1,169 @@
+"""What happens when a run has ended: those named in `[notify]` are told, and the commands of `[hooks]` are run.
+
+Neither changes how the run ended. What goes wrong here is told on stderr, without addresses and without the key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import shlex
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+
+from batchfox.core.job import Job
+from batchfox.core.notice import HIDDEN, Notice, name_in, notice_of, without_secret
+from batchfox.core.secret import Secret
+from batchfox.errors import BatchfoxError, JobError, UserError
+from batchfox.jobfile import secret_of, value_named
+from batchfox.summary import Summary
+
+# Tries, and between them it waits 1, 2 s.
+TRIES = 3
+FIRST_WAIT_S = 1.0
+NO_HOOKS = frozenset({5, 129, 130, 143})
+# A command that is not done by then is ended: a run always ends.
+HOOK_S = 900.0
+
+
+class After:
+    """What follows a run of this job. Made before it, so that what cannot be is refused before anything is sent."""
+
+    def __init__(self, job: Job) -> None:
+        """Raises `JobError`, `UserError`: an address that is none, a variable that is not set, no Apprise."""
+        self._job = job
+        self._secret = secret_of(job)
+        notify = job.notify
+        self._webhook = None if notify.webhook is None else _resolve("notify.webhook", notify.webhook)
+        if self._webhook is not None and not self._webhook.startswith(("http://", "https://")):
+            raise JobError(f"notify.webhook: {notify.webhook} holds no http(s) URL")
+        urls = [_resolve("notify.urls", url) for url in notify.urls]
+        self._addresses = Secret(self._webhook or ""), *map(Secret, urls)
+        self._notify = _apprise(urls, notify.urls) if urls else None
+
+    async def ended(self, summary: Summary) -> None:
+        """The run came to an end."""
+        await self._follow(summary.to_dict())
+
+    async def failed(self, error: BaseException) -> None:
+        """The run could not start, or broke off."""
+        status = error.exit_status if isinstance(error, BatchfoxError) else 1
+        reason = str(error) if isinstance(error, BatchfoxError) else f"a bug: {type(error).__name__}"
+        await self._follow({"exit_status": status, "reason": reason, "run_id": None, "output": self._job.output.path})
+
+    async def _follow(self, summary: dict[str, Any]) -> None:
+        summary = self._secret.hide_in({"job": self._job.name, **summary})
+        notice = notice_of(self._job.name, summary, self._job.notify)
+        if notice is not None:
+            await asyncio.to_thread(self._tell, notice, summary)
+        # Who stops a run wants it to end; and a run that did not get the output did nothing.
+        for command in () if summary["exit_status"] in NO_HOOKS else self._job.hooks.after:
+            await asyncio.to_thread(self._run, command, summary)
+
+    def _tell(self, notice: Notice, summary: dict[str, Any]) -> None:
+        webhook, notify = self._webhook, self._notify
+        if webhook is not None:
+            from batchfox.webhook import post
+
+            body = msgspec.json.encode({"event": notice.why, "title": notice.title, "text": notice.body, **summary})
+            self._try(without_secret(webhook), lambda: post(webhook, body))
+        if notify is not None:
+            self._try("notify.urls", lambda: notify(notice))
+
+    def _try(self, shown: str, send: Callable[[], str | None]) -> None:
+        """Until it is said that nothing went wrong."""
+        wrong: str | None = None
+        for number in range(TRIES):
+            if number:
+                time.sleep(FIRST_WAIT_S * 2 ** (number - 1))
+            if (wrong := send()) is None:
+                return
+        self._say(f"nobody was told through {shown}: {wrong} ({TRIES} tries)")
+
+    def _run(self, command: str, summary: dict[str, Any]) -> None:
+        words = shlex.split(command)
+        # The key is not for others.
+        env = {name: value for name, value in os.environ.items() if name != self._job.api.key_env}
+        try:
+            done = subprocess.run(
+                words, input=msgspec.json.encode(summary), env=env, timeout=HOOK_S, check=False, stdout=_stderr()
+            )
+        except subprocess.TimeoutExpired:
+            self._say(f"hooks.after: {words[0]} was ended: not done after {HOOK_S / 60:.0f} minutes")
+        except (OSError, ValueError) as error:
+            self._say(f"hooks.after: {words[0]}: {getattr(error, 'strerror', None) or error}")
+        else:
+            if done.returncode:
+                self._say(f"hooks.after: {words[0]} ended with status {done.returncode}")
+
+    def _say(self, line: str) -> None:
+        for secret in (self._secret, *self._addresses):
+            line = secret.hide(line)
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.write(f"batchfox: {line}\n")
+
+
+def _stderr() -> int:
+    """Where a command's output goes: standard output is for results."""
+    try:
+        return sys.stderr.fileno()
+    except (OSError, ValueError, AttributeError):  # a notebook's
+        return subprocess.DEVNULL
+
+
+def _resolve(where: str, target: str) -> str:
+    """The address itself. Raises `JobError`, `UserError`."""
+    if HIDDEN in target:
+        raise JobError(f"{where}: {target} is what was kept of an address; put the address back, or a $NAME")
+    name = name_in(target)
+    if name is None:
+        return target
+    if not (value := value_named(name).strip()):
+        raise UserError(f"{where}: {target} is not set: put the address into the environment or a .env file")
+    return value
+
+
+def _apprise(urls: list[str], shown: list[str]) -> Callable[[Notice], str | None]:
+    """Sends to all these addresses. Raises `JobError`, and `UserError` where Apprise is not there."""
+    try:
+        with _unwarned():
+            import apprise
+    except ImportError as error:
+        raise UserError("notify.urls needs Apprise: pip install 'batchfox[notify]'") from error
+    logging.getLogger("apprise").addHandler(logging.NullHandler())
+    logging.getLogger("apprise").propagate = False
+    # Who was told is not told again when another could not be.
+    left = []
+    for url, name in zip(urls, shown, strict=True):
+        one = apprise.Apprise()
+        with _unwarned():  # it loads what serves this kind of address
+            is_known = one.add(url)
+        if not is_known:
+            raise JobError(f"notify.urls: {without_secret(name)} is no address that Apprise knows")
+        left.append((one, without_secret(name)))
+    kinds = {"failure": apprise.NotifyType.FAILURE, "spend": apprise.NotifyType.WARNING}
+
+    def send(notice: Notice) -> str | None:
+        kind = kinds.get(notice.why, apprise.NotifyType.SUCCESS)
+        for one, name in list(left):
+            if one.notify(title=notice.title, body=notice.body, notify_type=kind):
+                left.remove((one, name))
+        return f"{', '.join(name for _, name in left)} took nothing" if left else None
+
+    return send
+
+
+@contextlib.contextmanager
+def _unwarned() -> Iterator[None]:
+    """What Apprise is warned of is its own business."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
