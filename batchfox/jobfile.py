@@ -106,6 +106,15 @@ def _set(data: dict[str, Any], text: str) -> None:
     table[steps[-1]] = _value(value, said)
 
 
+def read_set(text: str) -> tuple[str, Any]:
+    """`SECTION.KEY=VALUE` as its key and its value, which is TOML, else text. Raises `JobError`."""
+    name, separator, value = text.partition("=")
+    said = shorten(text)
+    if not separator or not name.strip():
+        raise JobError(f"{said}: expected SECTION.KEY=VALUE, as in limits.in_flight=50")
+    return name.strip(), _value(value, said)
+
+
 def _value(text: str, said: str) -> Any:
     """What stands after the `=` of a `--set`, which `said` shows."""
     try:
