@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from batchfox.core.drift import Drifted
-from batchfox.core.vitals import Shown
-
 from batchfox.core.complaint import printable
+from batchfox.core.vitals import Shown
 
 EXIT_MEANS = {
     0: "every row is completed",
