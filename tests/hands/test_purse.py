@@ -85,7 +85,7 @@ def test_all_runs_of_a_key_together_keep_to_the_days_money() -> None:
         if step == 10:
             killed = workers.pop()
             killed.settle()
-            assert all([killed.submit() for _ in range(4)])
+            assert all(killed.submit() for _ in range(4))
             for _ in range(2):
                 killed.budget.charge("m", 6.0, 6.0)  # of which it told nobody
             killed.die()
