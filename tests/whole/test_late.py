@@ -51,7 +51,7 @@ def shown_at_the_end(folder: Path) -> Vitals:
     """What a display makes of the last figures on record."""
     with contextlib.closing(sqlite3.connect(folder / "_batchfox" / "checkpoint.db")) as db:
         (figures,) = db.execute("SELECT progress FROM run ORDER BY rowid DESC LIMIT 1").fetchone()
-    return Vitals(json.loads(figures), Shown(input_share=1.0))
+    return Vitals(json.loads(figures), Shown(title="job", input_share=1.0))
 
 
 def test_answers_that_came_too_late_are_collected_and_nothing_is_paid(simulate: Simulate, tmp_path: Path) -> None:
