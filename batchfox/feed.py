@@ -193,7 +193,7 @@ class Feed:
             if not rows.met:
                 self._repeats.pass_over(rows.first, rows.rows)
                 return rows
-            repeated = self._repeats.among_ended([(key, place) for key, _, place in rows.met])
+            repeated = self._repeats.among_ended(rows.first, [(key, place) for key, _, place in rows.met])
             ended = [key for (key, status, _), again in zip(rows.met, repeated, strict=True) if status and not again]
             return msgspec.structs.replace(rows, incomplete=ended, met=[], repeated=sum(repeated))
         retries = self._checkpoint.retries([row.key for row in rows]) if self._has_retries else {}
