@@ -23,12 +23,13 @@ from batchfox.control import serving
 from batchfox.core.addresses import Allowed
 from batchfox.core.budget import Budget
 from batchfox.core.first_look import FirstLook, refuse_constants
-from batchfox.core.job import SIMULATOR, Job
+from batchfox.core.job import Job
 from batchfox.core.outcome import STALE
 from batchfox.core.prepare import Preparer
 from batchfox.core.prices import Price, read_prices, refuse_unpriced
 from batchfox.core.render import Renderer
 from batchfox.core.rulebook import RuleBook
+from batchfox.core.sections import SIMULATOR
 from batchfox.core.wire import PRICES_PATH
 from batchfox.descriptors import room_for_connections
 from batchfox.errors import ApiGoneError, BatchfoxError, JobError, MachineError, UserError, machine_error, path_error

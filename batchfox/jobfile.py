@@ -9,8 +9,9 @@ from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
-from batchfox.core.job import SIMULATOR, Job
+from batchfox.core.job import Job
 from batchfox.core.secret import NO_SECRET, Secret
+from batchfox.core.sections import SIMULATOR
 from batchfox.errors import JobError, UserError
 from batchfox.paths import GONE
 from batchfox.words import shorten

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batchfox.core.job import nearest
+from batchfox.core.nearest import nearest
 from batchfox.core.render import BATCH_HINT, is_batch_line
 from batchfox.core.row import Row, id_text, key_of_id, key_of_line, key_of_position
 from batchfox.core.secret import NO_SECRET, Secret

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from batchfox.core.job import Job, Limits
+from batchfox.core.job import Job
+from batchfox.core.sections import Limits
 from batchfox.core.steer import Order, change_limit
 from batchfox.descriptors import raise_descriptor_limit
 from batchfox.errors import JobError, UserError

@@ -11,10 +11,11 @@ from typing import Protocol
 import msgspec
 
 from batchfox.core.binding import Steady, binding
-from batchfox.core.job import Job, Limits
+from batchfox.core.job import Job
 from batchfox.core.lifecycle import State
 from batchfox.core.metrics import render
 from batchfox.core.pulse import Pulse, quantile, tail_s
+from batchfox.core.sections import Limits
 from batchfox.core.vitals import Shown
 from batchfox.errors import InputError
 from batchfox.monitor import View

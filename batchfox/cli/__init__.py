@@ -107,7 +107,7 @@ class _Commands(click.Group):
         try:
             return super().resolve_command(context, args)
         except click.UsageError as error:
-            from batchfox.core.job import nearest
+            from batchfox.core.nearest import nearest
 
             raise click.UsageError(f"{error.message}{nearest(args[0], COMMANDS)}", context) from error
 

@@ -6,7 +6,9 @@ from typing import Any, Literal
 
 import msgspec
 
-from batchfox.core.job import Job, Limits, nearest
+from batchfox.core.job import Job
+from batchfox.core.nearest import nearest
+from batchfox.core.sections import Limits
 from batchfox.errors import JobError, UserError
 
 # What may change while a job runs.

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from batchfox.core.job import nearest
+from batchfox.core.nearest import nearest
 from batchfox.core.outcome import COLUMNS, EXTRA
 from batchfox.errors import UserError
 
