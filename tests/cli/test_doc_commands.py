@@ -21,11 +21,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pyarrow.parquet as pq
 import pytest
-
 from conftest import GUARD_S, Simulate, environment, eventually
 
 ROOT = Path(__file__).parents[2]
@@ -92,9 +92,10 @@ def folder_for(folder: Path, base_url: str) -> dict[str, str]:
     program = programs / "batchfox"
     program.write_text(f"#!{sys.executable}\nfrom batchfox.cli import main\nmain()\n", encoding="utf-8")
     program.chmod(0o755)
-    return environment(
+    env: dict[str, str] = environment(
         PATH=f"{programs}:{os.environ['PATH']}", PYTHONPATH=str(ROOT), COLUMNS="120", XDG_STATE_HOME=str(folder / "st")
     )
+    return env
 
 
 def run_block(block: Block, folder: Path, env: dict[str, str]) -> str:
@@ -137,7 +138,16 @@ def pattern_of(line: str) -> str:
     )
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if any(block.is_run for block in blocks_of(page))])
+def pages_with_commands() -> list[Any]:
+    """The how-to pages are run by `.ci/run` alone: eight of them take as long as all the others, twice."""
+    return [
+        pytest.param(page, marks=[pytest.mark.system] if page.startswith("docs/how-to/") else [])
+        for page in PAGES
+        if any(block.is_run for block in blocks_of(page))
+    ]
+
+
+@pytest.mark.parametrize("page", pages_with_commands())
 def test_the_commands_of_a_page_do_what_it_says(page: str, tmp_path: Path, simulate: Simulate) -> None:
     env = folder_for(tmp_path, simulate().url)
     for block in blocks_of(page):
