@@ -21,7 +21,7 @@ from batchfox.core.dispatch import Fleet
 from batchfox.core.drift import Bounds, DriftWatch, Sums
 from batchfox.core.first_look import FirstLook
 from batchfox.core.gate import Doubts, Gate
-from batchfox.core.job import Job, Media
+from batchfox.core.job import Job
 from batchfox.core.lifecycle import Policy
 from batchfox.core.outcome import COLUMNS, EXTRA
 from batchfox.core.paces import Paces
@@ -29,6 +29,7 @@ from batchfox.core.prepare import Preparer
 from batchfox.core.row import Row
 from batchfox.core.rulebook import RuleBook
 from batchfox.core.secret import Secret
+from batchfox.core.sections import Media
 from batchfox.core.settle import Orders
 from batchfox.core.timing import Timing
 from batchfox.core.tokens import Tokens

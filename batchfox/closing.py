@@ -29,6 +29,8 @@ REASONS = {
     "time": f"the time limit is reached: {AGAIN}",
     "window": "the window of the schedule is over: the next scheduled run goes on",
     "idle": f"the API took nothing for a whole day: {AGAIN} once it is back",
+    "pause": f"paused for a whole day: {AGAIN}",
+    "ctl": f"stopped by `batchfox ctl`: {AGAIN}",
     "signal": f"stopped by a signal: {AGAIN}",
 }
 
@@ -99,7 +101,7 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
         if said is not None and said.message:
             reason += f" (the API said: {said.message})"
         outage = self.progress["outage"]
-        if outage is not None and stopped in ("time", "window", "idle", "signal"):
+        if outage is not None and stopped in ("time", "window", "idle", "ctl", "signal"):
             reason += f" ({outage_words(outage, self.unix_s)})"
         return reason
 

@@ -8,25 +8,28 @@ import gc
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Unpack
 
 import msgspec
 
-from batchfox import history, runs
+from batchfox import history, metrics, runs
 from batchfox.api import Api
 from batchfox.assembly import Workshop, carry_of, make_feed, make_filing, make_fleet, make_pool, make_twins
+from batchfox.checkpoint import Checkpoint
 from batchfox.closing import Ending, said_of, summarize
+from batchfox.control import serving
 from batchfox.core.addresses import Allowed
 from batchfox.core.budget import Budget
 from batchfox.core.first_look import FirstLook, refuse_constants
-from batchfox.core.job import SIMULATOR, Job
+from batchfox.core.job import Job
 from batchfox.core.outcome import STALE
 from batchfox.core.prepare import Preparer
 from batchfox.core.prices import Price, read_prices, refuse_unpriced
 from batchfox.core.render import Renderer
 from batchfox.core.rulebook import RuleBook
+from batchfox.core.sections import SIMULATOR
 from batchfox.core.wire import PRICES_PATH
 from batchfox.descriptors import room_for_connections
 from batchfox.errors import ApiGoneError, BatchfoxError, JobError, MachineError, UserError, machine_error, path_error
@@ -47,9 +50,11 @@ from batchfox.pool import Pool
 from batchfox.purse import DayPurse, held_purse
 from batchfox.rehearsal import api_of
 from batchfox.retry import check_statuses
+from batchfox.reviving import Reviver
 from batchfox.schedule.planned import ends_at, zone_of
 from batchfox.source import open_with_ids
 from batchfox.stale import refuse_stale
+from batchfox.steering import Steering
 from batchfox.summary import Summary
 from batchfox.telling import After
 from batchfox.viewing import Viewer
@@ -147,6 +152,7 @@ class Execution:
         # The day of the run is that of this moment, and nothing is submitted after that one (unix).
         scheduled = options.scheduled
         self._begins = self._clock.unix() if scheduled is None else scheduled.timestamp()
+        self._began_at = self._clock.unix()
         self._until = None if scheduled is None else ends_at(job, scheduled)
 
     async def run(self) -> Summary:
@@ -167,6 +173,8 @@ class Execution:
             refuse_key_in_job(job, secret)
             demand_packages(job.media)
             MediaDoor(job.media)  # roots that cannot be read are refused before anything is begun
+            port = options.metrics_port
+            self._metrics = None if port is None else stack.enter_context(metrics.listening(port))
             if asks_stale:
                 refuse_stale(job.input.paths, self._source.id_column)
             output = open_output(stack, job, output_root(job, self._begins), fresh=options.fresh)
@@ -193,7 +201,8 @@ class Execution:
     async def _run_with(self, base_url: str, key: str, renderer: Renderer, book: RuleBook) -> Summary:
         job, shop = self._job, self._shop
         is_sync = bool(job.request.get("sync"))
-        submits = job.limits.in_flight if is_sync else min(job.limits.in_flight, MOST_SUBMIT_CONNECTIONS)
+        # limits.in_flight may be raised while the run goes on: connections are opened only as they are needed.
+        submits = max(job.limits.in_flight, MOST_SUBMIT_CONNECTIONS) if is_sync else MOST_SUBMIT_CONNECTIONS
         connections = submits + MORE_CONNECTIONS
         async with (
             Api(
@@ -256,18 +265,24 @@ class Execution:
             look = FirstLook(renderer, job.input, id_column=self._source.id_column, off=book.off)
             twins = make_twins(job, shop, pool, self._folders, self._clock)
             feed = make_feed(shop, self._source, pool, preparer, look, self._log, limit=limit, twins=twins)
-            viewer = Viewer(job, self._source, pool, limit=limit, now=self._clock.now)
+            viewer = Viewer(job, self._source, pool, monitor.pulse, limit=limit, now=self._clock.now)
             viewer.count_rows(shop.thread("count"))
             monitor.view = viewer.view
+            steering = self._steering(pool, feed, preparer)
+            viewer.limits = lambda: steering.limits
             late = LateRows(shop.connect, shop.thread("late"), self._folders.data, has_ids=self._has_ids)
             pool.warm_up = _settle_heap
             if fleet.lives:
                 _settle_heap()
             with self._signals(pool), _quiet_heap():
-                try:
-                    await pool.run(feed, late)
-                except* BatchfoxError as group:
-                    raise _first(group) from group
+                async with (
+                    serving(self._folders.own, steering.carry_out, self._warn_unsteered),
+                    self._measured(viewer),
+                ):
+                    try:
+                        await pool.run(feed, late)
+                    except* BatchfoxError as group:
+                        raise _first(group) from group
             if not isinstance(pool.error, MachineError):
                 await pool.file_rest()
                 self._filing.file_empty()
@@ -335,6 +350,37 @@ class Execution:
             ) from error
         refuse_unpriced(self._job, prices)
         return prices
+
+    def _steering(self, pool: Pool, feed: Feed, preparer: Preparer) -> Steering:
+        shop, source = self._shop, self._source
+        reviver = Reviver(
+            self._job,
+            pool=pool,
+            feed=feed,
+            preparer=preparer,
+            connect=lambda: Checkpoint(shop.checkpoint.path),
+            thread=shop.thread("seek"),
+            data=self._folders.data,
+            secret=source.secret,
+            id_column=source.id_column,
+            began_at=self._began_at,
+        )
+        note = lambda event, values: self._log.info(event, run=self._run.run_id, **values)  # noqa: E731
+        share = None if self._key_ledger is None else self._key_ledger.limit
+        return Steering(self._job, pool=pool, reviver=reviver, clock=self._clock, note=note, share=share)
+
+    @contextlib.asynccontextmanager
+    async def _measured(self, viewer: Viewer) -> AsyncIterator[None]:
+        """Metrics are served while the block runs, where they are asked for."""
+        if self._metrics is None:
+            yield
+            return
+        async with metrics.serving(self._metrics, viewer.metrics) as url:
+            self._log.info("metrics_served", url=url)
+            yield
+
+    def _warn_unsteered(self, why: str) -> None:
+        self._log.warning("control_unavailable", error=why, note="the run goes on; batchfox ctl cannot reach it")
 
     def _list_run(self) -> None:
         """Adds the last execution to the list of runs, where it is not on it. A list that cannot be written holds no

@@ -97,6 +97,7 @@ class Feed:
         self._has_retries = bool(checkpoint.query("SELECT EXISTS (SELECT 1 FROM retry)")[0][0])
         self._held: list[Entry] = []
         self._repeats = repeats_of(checkpoint) if self._has_ids else None
+        self._taken_again: set[bytes] = set()
         self.fed = Fed()
         self.has_room = asyncio.Event()
         if twins is not None:
@@ -156,6 +157,17 @@ class Feed:
             if not self._inspect([row for row, *_ in entries]):
                 return
 
+    def take_again(self, key: bytes, index: int, status: str, *, is_own: bool) -> None:
+        """A row that ended at `index` gets fresh attempts though the feed did not bring it: it is counted once.
+        `is_own`: this execution had settled it."""
+        self._ledger.take_back(key, status if is_own else None)
+        if index >= self.fed.rows:
+            self._taken_again.add(key)
+        elif not is_own:
+            self.fed.ended_before -= 1
+            self.fed.has_incomplete = self.fed.ended_before > 0
+            self.fed.taken += 1
+
     async def _next(self, batches: Iterator[list[Row] | Passed]) -> list[Entry] | Passed | None:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._read, batches)
 
@@ -170,7 +182,7 @@ class Feed:
             if not rows.met:
                 self._repeats.pass_over(rows.first, rows.rows)
                 return rows
-            repeated = self._repeats.among_ended([(key, place) for key, _, place in rows.met])
+            repeated = self._repeats.among_ended(rows.first, [(key, place) for key, _, place in rows.met])
             ended = [key for (key, status, _), again in zip(rows.met, repeated, strict=True) if status and not again]
             return msgspec.structs.replace(rows, incomplete=ended, met=[], repeated=sum(repeated))
         retries = self._checkpoint.retries([row.key for row in rows]) if self._has_retries else {}
@@ -219,6 +231,10 @@ class Feed:
     def _decide(self, row: Row, done: Done | None, again: Again | None, is_repeated: bool) -> Life | None:
         """Done, known, duplicate or new? By key alone. Returns the row where it is ready to be sent."""
         self.fed.rows += 1
+        if row.key in self._taken_again:
+            self._taken_again.discard(row.key)
+            self.fed.taken += 1
+            return None
         life = self._fleet.lives.get(row.key)
         if life is not None:
             self._meet(row, life)
@@ -250,10 +266,14 @@ class Feed:
     def _pass_over_all(self, passed: Passed) -> None:
         """As `_pass_over` of each."""
         known = self._ledger.unfiled.get
-        ended = sum((now := known(key)) is None or now.status != "completed" for key in passed.incomplete)
+        again = self._taken_again.intersection(passed.incomplete)
+        self._taken_again -= again
+        incomplete = [key for key in passed.incomplete if key not in again]
+        ended = sum((now := known(key)) is None or now.status != "completed" for key in incomplete)
         self.fed.rows += passed.rows
+        self.fed.taken += len(again)
         self.fed.duplicates += passed.repeated
-        self.fed.completed_before += passed.rows - passed.repeated - ended
+        self.fed.completed_before += passed.rows - passed.repeated - len(again) - ended
         self.fed.ended_before += ended
         self.fed.has_incomplete = self.fed.has_incomplete or ended > 0
         if not self._has_ids:

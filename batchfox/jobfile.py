@@ -9,8 +9,9 @@ from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
-from batchfox.core.job import SIMULATOR, Job
+from batchfox.core.job import Job
 from batchfox.core.secret import NO_SECRET, Secret
+from batchfox.core.sections import SIMULATOR
 from batchfox.errors import JobError, UserError
 from batchfox.paths import GONE
 from batchfox.words import shorten
@@ -104,6 +105,15 @@ def _set(data: dict[str, Any], text: str) -> None:
     for step in steps[:-1]:
         table = _table(table, step, said)
     table[steps[-1]] = _value(value, said)
+
+
+def read_set(text: str) -> tuple[str, Any]:
+    """`SECTION.KEY=VALUE` as its key and its value, which is TOML, else text. Raises `JobError`."""
+    name, separator, value = text.partition("=")
+    said = shorten(text)
+    if not separator or not name.strip():
+        raise JobError(f"{said}: expected SECTION.KEY=VALUE, as in limits.in_flight=50")
+    return name.strip(), _value(value, said)
 
 
 def _value(text: str, said: str) -> Any:

@@ -73,11 +73,15 @@ class KeyLedger:
             free_until = max((until for _, until in others), default=0.0)
             # After a new start of the machine its clock has begun anew: nobody is free for longer than he was told.
             grant, level = draw(self._level(), limits, min(free_until, now + 1.0), most, now)
-            values = msgspec.structs.astuple(level)
-            self._db.execute("INSERT OR REPLACE INTO bucket VALUES (1, ?, ?, ?, ?)", values)
+            self._db.execute("INSERT OR REPLACE INTO bucket VALUES (1, ?, ?, ?, ?)", msgspec.structs.astuple(level))
             until = grant.until if grant.submits is None else 0.0
-            self._db.execute("UPDATE run SET free_until = ? WHERE name = ?", (until, self.name))
+            values = (until, self._per_minute, self.name)
+            self._db.execute("UPDATE run SET free_until = ?, per_minute = ? WHERE name = ?", values)
             return grant
+
+    def limit(self, per_minute: float) -> None:
+        """Another limit of this run, from its next lease on."""
+        self._per_minute = per_minute
 
     def leave(self) -> None:
         """The run ends; its row goes. What cannot be written then, the next one takes away."""

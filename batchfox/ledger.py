@@ -26,9 +26,11 @@ _SMALL_ROW = 400
 
 
 class Tally(msgspec.Struct):
-    """What this execution settled. `copies`: rows that got another row's outcome; `saved_credits`: what that cost."""
+    """What this execution settled. `taken_back`: what it settled once and then gave fresh attempts. `copies`: rows that
+    got another row's outcome; `saved_credits`: what that cost."""
 
     by_status: Counter[str] = msgspec.field(default_factory=Counter)
+    taken_back: Counter[str] = msgspec.field(default_factory=Counter)
     prompt_tokens: int = 0
     completion_tokens: int = 0
     twice: int = 0
@@ -69,6 +71,10 @@ class Unfiled:
         if self.first_at is None:
             self.first_at = now
 
+    def waits(self, key: bytes) -> bool:
+        """Is there an outcome that is not in a part?"""
+        return key in self._done and key not in self._filed
+
     def is_full(self) -> bool:
         """Does the next part close now, by its rows or its bytes?"""
         return len(self._done) - len(self._filed) >= self._rows_per_part or self._bytes >= BYTES_PER_PART
@@ -82,6 +88,11 @@ class Unfiled:
         self._filed += keys
         self._bytes -= sum(self._sizes.pop(key, 0) for key in keys)
         self.first_at = now if self else None
+
+    def drop(self, key: bytes) -> None:
+        """A filed row is to have another outcome."""
+        if self._done.pop(key, None) is not None:
+            self._filed = [filed for filed in self._filed if filed != key]
 
     def forget_filed(self) -> None:
         """No row waits whose key was looked up among the finished ones: keys filed until now will be found there."""
@@ -134,6 +145,13 @@ class Ledger:
         life.submits, life.unresolved = again.submits, again.unresolved
         life.maybe_billed_twice = again.maybe_billed_twice
         self._old_parts[life.key] = None if again.part == NO_PART else again.part
+
+    def take_back(self, key: bytes, status: str | None) -> None:
+        """A filed row is to have another outcome. `status`: what it was, where this execution had settled it."""
+        self.unfiled.drop(key)
+        if status is not None:
+            self.tally.by_status[status] -= 1
+            self.tally.taken_back[status] += 1
 
     def note_known(self, life: Life, old_part: int | None) -> None:
         """A row from the checkpoint, which will replace an outcome in `old_part`, where that is not None."""

@@ -10,9 +10,9 @@ import msgspec
 
 from batchfox.core.complaint import Complaint, Place, complain, spell
 from batchfox.core.fit import mime_after
-from batchfox.core.job import Media
 from batchfox.core.rulebook import RuleBook
 from batchfox.core.rules import check, check_body, check_size, most_body_bytes
+from batchfox.core.sections import Media
 from batchfox.core.shape import replace_media
 from batchfox.core.travel import Way, decide, weight
 from batchfox.media import MediaDoor, Parcel

@@ -69,6 +69,7 @@ class SecondLooks:
         self._active: set[asyncio.Task[None]] = set()
         self._turns = asyncio.Semaphore(ON_THE_WIRE)
         self.unlearned = Unlearned()
+        self.is_over = False
         # Rows whose tasks had ended, and what those cost.
         self.collected = 0
         self.collected_credits = 0.0

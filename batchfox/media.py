@@ -16,9 +16,9 @@ import msgspec
 
 from batchfox.closed_door import ClosedDoorError
 from batchfox.core.complaint import Complaint, Place, complain, show, spell
-from batchfox.core.job import Media
 from batchfox.core.mime import HEAD_BYTES, extension_of, proper, sniff
 from batchfox.core.pixels import MOST_PIXELS, pixels_of
+from batchfox.core.sections import Media
 from batchfox.core.shape import Kind, Medium, media_of
 from batchfox.core.store_path import store_of
 from batchfox.core.travel import Origin, Piece, decoded_bytes

@@ -13,7 +13,9 @@ from batchfox.core.complaint import Complaint
 from batchfox.core.event import Streamed
 from batchfox.core.lifecycle import Life
 from batchfox.core.outcome import Outcome
+from batchfox.core.pulse import Pulse
 from batchfox.core.row import Row
+from batchfox.core.vitals import Shown
 from batchfox.errors import DiskFullError, MachineError
 from batchfox.log import Log
 from batchfox.reserve import remedy
@@ -23,19 +25,14 @@ THROTTLES_EVERY_S = 10.0
 
 
 class View(msgspec.Struct, frozen=True, kw_only=True):
-    """What a display may show: the run's figures, and how far the input is read. `recent_per_s`: rows ended a
-    second, in the last minute."""
+    """What a display may show: the run's figures, and what is shown beside them."""
 
-    title: str
     figures: dict[str, Any]
-    total_rows: int | None
-    row_limit: int | None
-    input_share: float | None
-    limit_per_minute: float | None
-    in_flight_limit: int
-    credits_limit: float | None
-    is_cooling_for_s: float
-    recent_per_s: float | None = None
+    shown: Shown
+
+    @property
+    def title(self) -> str:
+        return self.shown.title
 
 
 class Display(Protocol):
@@ -65,6 +62,8 @@ class Monitor:
         self._throttles = 0
         self._throttles_told_at = float("-inf")
         self.causes = Causes()
+        self.pulse = Pulse()
+        self._began_at = time.monotonic()
         self._warned: set[str] = set()
         self.view: Callable[[], View] | None = None
 
@@ -75,6 +74,7 @@ class Monitor:
             self._log.warning("rule_warned", rule=complaint.rule, row=row.id, message=complaint.message)
 
     def settled(self, outcome: Outcome) -> None:
+        self._feel(outcome)
         if outcome.status == "completed":
             if self._log.debugs():
                 self._log.debug("row_settled", row=outcome.row_id, task_id=outcome.task_id, status="completed")
@@ -103,6 +103,12 @@ class Monitor:
             )
         elif self._log.debugs():
             self._log.debug("stream_ended", row=life.id, task_id=life.task_id)
+
+    def _feel(self, outcome: Outcome) -> None:
+        """A latency that began before this execution tells how long nobody looked, not how long the API took."""
+        now, latency_s = time.monotonic(), outcome.latency_s
+        is_known = outcome.status == "completed" and latency_s is not None and latency_s <= now - self._began_at
+        self.pulse.see(now, latency_s if is_known else None)
 
     def show(self) -> None:
         if self.view is None:

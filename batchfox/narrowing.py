@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, assert_never
 
 import msgspec
 
-from batchfox.core.job import nearest
+from batchfox.core.nearest import nearest
 from batchfox.core.where import (
     Among,
     Both,

@@ -23,6 +23,7 @@ class OptionValues(TypedDict, total=False):
     where: str | None
     fresh: bool
     scheduled: datetime | None
+    metrics_port: int | None
     log_level: Level | None
     log_format: Form
     quiet: bool
@@ -34,7 +35,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     `limit`: take at most so many unfinished rows. `retry`: statuses whose rows get fresh attempts, as a list, or as
     text with commas. `where`: a condition on the output's columns that narrows `retry`. `fresh`: move the old output
     aside and start anew. `scheduled`: the time that the job's `[schedule]` names for this run, aware: `run_date` is its
-    day, and nothing is submitted after the end of the window that it lies in. `log_level`, `log_format` and `quiet`:
+    day, and nothing is submitted after the end of the window that it lies in. `metrics_port`: serve
+    metrics on this port of loopback, 0 for a free one. `log_level`, `log_format` and `quiet`:
     what is told on stderr.
     """
 
@@ -43,6 +45,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     where: str | None = None
     fresh: bool = False
     scheduled: datetime | None = None
+    metrics_port: int | None = None
     log_level: Level | None = None
     log_format: Form = "console"
     quiet: bool = False
@@ -54,6 +57,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         scheduled = self.scheduled
         if scheduled is not None and (not isinstance(scheduled, datetime) or scheduled.utcoffset() is None):
             raise UserError(f"scheduled: expected a datetime with a time zone, or None, got {scheduled!r}")
+        port = self.metrics_port
+        if port is not None and (isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 65_535):
+            raise UserError(f"metrics_port: expected 0 to 65535, or None, got {port!r}")
         if self.log_level not in (None, "debug", "info", "warning", "error"):
             raise UserError(f'log_level: expected "debug", "info", "warning" or "error", got {self.log_level!r}')
         if self.log_format not in ("console", "json"):

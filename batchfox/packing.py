@@ -57,6 +57,18 @@ class Packing:
                     return
                 self.look()
 
+    async def file_row(self, key: bytes) -> None:
+        """Files what is recorded until this row is filed, while the loops go on. Where there is no room for a part, the
+        run ends."""
+        while self._unfiled.waits(key):
+            await self._recorder.durable()
+            try:
+                if not await self._file():
+                    return
+            except DiskFullError as error:
+                self._crew.stop_for_machine(error)
+                raise
+
     async def file_rest(self) -> None:
         """Files what is recorded and not filed yet, as the last parts of this run.
 

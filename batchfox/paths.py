@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from batchfox.core.job import nearest
+from batchfox.core.nearest import nearest
 from batchfox.errors import InputError
 from batchfox.media_rows import is_media
 

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import msgspec
 
 from batchfox.checkpoint import Again
+from batchfox.core.binding import Scene
 from batchfox.core.dispatch import Fleet, StopCause
 from batchfox.core.drift import Bounds, Drifted, DriftWatch, Sums
 from batchfox.core.event import Event, Halted, PollEvent, Streamed
@@ -57,8 +58,8 @@ class Observer(Protocol):
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """When a run stops submitting by itself. `until`: the end of the schedule's window (unix). `idle_s`: this long
-    with an API that takes nothing at all. `straggle_s`: this long after the last submit it gives up the tasks that
-    still run."""
+    with an API that takes nothing at all, or paused. `straggle_s`: this long after the last submit it gives up the
+    tasks that still run."""
 
     time_s: float | None = None
     until: float | None = None
@@ -116,6 +117,8 @@ class Pool:
         self._done = asyncio.Event()
         self._leaves_at: float | None = None
         self.error: BatchfoxError | None = None
+        # What a display shows beside the figures; on record with them.
+        self.shown: dict[str, Any] | None = None
         self._feed: Feed | None = None
         self._requests: set[asyncio.Task[None]] = set()
         self._bug: BaseException | None = None
@@ -207,20 +210,42 @@ class Pool:
         """Files what is left, as the last parts of this run."""
         await self._packing.file_rest()
 
+    async def file_row(self, key: bytes) -> None:
+        """Files what is recorded until this row is filed, though the part be small. Raises `DiskFullError`, which ends
+        the run too."""
+        await self._packing.file_row(key)
+
+    @property
+    def is_over(self) -> bool:
+        """Are the loops about to end?"""
+        return self._done.is_set()
+
     def request_stop(self) -> None:
         """First call: stop feeding, wait for the POSTs on the wire, leave. Second call: leave at once."""
-        if self.fleet.stopped == "signal":
+        if self.fleet.stopped in ("signal", "ctl"):
             self._done.set()
             return
-        self._leave("signal")
+        self.leave("signal")
+
+    def limit_time(self, time_s: float | None) -> None:
+        """Another `limits.time` from now on, counted from the beginning all the same."""
+        self._limits = msgspec.structs.replace(self._limits, time_s=time_s)
+
+    def look_again(self) -> None:
+        """What may be sent has changed."""
+        self.check_limits()
+        self._submits.wake.set()
+        if self._feed is not None and self.fleet.room():
+            self._feed.has_room.set()
 
     def stop_for_machine(self, error: MachineError) -> None:
         """The machine cannot go on: record what is on the wire, and leave."""
         if self.error is None:
             self.error = error
-            self._leave("machine")
+            self.leave("machine")
 
-    def _leave(self, cause: StopCause) -> None:
+    def leave(self, cause: StopCause) -> None:
+        """Stops feeding, waits for the POSTs on the wire, leaves."""
         self.fleet.stop(cause)
         self._submits.leave()
         wait_s = STOP_LONG_S if self._submits.are_slow() else STOP_S
@@ -251,6 +276,7 @@ class Pool:
         """An input that cannot be read on ends the feeding, not what is in flight: see `error`."""
         try:
             await self.looks.run(late)
+            self.looks.is_over = True
             await feed.run()
         except UserError as error:
             self.error = error
@@ -346,14 +372,17 @@ class Pool:
         figures = self.fleet.snapshot() | {
             "tokens_of_minute": self.fleet.gate.tokens.taken(self._clock.now()),
             "by_status": dict(tally.by_status),
+            "taken_back": dict(tally.taken_back),
             "prompt_tokens": tally.prompt_tokens,
             "completion_tokens": tally.completion_tokens,
             "maybe_billed_twice": tally.twice,
             "elapsed_s": self._clock.now() - self._started_at,
             "fed": self._fed(),
             "stopped": self.fleet.stopped,
+            "paused_s": None if self.fleet.paused_at is None else self._clock.now() - self.fleet.paused_at,
             "leaves_in_s": None if self._leaves_at is None else max(self._leaves_at - self._clock.now(), 0.0),
             "outage": self.outage(),
+            "shown": self.shown,
             "drift": msgspec.to_builtins(self.drift.total),
             "tail": self.tail.figures(self._clock.now(), is_input_over=self._is_input_over),
         }
@@ -366,6 +395,31 @@ class Pool:
     @property
     def _is_input_over(self) -> bool:
         return self._feed is not None and self._feed.fed.is_over
+
+    @property
+    def is_tail(self) -> bool:
+        """Is nothing left to be submitted, and something running?"""
+        return self.tail.has_begun(is_input_over=self._is_input_over)
+
+    def scene(self) -> Scene:
+        """What may bind the run now."""
+        fleet, gate, now = self.fleet, self.fleet.gate, self._clock.now()
+        return Scene(
+            is_paused=fleet.paused_at is not None,
+            is_away=self.outage() is not None,
+            is_cooling=not gate.pace.is_open(now),
+            is_money_short=gate.is_budget_binding,
+            is_token_short=gate.tokens.opens_at > now,
+            is_held_full=fleet.bytes_held >= fleet.orders.bytes_in_flight,
+            is_input_over=self._is_input_over or fleet.stopped is not None,
+            is_limited_by_server=gate.pace.is_limited,
+            has_limit=gate.pace.limit_per_minute is not None,
+            in_flight=fleet.in_flight,
+            in_flight_limit=fleet.orders.in_flight,
+            queued=fleet.waiting,
+            preparing=self._submits.preparing,
+            sync_s=self._submits.sync_s,
+        )
 
     def outage(self) -> dict[str, Any] | None:
         """The outage of the API that is in this run's way: of what, since when (unix), and what was said last."""
@@ -395,11 +449,14 @@ class Pool:
         if fleet.stopped is not None:
             self.check_done()
             return
-        idle_since, time_s = fleet.gate.idle_since, self._limits.time_s
+        idle_since, time_s, paused_at = fleet.gate.idle_since, self._limits.time_s, fleet.paused_at
         if time_s is not None and now - self._started_at >= time_s:
             fleet.stop("time")
         elif self._limits.until is not None and self._clock.unix() >= self._limits.until:
             fleet.stop("window")
+        elif paused_at is not None:
+            if time_s is None and now - paused_at >= self._limits.idle_s:
+                fleet.stop("pause")
         elif time_s is None and idle_since is not None and now - idle_since >= self._limits.idle_s:
             fleet.stop("idle")
         elif fleet.gate.is_budget_binding and fleet.in_flight == 0:

@@ -50,6 +50,11 @@ class Preparing:
         self._tasks: set[asyncio.Task[None]] = set()
         self._ready: deque[tuple[Life, bytes]] = deque()
 
+    @property
+    def rows(self) -> int:
+        """How many are being read or uploaded."""
+        return len(self._tasks)
+
     def begin(self, life: Life) -> None:
         """Takes a row that is SENDING."""
         self._held.expect()

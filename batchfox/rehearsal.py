@@ -9,7 +9,9 @@ from pathlib import Path
 
 import msgspec
 
-from batchfox.core.job import SIMULATOR, Job, nearest
+from batchfox.core.job import Job
+from batchfox.core.nearest import nearest
+from batchfox.core.sections import SIMULATOR
 from batchfox.errors import JobError, OutputError
 
 

@@ -22,7 +22,7 @@ class Repeats:
         self._checkpoint = checkpoint
         self._places = Places()
         self._has_met = False
-        self._knows_shared = False
+        self._shared: Places | None = None
         checkpoint.query("PRAGMA temp.journal_mode = OFF")  # nothing is ever taken back
         checkpoint.query("PRAGMA temp.cache_size = -8000")
         checkpoint.query("CREATE TEMP TABLE met (key BLOB PRIMARY KEY) WITHOUT ROWID")
@@ -33,25 +33,28 @@ class Repeats:
 
     def among(self, rows: Sequence[Row], done: dict[bytes, Done], retried: Collection[bytes]) -> list[bool]:
         """For each of the next rows: was its key met before? `done`, `retried`: what is known of their keys."""
-        known = [(row.key, done.get(row.key) if row.key not in retried else None) for row in rows]
-        return self._among([(key, None if end is None else end.row_index) for key, end in known])
+        ends = [done.get(row.key) if row.key not in retried else None for row in rows]
+        places = (None if end is None else end.row_index for end in ends)
+        return self._among([(row.key, row.index, place) for row, place in zip(rows, places, strict=True)])
 
-    def among_ended(self, ends: Sequence[tuple[bytes, int]]) -> list[bool]:
-        """The same of rows that ended: their keys, and the positions where they did."""
-        return self._among(ends)
+    def among_ended(self, first: int, ends: Sequence[tuple[bytes, int]]) -> list[bool]:
+        """The same of rows from `first` on that ended: their keys, and the positions where they did."""
+        return self._among([(key, index, place) for index, (key, place) in enumerate(ends, first)])
 
-    def _among(self, rows: Sequence[tuple[bytes, int | None]]) -> list[bool]:
+    def _among(self, rows: Sequence[tuple[bytes, int, int | None]]) -> list[bool]:
         places, repeated = self._places, [False] * len(rows)
         by_key: list[int] = []  # those whose place does not tell
-        for at, (_, place) in enumerate(rows):
+        for at, (_, index, place) in enumerate(rows):
             if place is None:
                 by_key.append(at)
-            elif place not in places:
+            elif place == index and place not in places:
                 places.add(place)
-            elif self._is_shared(place):
+            elif place in self._shared_places():
                 by_key.append(at)
-            else:
+            elif place in places:
                 repeated[at] = True
+            else:
+                places.add(place)
         if by_key:
             self._look_up([rows[at][0] for at in by_key], by_key, repeated)
         return repeated
@@ -78,15 +81,14 @@ class Repeats:
             found.update(key for (key,) in self._checkpoint.query(f"SELECT key FROM met WHERE key IN ({marks})", some))
         return found
 
-    def _is_shared(self, place: int) -> bool:
-        """Did more than one row end at this position? The first of them that this pass meets is known by the place
-        alone; should it come again, it is taken for one of the others, and not counted as repeated."""
-        if not self._knows_shared:
-            self._knows_shared = True
-            sql = "SELECT row_index FROM finished GROUP BY row_index HAVING count(*) > 1"
-            self._checkpoint.query("CREATE TEMP TABLE shared (row_index INTEGER PRIMARY KEY)")
-            self._checkpoint.query(f"INSERT INTO shared {sql}")
-        return bool(self._checkpoint.query("SELECT 1 FROM shared WHERE row_index = ?", (place,)))
+    def _shared_places(self) -> Places:
+        """Positions where more than one row ended, in different runs. A row that stands in such a place is known by the
+        place alone; a second line of it, elsewhere, is not counted as repeated."""
+        if self._shared is None:
+            self._shared, seen = Places(), Places()
+            for (place,) in self._checkpoint.stream("SELECT row_index FROM finished"):
+                (self._shared if place in seen else seen).add(place)
+        return self._shared
 
 
 def repeats_of(checkpoint: Checkpoint) -> Repeats | None:

@@ -26,7 +26,7 @@ _Entry = tuple[bytes, int, int, int, int]
 
 def check_statuses(statuses: Collection[str]) -> None:
     """Raises `UserError` for a status that does not exist, or that has nothing to retry."""
-    from batchfox.core.job import nearest
+    from batchfox.core.nearest import nearest
 
     known = [*(status for status in STATUSES if status != "completed"), STALE]
     for status in statuses:

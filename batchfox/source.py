@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batchfox.core.job import nearest
+from batchfox.core.nearest import nearest
 from batchfox.core.render import BATCH_HINT, is_batch_line
 from batchfox.core.row import Row, id_text, key_of_id, key_of_line, key_of_position
 from batchfox.core.secret import NO_SECRET, Secret
@@ -65,6 +65,7 @@ class Source:
         self._peeked: list[Record] = []
         self._stdin: Iterator[Record] | None = None
         self._bytes_read = 0
+        self._rows_read = 0
         self._bytes_total = sum(
             Path(file).stat().st_size for file in files if file != STDIN and kind_of(file) != "media"
         )
@@ -113,10 +114,12 @@ class Source:
                         yield batch
                         batch, size = [], 0
                     index += record.rows
+                    self._rows_read = index
                     yield record
                     continue
                 batch.append(self._row(record, index, lines_before + line, file))
                 index += 1
+                self._rows_read = index
                 size += record.size
                 if len(batch) >= BATCH_ROWS or size >= BATCH_BYTES:
                     yield batch
@@ -212,6 +215,11 @@ class Source:
         from batchfox.parquet_rows import count_rows
 
         return sum(count_rows(file) for file in self._files)
+
+    def expected_rows(self) -> int | None:
+        """As many as there are if the rest is like what is read; None where nothing tells."""
+        share = self.progress()
+        return None if not share or not self._rows_read else int(self._rows_read / share)
 
     def progress(self) -> float | None:
         """The share of the input's bytes that is read; None for standard input."""

@@ -14,6 +14,7 @@ import msgspec
 
 from batchfox.checkpoint import Checkpoint
 from batchfox.core.outcome import STATUSES
+from batchfox.core.vitals import Shown
 from batchfox.errors import JobError, OutputError
 from batchfox.paths import say_no_output
 from batchfox.words import count, credit, duration, exit_means, outage_words, tail_words
@@ -135,6 +136,18 @@ def is_held(folder: Path) -> bool:
     finally:
         os.close(handle)
     return False
+
+
+def shown_of(status: Status) -> Shown | None:
+    """What the run's own display shows beside its figures, where it runs or died; None after its end, which `describe`
+    tells, and for a run of an older batchfox."""
+    shown = status.figures.get("shown")
+    if shown is None or status.ended_at is not None or status.figures_of != status.run_id:
+        return None
+    try:
+        return msgspec.convert(shown, Shown)
+    except msgspec.ValidationError:  # of another version
+        return None
 
 
 def describe(status: Status, now_unix_s: float | None = None) -> str:

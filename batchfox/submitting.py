@@ -132,6 +132,16 @@ class Submits:
         sending = self._fleet.sending()
         return bool(self._large & sending) or any(self._fleet.lives[key].is_sync for key in sending)
 
+    @property
+    def preparing(self) -> int:
+        """Rows whose media are being read or uploaded."""
+        return self._preparing.rows
+
+    @property
+    def sync_s(self) -> float:
+        """How long it took lately until an intent was on the disk."""
+        return self._sync_s
+
     def leave(self) -> None:
         """The run leaves: rows whose media are still being read or uploaded are not sent."""
         self._preparing.leave()

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from batchfox.core.drift import Drifted
-
 from batchfox.core.complaint import printable
+from batchfox.core.vitals import Shown
 
 EXIT_MEANS = {
     0: "every row is completed",
@@ -84,7 +84,8 @@ def stop_words(figures: dict[str, Any]) -> str:
     if wait_s is None:
         return f"stopping ({cause}): nothing more is submitted, {count(figures['in_flight'], 'task')} to be finished"
     wire = count(figures["on_the_wire"], "submit")
-    return f"stopping ({cause}): up to {wait_s:.0f} s for {wire} on the wire; a second signal leaves at once"
+    signal = "a signal" if cause == "ctl" else "a second signal"
+    return f"stopping ({cause}): up to {wait_s:.0f} s for {wire} on the wire; {signal} leaves at once"
 
 
 def tail_words(tail: Mapping[str, Any]) -> str:
@@ -111,3 +112,40 @@ def drift_words(drifted: Drifted) -> str:
         return f"{name}: {drifted.now:.1%} {rows}{before}; allowed: {drifted.allowed:.1%}"
     before = "none" if drifted.before is None else credit(drifted.before)
     return f"{name}: {credit(drifted.now)} {rows}, {before} in the last runs; allowed: {drifted.allowed:g} times"
+
+
+def pace_words(figures: Mapping[str, Any], shown: Shown) -> str:
+    """The pace of submits, what the job allows, and what the API said to it."""
+    text = f"{figures['per_minute']:,.0f}/min"
+    limit = shown.limit_per_minute
+    if limit is None:
+        text += " (adapting)"
+    elif figures["per_minute"] < limit * 0.99:
+        text += f" of {limit:,.0f}"
+    if shown.tokens_limit is not None:
+        text += f", {figures['tokens_of_minute']:,.0f} of {shown.tokens_limit:,.0f} tokens/min"
+    if figures["throttles"]:
+        text += f", throttled {figures['throttles']:,}x"
+    return text
+
+
+def latency_words(shown: Shown) -> str:
+    """ "p50 2.1 s, p95 4.0 s"; "" before enough is known."""
+    if shown.p50_s is None or shown.p95_s is None:
+        return ""
+    return f"p50 {_seconds(shown.p50_s)}, p95 {_seconds(shown.p95_s)}"
+
+
+def money_words(figures: Mapping[str, Any], shown: Shown) -> str:
+    """Credits spent, of how many, and what is set aside."""
+    text = credit(figures["credits_spent"])
+    if shown.credits_limit:
+        text += f" of {credit(shown.credits_limit)}"
+    held = figures["credits_reserved"] + figures["credits_standing"]
+    return text + (f" (+{credit(held)} reserved)" if held > 1e-9 else "")
+
+
+def _seconds(seconds: float) -> str:
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    return f"{seconds:.1f} s" if seconds < 100 else duration(seconds)

@@ -137,8 +137,8 @@ def wanted_by(pid: int) -> float:
 
 def measure_body(megabytes: int) -> float:
     """In this process: what building a body takes beyond what was there, as a multiple of its medium."""
-    from batchfox.core.job import Media, Rules
     from batchfox.core.rulebook import RuleBook
+    from batchfox.core.sections import Media, Rules
     from batchfox.loading import Load, Loader
     from batchfox.media import MediaDoor
 

@@ -231,6 +231,14 @@ class Child:
         self._process.wait(GUARD_S)
 
 
+@pytest.fixture(autouse=True)
+def importers() -> Iterator[None]:
+    """A command that a test runs in this process keeps pandas out of it, which later tests import."""
+    before = list(sys.meta_path)
+    yield
+    sys.meta_path[:] = before
+
+
 class Starter(Protocol):
     """Starts `batchfox` with these arguments; `code` comes before it."""
 

@@ -21,6 +21,7 @@ COMMANDS = {
     "validate": "Check every row of a job without sending any.",
     "schedule": "Run jobs at the times in their [schedule].",
     "status": "Show what a run is doing or did.",
+    "ctl": "Steer a running job: pause, resume, set, retry, stop.",
     "runs": "List the runs of an output.",
     "export": "Write the results to one file in input order.",
     "report": "Write one HTML file that says what a run did.",
@@ -106,7 +107,7 @@ class _Commands(click.Group):
         try:
             return super().resolve_command(context, args)
         except click.UsageError as error:
-            from batchfox.core.job import nearest
+            from batchfox.core.nearest import nearest
 
             raise click.UsageError(f"{error.message}{nearest(args[0], COMMANDS)}", context) from error
 

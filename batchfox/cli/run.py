@@ -106,6 +106,12 @@ def read_job(job: str | None, values: dict[str, Any]) -> Any:
     help="Run as [schedule] says for this time, or for its last one: last. It sets run_date, the jitter to wait for, "
     "and the end of the window.",
 )
+@click.option(
+    "--metrics-port",
+    type=click.IntRange(0, 65_535),
+    metavar="N",
+    help="Serve metrics for Prometheus on this port of loopback; 0 takes a free one.",
+)
 @click.pass_context
 def command(context: click.Context, /, job: str | None, **values: Any) -> int:
     """Run a job; the same command again resumes it.
@@ -142,7 +148,14 @@ def _options(context: click.Context, values: dict[str, Any]) -> Any:
     from batchfox.options import Options
 
     retry, fresh = values["retry"] or (), values["fresh"]
-    return Options(limit=values["limit"], retry=retry, where=values["where"], fresh=fresh, **common(context))
+    return Options(
+        limit=values["limit"],
+        retry=retry,
+        where=values["where"],
+        fresh=fresh,
+        metrics_port=values["metrics_port"],
+        **common(context),
+    )
 
 
 def _preview(context: click.Context, read: Any, values: dict[str, Any]) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from batchfox.core.job import SIMULATOR
+from batchfox.core.sections import SIMULATOR
 
 # Keys (or whole tables) that say what a row means. Limits, retry, poll and the rest may change at any time.
 MEANING = ("input.fields", "input.keep", "request", "media.root", "api.base_url")

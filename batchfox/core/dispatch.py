@@ -11,6 +11,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, Literal
 
+import msgspec
+
 from batchfox.core.event import (
     Accepted,
     Answer,
@@ -42,10 +44,22 @@ from batchfox.core.timing import retry_delay_s
 from batchfox.core.watch import Watch
 
 StopCause = Literal[
-    "key", "gateway", "balance", "credits", "time", "window", "idle", "guard", "signal", "input", "machine"
+    "key",
+    "gateway",
+    "balance",
+    "credits",
+    "time",
+    "window",
+    "idle",
+    "pause",
+    "guard",
+    "ctl",
+    "signal",
+    "input",
+    "machine",
 ]
 # These end the watching too: what is in flight is for the next run.
-_LEAVING: tuple[StopCause, ...] = ("key", "gateway", "signal", "machine")
+_LEAVING: tuple[StopCause, ...] = ("key", "gateway", "ctl", "signal", "machine")
 LOOKAHEAD = 256
 LEAST_WAITING = 1000
 INTERRUPTED = Doubted(
@@ -78,6 +92,8 @@ class Fleet:
         self._refused: dict[bytes, ApiError] = {}
         self.stopped: StopCause | None = None
         self.stop_error: ApiError | None = None
+        # Since when nothing is submitted because somebody said so.
+        self.paused_at: float | None = None
         self.submits_sent = 0
         self.last_sent_at: float | None = None
         self.submits_billed = 0
@@ -108,6 +124,28 @@ class Fleet:
     @property
     def waiting(self) -> int:
         return len(self.lives) - self.in_flight
+
+    @property
+    def _may_submit(self) -> bool:
+        return self.stopped is None and self.paused_at is None
+
+    def pause(self, now: float) -> None:
+        """Nothing more is submitted until `resume`; tasks are asked about all the same."""
+        self.paused_at = now
+
+    def resume(self, now: float) -> None:
+        """Submits go on. A pause is nobody's fault: it wears down no row's patience, and no outage lasted meanwhile."""
+        assert self.paused_at is not None
+        paused_s, self.paused_at = now - self.paused_at, None
+        for life in self.lives.values():
+            if life.deferred_at is not None:
+                life.deferred_at += paused_s
+        if self.gate.idle_since is not None:
+            self.gate.idle_since += paused_s
+
+    def limit_in_flight(self, most: int) -> None:
+        """So many tasks at most from now on; those that are more are not given up."""
+        self.orders = msgspec.structs.replace(self.orders, in_flight=most)
 
     @property
     def has_waiting(self) -> bool:
@@ -211,7 +249,7 @@ class Fleet:
     def submits(self, now: float, unix_s: float, most: int) -> list[Life]:
         """At most `most` rows that are to be POSTed now, each SENDING from here on."""
         chosen: list[Life] = []
-        if self.stopped is not None:
+        if not self._may_submit:
             return chosen
         width = self.gate.width(now, len(self._sending))
         most = min(most, self.orders.in_flight - self.in_flight)
@@ -233,12 +271,12 @@ class Fleet:
 
     def asks_freely(self, now: float) -> bool:
         """Is a free question to be asked now, before a submit is risked as a probe? The reply goes to the gate."""
-        is_wanted = bool(self._queue) and self.stopped is None
+        is_wanted = bool(self._queue) and self._may_submit
         return is_wanted and self.gate.pace.is_open(now) and self.gate.breaker.asks(now, len(self._sending))
 
     def may_leave(self, life: Life, now: float) -> bool:
         """May the POST of a row that `submits` chose leave now?"""
-        return self.stopped is None and self.gate.pace.of(life.model).is_open(now)
+        return self._may_submit and self.gate.pace.of(life.model).is_open(now)
 
     def sent(self, key: bytes, now: float) -> None:
         """The POST of a row leaves now (its token is taken)."""
@@ -265,7 +303,7 @@ class Fleet:
 
     def next_submit_at(self, now: float) -> float | None:
         """When the next submit may leave, as far as time decides it; None: only an event can bring one about."""
-        if self.stopped is not None or self.in_flight >= self.orders.in_flight:
+        if not self._may_submit or self.in_flight >= self.orders.in_flight:
             return None
         if self.gate.breaker.is_open and self._sending:
             return None

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 from batchfox.core.complaint import show
-from batchfox.core.job import nearest
+from batchfox.core.nearest import nearest
 from batchfox.core.rulebook import RuleBook
 from batchfox.core.shape import WANTS
 

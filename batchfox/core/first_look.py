@@ -12,11 +12,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from batchfox.core.complaint import Complaint
-from batchfox.core.job import Input, nearest
+from batchfox.core.nearest import nearest
 from batchfox.core.render import BATCH_HINT, Renderer, is_batch_line
 from batchfox.core.row import Row
 from batchfox.core.rulebook import FIXED, RuleBook
 from batchfox.core.rules import check
+from batchfox.core.sections import Input
 from batchfox.core.shape import PROMPT_FAMILY
 from batchfox.core.stream_choice import choose_stream
 from batchfox.core.template import list_columns

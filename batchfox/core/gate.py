@@ -100,6 +100,11 @@ class Gate:
         life.estimate = estimate
         return True
 
+    def limit_credits(self, most: float) -> None:
+        """Another limit from now on."""
+        self.budget.limit = most
+        self.is_budget_binding = False  # until the next row is looked at
+
     def give_back(self, life: Life) -> None:
         """The attempt did not take place after all."""
         self.budget.release(life.estimate)

@@ -85,6 +85,18 @@ class Pace:
     def per_minute(self) -> float:
         return self.per_s * 60.0
 
+    def limit(self, per_minute: float, now: float) -> None:
+        """Another ceiling from now on. A pace that stood at the old one goes to the new one; one that the API holds
+        below it goes on from where it is."""
+        was_at_ceiling = self.per_s >= self._ceiling
+        self._ceiling = per_minute / 60.0
+        self._target = min(self._target, self._ceiling)
+        if self._stage is Stage.FEEL:
+            self._set(self.per_s)
+        elif was_at_ceiling or self.per_s > self._ceiling:
+            self._lone.begin_anew()
+            self._begin(now, self._ceiling)
+
     @property
     def noise(self) -> float:
         """The share of submits that are refused whatever the pace is."""

@@ -53,6 +53,17 @@ class Paces:
                 self._paces[model] = Pace(self._limit) if self._paces else self._first
         return model
 
+    @property
+    def limit_per_minute(self) -> float | None:
+        """The job's limit of all submits."""
+        return self._limit
+
+    def limit(self, per_minute: float, now: float) -> None:
+        """Another limit from now on."""
+        self._limit = per_minute
+        for pace in {id(pace): pace for pace in (self._first, *self._paces.values())}.values():
+            pace.limit(per_minute, now)
+
     # All of them together.
 
     @property
@@ -62,6 +73,11 @@ class Paces:
             return self._first.per_minute
         total = sum(pace.per_minute for pace in self._paces.values())
         return total if self._limit is None else min(total, self._limit)
+
+    @property
+    def is_limited(self) -> bool:
+        """Does a model go slower than the job allows because the API said so?"""
+        return any(pace.is_limited for pace in self._paces.values())
 
     @property
     def throttles(self) -> int:

@@ -11,7 +11,8 @@ from typing import Any
 
 import msgspec
 
-from batchfox.core.job import Job, nearest
+from batchfox.core.job import Job
+from batchfox.core.nearest import nearest
 from batchfox.errors import UserError
 
 TOKENS_A_CREDIT = 500_000

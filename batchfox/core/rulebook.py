@@ -10,7 +10,8 @@ from typing import Literal
 
 import msgspec
 
-from batchfox.core.job import ModelRule, Rules, nearest
+from batchfox.core.nearest import nearest
+from batchfox.core.sections import ModelRule, Rules
 from batchfox.core.shape import Kind
 from batchfox.errors import JobError
 

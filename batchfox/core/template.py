@@ -17,8 +17,8 @@ from jinja2.exceptions import SecurityError, TemplateError, TemplateSyntaxError,
 from markupsafe import Markup
 
 from batchfox.core.guard import Guard, spell_expression
-from batchfox.core.job import nearest
 from batchfox.core.meter import Meter
+from batchfox.core.nearest import nearest
 from batchfox.core.sandbox import Sandbox
 from batchfox.errors import JobError
 

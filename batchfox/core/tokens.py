@@ -55,6 +55,11 @@ class Tokens:
             self._line.append([before[1], before[0]])
             self._taken = before[0]
 
+    def limit(self, per_minute: float) -> None:
+        """Another limit from now on, where there was one: else nothing is known of what counts."""
+        assert self.per_minute is not None
+        self.per_minute, self.opens_at = per_minute, float("-inf")
+
     def expect(self, group: str, listed: float) -> float:
         """Tokens that one more request of `group` is expected to take; `listed`: by rule of thumb."""
         return listed * self._ratios.get(group, 1.0)

@@ -16,7 +16,7 @@ from typing import Literal
 
 import msgspec
 
-from batchfox.core.job import Media
+from batchfox.core.sections import Media
 
 Origin = Literal["remote", "data", "local"]
 Way = Literal["url", "inline", "upload"]

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from batchfox.core.job import Api
+from batchfox.core.sections import Api
 from batchfox.descriptors import MOST_DESCRIPTORS
 from batchfox.doctor.remark import Remark, note
 from batchfox.errors import UserError

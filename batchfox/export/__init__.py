@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchfox.arrow_types import without_views
-from batchfox.core.job import nearest
+from batchfox.core.nearest import nearest
 from batchfox.core.outcome import STATUSES
 from batchfox.durable import rename, whole_or_not
 from batchfox.errors import OutputError, UserError

@@ -16,8 +16,8 @@ import msgspec
 from batchfox.closed_door import ClosedDoorError
 from batchfox.core.complaint import Complaint, complain, show, spell
 from batchfox.core.fit import AudioFit, Fit, ImageFit, VideoFit, name_of
-from batchfox.core.job import Media
 from batchfox.core.mime import extension_of
+from batchfox.core.sections import Media
 from batchfox.errors import machine_error
 from batchfox.fit.cache import Cache
 from batchfox.fit.orders import Answer, Order, RefusedError

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from batchfox.core.job import Media
+from batchfox.core.sections import Media
 from batchfox.errors import MachineError, UserError
 from batchfox.fit.orders import Answer, Order, RefusedError
 

@@ -11,8 +11,9 @@ import msgspec
 
 from batchfox.closed_door import ClosedDoorError
 from batchfox.core.complaint import Complaint, show
-from batchfox.core.job import Job, Media
+from batchfox.core.job import Job
 from batchfox.core.mime import HEAD_BYTES, sniff
+from batchfox.core.sections import Media
 from batchfox.core.shape import Kind, Medium
 from batchfox.core.store_path import store_of
 from batchfox.errors import BatchfoxError

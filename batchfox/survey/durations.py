@@ -10,7 +10,7 @@ import msgspec
 
 from batchfox.closed_door import ClosedDoorError
 from batchfox.core.complaint import show
-from batchfox.core.job import Media
+from batchfox.core.sections import Media
 from batchfox.core.shape import Medium
 from batchfox.fit.orders import Order, RefusedError
 from batchfox.fit.workers import Workers, missing_package

@@ -5,6 +5,7 @@ without an `[api]` of their own get the simulator's address. A line `<!-- … --
 
 - `not run: WHY`: it cannot be run here.
 - `exit: N`: it ends with this exit status, not with 0.
+- `beside: COMMAND`: that runs meanwhile, and has brought an answer to the folder `out/…` that the block names first.
 - `until Ctrl-C`: it runs until it is stopped; once it has said something, SIGINT comes.
 - `command: demo`, `command: test`: the README's two commands, which tests/cli/test_two_commands.py and `.ci/run` run.
 
@@ -20,6 +21,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +30,13 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import GUARD_S, Simulate, environment, eventually
 
+from batchfox.status import look
+
 ROOT = Path(__file__).parents[2]
 PAGES = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"(?:^<!-- (?P<note>[^\n]+?) -->\n)?^```(?P<kind>[^\n]*)\n(?P<text>.*?)^```$", re.M | re.S)
-NO_COMMANDS = {"", "text", "toml", "python", "{toctree}"}
-NOTE = re.compile(r"|not run: \S.{10,}|exit: \d+|until Ctrl-C|command: (demo|test)")
+NO_COMMANDS = {"", "text", "toml", "yaml", "python", "{toctree}"}
+NOTE = re.compile(r"|not run: \S.{10,}|exit: \d+|until Ctrl-C|beside: batchfox \S.+|command: (demo|test)")
 
 
 class Block(msgspec.Struct):
@@ -98,6 +102,33 @@ def folder_for(folder: Path, base_url: str) -> dict[str, str]:
     return env
 
 
+@contextmanager
+def beside(block: Block, folder: Path, env: dict[str, str]) -> Iterator[None]:
+    """What is to run meanwhile, if anything; it has brought an answer when this begins, and is over at the end."""
+    if not block.note.startswith("beside: "):
+        yield
+        return
+    named = re.search(r"\bout/\w+", block.text)
+    assert named is not None
+    with (folder / "beside").open("wb") as out:
+        process = subprocess.Popen(
+            block.note.removeprefix("beside: ").split(),
+            cwd=folder,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+        )
+        try:
+            socket = folder / named[0] / "_batchfox" / "control.sock"
+            eventually(lambda: socket.exists() or process.poll() is not None, "the run beside")
+            eventually(lambda: look(folder / named[0]).by_status or process.poll() is not None, "an answer of it")
+            yield
+        finally:
+            process.terminate()
+            process.wait(GUARD_S)
+
+
 def run_block(block: Block, folder: Path, env: dict[str, str]) -> str:
     """Runs it; what it printed."""
     # Of the demo's line the last step: its first two make a venv, and a test of the whole line is a system test.
@@ -152,7 +183,8 @@ def test_the_commands_of_a_page_do_what_it_says(page: str, tmp_path: Path, simul
     env = folder_for(tmp_path, simulate().url)
     for block in blocks_of(page):
         if block.is_run:
-            printed = run_block(block, tmp_path, env)
+            with beside(block, tmp_path, env):
+                printed = run_block(block, tmp_path, env)
             assert "Traceback" not in printed
             for line in block.shown:
                 assert re.search(pattern_of(line), printed), f"not printed: {line}\n--\n{printed}"

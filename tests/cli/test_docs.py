@@ -14,10 +14,12 @@ import msgspec
 import pytest
 
 from batchfox.cli import COMMANDS, cli
-from batchfox.core.job import Duration, Job, ModelRule, Size
+from batchfox.core.job import Job
 from batchfox.core.outcome import COLUMNS, EXTRA
+from batchfox.core.quantity import Duration, Size
 from batchfox.core.rules import rule_names
 from batchfox.core.sandbox import Sandbox
+from batchfox.core.sections import ModelRule
 from batchfox.simulator import FAULTS, Settings
 
 ROOT = Path(__file__).parents[2]

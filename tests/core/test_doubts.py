@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from batchfox.core.doubts import MOST_MODELS, doubts
-from batchfox.core.job import ModelRule, Rules
 from batchfox.core.rulebook import RuleBook
+from batchfox.core.sections import ModelRule, Rules
 
 BOOK = RuleBook()
 

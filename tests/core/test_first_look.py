@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from batchfox.core.first_look import FirstLook, refuse_constants
-from batchfox.core.job import Input, Rules
 from batchfox.core.render import Renderer
 from batchfox.core.row import Row
 from batchfox.core.rulebook import RuleBook
+from batchfox.core.sections import Input, Rules
 from batchfox.errors import JobError
 
 MESSAGES = [{"role": "user", "content": "hi"}]

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchfox.core.job import Duration, Job, Size, nearest
+from batchfox.core.job import Job
+from batchfox.core.nearest import nearest
+from batchfox.core.quantity import Duration, Size
 from batchfox.errors import JobError
 
 LEAST: dict[str, Any] = {"input": {"path": "rows.jsonl"}, "output": {"path": "out"}}

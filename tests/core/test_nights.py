@@ -8,8 +8,9 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from batchfox.core.job import Job, Schedule
+from batchfox.core.job import Job
 from batchfox.core.nights import Nights
+from batchfox.core.sections import Schedule
 from batchfox.errors import JobError
 
 BERLIN = ZoneInfo("Europe/Berlin")

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchfox.core.job import ModelRule, Rules
 from batchfox.core.offer import read_offers
 from batchfox.core.prices import Price
 from batchfox.core.rulebook import RuleBook
+from batchfox.core.sections import ModelRule, Rules
 
 BOOK = RuleBook()
 

@@ -334,3 +334,20 @@ def test_whatever_comes_the_pace_keeps_its_bounds(
             assert pace.resumes_at == before
         assert pace.per_s > 0.0
         assert per_minute is None or pace.per_minute <= per_minute * (1 + 1e-9)
+
+
+def test_another_limit_holds_at_once_and_a_pace_that_the_api_holds_back_stays_where_it_is() -> None:
+    pace = Pace(600)
+    pace.limit(300, 10.0)
+    assert pace.per_minute == 300
+    pace.limit(1200, 20.0)
+    assert pace.per_minute == 1200, "nobody had complained"
+    pace.throttle(30.0, 29.0, 1.0)
+    held = pace.per_minute
+    assert held < 1200
+    pace.limit(6000, 40.0)
+    assert pace.per_minute == held, "the API said so"
+    use(pace, 40.0, 400.0)
+    assert held < pace.per_minute <= 6000, "and it is found anew"
+    pace.limit(60, 500.0)
+    assert pace.per_minute == 60

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchfox.core.complaint import show
-from batchfox.core.job import ModelRule, Rules
 from batchfox.core.render import request_hash
 from batchfox.core.rules import RuleBook, check, check_body, rewrite, rewrite_shorts, rule_names
+from batchfox.core.sections import ModelRule, Rules
 from batchfox.errors import JobError
 
 BOOK = RuleBook.build(Rules())

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchfox.core.job import Media, Size
+from batchfox.core.quantity import Size
+from batchfox.core.sections import Media
 from batchfox.core.travel import URL_BYTES, Piece, decide, decoded_bytes, weight
 
 REMOTE = Piece(origin="remote", size=0)

@@ -19,7 +19,8 @@ from conftest import GUARD_S, eventually
 from fit_media import film, look, picture
 
 from batchfox.core.fit import AudioFit, ImageFit, VideoFit
-from batchfox.core.job import Media, Size
+from batchfox.core.quantity import Size
+from batchfox.core.sections import Media
 from batchfox.fit.cache import LEAST_BYTES, Cache
 from batchfox.fit.fitter import Fitter
 from batchfox.fit.orders import Order, RefusedError

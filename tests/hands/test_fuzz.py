@@ -28,13 +28,13 @@ from batchfox.api import Api
 from batchfox.core.carry import Carry
 from batchfox.core.complaint import Complaint
 from batchfox.core.event import PollEvent, SubmitEvent
-from batchfox.core.job import Media, Rules
 from batchfox.core.lifecycle import Life
 from batchfox.core.outcome import COLUMNS
 from batchfox.core.prepare import Invalid, Preparer, outcome_of
 from batchfox.core.render import Renderer
 from batchfox.core.row import Row
 from batchfox.core.rulebook import RuleBook
+from batchfox.core.sections import Media, Rules
 from batchfox.core.wire import Reply, read_poll, read_submit
 from batchfox.errors import InputError
 from batchfox.kept import decode_columns, encode_columns

@@ -18,9 +18,9 @@ import pytest
 from conftest import GUARD_S, as_anybody
 
 from batchfox.core.complaint import Complaint
-from batchfox.core.job import Media, Rules
 from batchfox.core.mime import mime_of, sniff
 from batchfox.core.rules import RuleBook, check
+from batchfox.core.sections import Media, Rules
 from batchfox.core.shape import Kind
 from batchfox.errors import UserError
 from batchfox.loading import Loader
@@ -231,7 +231,7 @@ def test_a_missing_root_is_named(tmp_path: Path) -> None:
 
 SEND = """
 import sys
-from batchfox.core.job import Media
+from batchfox.core.sections import Media
 from batchfox.media import MediaDoor
 print(MediaDoor(Media(root=sys.argv[1])).look({"model": "m", "prompt": "p", "image_urls": [sys.argv[2]]}))
 """

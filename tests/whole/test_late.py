@@ -6,7 +6,6 @@ import contextlib
 import json
 import sqlite3
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +15,7 @@ from batchfox import late, looking, run
 from batchfox.core import timing
 from batchfox.core.job import Job
 from batchfox.core.late import LOOKS, LOOKS_AT_STAKE
-from batchfox.display import _Figures
+from batchfox.core.vitals import Shown, Vitals
 from batchfox.show import ASKS_OR_PAYS, describe
 from batchfox.simulator import SimulatorThread
 
@@ -48,14 +47,11 @@ def carried(folder: Path) -> dict[str, dict[str, Any]]:
     return {name: {key: row[key] for key in names} for name, row in by_id(folder).items()}
 
 
-def shown_at_the_end(folder: Path) -> _Figures:
+def shown_at_the_end(folder: Path) -> Vitals:
     """What a display makes of the last figures on record."""
     with contextlib.closing(sqlite3.connect(folder / "_batchfox" / "checkpoint.db")) as db:
         (figures,) = db.execute("SELECT progress FROM run ORDER BY rowid DESC LIMIT 1").fetchone()
-    view: Any = SimpleNamespace(
-        figures=json.loads(figures), total_rows=None, input_share=1.0, row_limit=None, recent_per_s=None
-    )
-    return _Figures(view)
+    return Vitals(json.loads(figures), Shown(title="job", input_share=1.0))
 
 
 def test_answers_that_came_too_late_are_collected_and_nothing_is_paid(simulate: Simulate, tmp_path: Path) -> None:

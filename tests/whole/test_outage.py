@@ -190,7 +190,8 @@ def test_the_live_display_and_the_plain_one_say_it(
 ) -> None:
     from rich.console import Console
 
-    from batchfox.display import LiveDisplay, PlainDisplay
+    from batchfox.display import PlainDisplay
+    from batchfox.picture import draw
 
     views: list[View] = []
 
@@ -211,7 +212,7 @@ def test_the_live_display_and_the_plain_one_say_it(
     assert "the API takes no submits since" in second, "at once, not after the usual pause"
     assert "unreached: Cannot connect" in second
     console = Console(width=200)
-    console.print(LiveDisplay()._draw(away))
+    console.print(draw(away.figures, away.shown, width=200))
     drawn = capsys.readouterr().out
     assert "takes no submits since" in drawn
     assert "0 submits" in drawn

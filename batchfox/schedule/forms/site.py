@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from batchfox.core.crontab import Crontab
-from batchfox.core.job import SIMULATOR
+from batchfox.core.sections import SIMULATOR
 from batchfox.schedule.planned import LAST
 
 if TYPE_CHECKING:
