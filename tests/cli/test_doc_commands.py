@@ -7,6 +7,7 @@ without an `[api]` of their own get the simulator's address. A line `<!-- … --
 - `exit: N`: it ends with this exit status, not with 0.
 - `beside: COMMAND`: that runs meanwhile, and has brought an answer to the folder `out/…` that the block names first.
 - `until Ctrl-C`: it runs until it is stopped; once it has said something, SIGINT comes.
+- `until Ctrl-C: DIR`: the same of a run, once rows are answered in DIR; it ends with 130.
 - `command: demo`, `command: test`: the README's two commands, which tests/cli/test_two_commands.py and `.ci/run` run.
 
 What the next ```text block shows has to be printed: its lines, whatever the numbers in them; `…` stands for anything.
@@ -20,6 +21,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,7 +38,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"(?:^<!-- (?P<note>[^\n]+?) -->\n)?^```(?P<kind>[^\n]*)\n(?P<text>.*?)^```$", re.M | re.S)
 NO_COMMANDS = {"", "text", "toml", "yaml", "python", "{toctree}"}
-NOTE = re.compile(r"|not run: \S.{10,}|exit: \d+|until Ctrl-C|beside: batchfox \S.+|command: (demo|test)")
+NOTE = re.compile(r"|not run: \S.{10,}|exit: \d+|until Ctrl-C(: out/\w+)?|beside: batchfox \S.+|command: (demo|test)")
 
 
 class Block(msgspec.Struct):
@@ -102,6 +104,17 @@ def folder_for(folder: Path, base_url: str) -> dict[str, str]:
     return env
 
 
+def wait_for_answers(output: Path, process: subprocess.Popen[bytes]) -> None:
+    """Until a run takes orders and has brought an answer, or is over."""
+
+    def are_there() -> bool:
+        time.sleep(0.1)  # looking takes the CPU that the run needs
+        is_up = (output / "_batchfox" / "control.sock").exists()
+        return process.poll() is not None or (is_up and bool(look(output).by_status))
+
+    eventually(are_there, "answers")
+
+
 @contextmanager
 def beside(block: Block, folder: Path, env: dict[str, str]) -> Iterator[None]:
     """What is to run meanwhile, if anything; it has brought an answer when this begins, and is over at the end."""
@@ -120,9 +133,7 @@ def beside(block: Block, folder: Path, env: dict[str, str]) -> Iterator[None]:
             stderr=out,
         )
         try:
-            socket = folder / named[0] / "_batchfox" / "control.sock"
-            eventually(lambda: socket.exists() or process.poll() is not None, "the run beside")
-            eventually(lambda: look(folder / named[0]).by_status or process.poll() is not None, "an answer of it")
+            wait_for_answers(folder / named[0], process)
             yield
         finally:
             process.terminate()
@@ -145,11 +156,15 @@ def run_block(block: Block, folder: Path, env: dict[str, str]) -> str:
             start_new_session=True,
         )
         try:
-            if block.note == "until Ctrl-C":
-                eventually(lambda: printed.stat().st_size or process.poll() is not None, "a word of it")
+            if block.note.startswith("until Ctrl-C"):
+                output = block.note.partition(": ")[2]
+                if output:
+                    wait_for_answers(folder / output, process)
+                else:
+                    eventually(lambda: printed.stat().st_size or process.poll() is not None, "a word of it")
                 assert process.poll() is None, printed.read_text(encoding="utf-8")
                 os.killpg(process.pid, signal.SIGINT)
-                process.wait(GUARD_S)
+                assert process.wait(GUARD_S) == 130 or not output, printed.read_text(encoding="utf-8")
             else:
                 assert process.wait(GUARD_S) == block.exit_status, printed.read_text(encoding="utf-8")
         finally:
