@@ -267,6 +267,7 @@ def make_feed(
     log: Log,
     *,
     limit: int | None,
+    only: frozenset[bytes] | None = None,
     twins: Twins | None = None,
 ) -> Feed:
     """The feed, which looks at the first rows before any is sent: what none of them can mend is the job's mistake."""
@@ -293,5 +294,6 @@ def make_feed(
         id_column=source.id_column,
         limit=limit,
         inspect=inspect,
+        only=only,
         twins=twins,
     )

@@ -82,13 +82,16 @@ def run(
     options: Options | None = None,
     *,
     display: Display | None = None,
+    only: frozenset[bytes] | None = None,
     **changes: Unpack[OptionValues],
 ) -> Summary:
     """Runs a job (or the job file at this path) to its end, or resumes it, and returns what it did.
 
-    `options`, or its fields as keywords: `run(job, limit=10, retry="failed")`. Raises a `BatchfoxError` whose
-    `exit_status` is the contract's where the run could not start or the machine failed; everything recorded until then
-    stays. Where an event loop is running already (a notebook, an async function), use `await arun(...)`.
+    `options`, or its fields as keywords: `run(job, limit=10, retry="failed")`. `only`: keys of rows; of those that are
+    not done it takes these alone, and the next run goes on with the others (`batchfox run --pilot`). Raises a
+    `BatchfoxError` whose `exit_status` is the contract's where the run could not start or the machine failed;
+    everything recorded until then stays. Where an event loop is running already (a notebook, an async function), use
+    `await arun(...)`.
     """
     if _is_loop_running():
         raise UserError(
@@ -98,9 +101,9 @@ def run(
     try:
         import uvloop
     except ImportError:
-        return asyncio.run(arun(job, options, display=display, **changes))
+        return asyncio.run(arun(job, options, display=display, only=only, **changes))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(arun(job, options, display=display, **changes))
+        return runner.run(arun(job, options, display=display, only=only, **changes))
 
 
 async def arun(
@@ -108,6 +111,7 @@ async def arun(
     options: Options | None = None,
     *,
     display: Display | None = None,
+    only: frozenset[bytes] | None = None,
     **changes: Unpack[OptionValues],
 ) -> Summary:
     """`run` for a program that has an event loop already."""
@@ -120,18 +124,19 @@ async def arun(
         )
     after = After(job)
     try:
-        summary = await _execute(job, chosen, display or Silence())
+        summary = await _execute(job, chosen, display or Silence(), only)
     except Exception as error:
         await after.failed(error)
         raise
-    await after.ended(summary)
+    if only is None:  # a pilot is no end
+        await after.ended(summary)
     return summary
 
 
-async def _execute(job: Job, options: Options, display: Display) -> Summary:
+async def _execute(job: Job, options: Options, display: Display, only: frozenset[bytes] | None) -> Summary:
     """One execution; what the machine refused is told in our words."""
     try:
-        return await Execution(job, options, display).run()
+        return await Execution(job, options, display, only=only).run()
     except (OSError, ExceptionGroup) as error:
         if isinstance(error, OSError) and (mistake := path_error(error)) is not None:
             raise mistake from error
@@ -143,8 +148,9 @@ async def _execute(job: Job, options: Options, display: Display) -> Summary:
 class Execution:
     """One execution of a job, from the open folder to the summary."""
 
-    def __init__(self, job: Job, options: Options, display: Display) -> None:
+    def __init__(self, job: Job, options: Options, display: Display, *, only: frozenset[bytes] | None = None) -> None:
         self._job = job
+        self._only = only
         self._options = options
         self._display = display
         self._clock = SystemClock()
@@ -264,8 +270,10 @@ class Execution:
             limit = self._options.limit
             look = FirstLook(renderer, job.input, id_column=self._source.id_column, off=book.off)
             twins = make_twins(job, shop, pool, self._folders, self._clock)
-            feed = make_feed(shop, self._source, pool, preparer, look, self._log, limit=limit, twins=twins)
-            viewer = Viewer(job, self._source, pool, monitor.pulse, limit=limit, now=self._clock.now)
+            only = self._only
+            feed = make_feed(shop, self._source, pool, preparer, look, self._log, limit=limit, only=only, twins=twins)
+            most = limit if only is None else len(only)
+            viewer = Viewer(job, self._source, pool, monitor.pulse, limit=most, now=self._clock.now)
             viewer.count_rows(shop.thread("count"))
             monitor.view = viewer.view
             steering = self._steering(pool, feed, preparer)

@@ -78,9 +78,11 @@ class Feed:
         id_column: str | None,
         limit: int | None,
         inspect: Callable[[list[Row]], bool],
+        only: frozenset[bytes] | None = None,
         twins: Twins | None = None,
     ) -> None:
-        """`twins`: has rows with the same request sent once."""
+        """`only`: of the rows that are not done these are taken, and no others. `twins`: has rows with the same request
+        sent once."""
         self._source = rows
         self._fleet = fleet
         self._preparer = preparer
@@ -91,6 +93,9 @@ class Feed:
         self._has_ids = id_column is not None
         self._limit = limit
         self._inspect = inspect
+        self._only = only
+        self._sought = set(only or ())
+        self._has_left = False
         self._twins = twins
         self._comparison = Comparison({} if self._has_ids else checkpoint.block_digests())
         self._skimmer = skimmer_of(checkpoint, id_column)
@@ -117,7 +122,7 @@ class Feed:
                 entries = await self._next(batches)
                 if entries is None:
                     self._comparison.end()
-                    self.fed.is_over = True
+                    self.fed.is_over, self.fed.is_limited = True, self._has_left
                     return
                 if isinstance(entries, Passed):
                     self._pass_over_all(entries)
@@ -131,16 +136,22 @@ class Feed:
                     ready = self._decide(*entry)
                     if ready is not None and not await self._is_shared(ready, entry[2]):
                         self._taker.begin(ready, entry[2])
-                    if self._limit is not None and self.fed.taken >= self._limit:
+                    if self._is_enough():
                         await self._end_at_limit(batches, is_more=bool(queue) or number < len(entries))
                         return
             await asyncio.sleep(0)
 
+    def _is_enough(self) -> bool:
+        """Is all taken that this execution takes?"""
+        is_full = self._limit is not None and self.fed.taken >= self._limit
+        return is_full or (self._only is not None and not self._sought)
+
     async def _end_at_limit(self, batches: Iterator[list[Row] | Passed], *, is_more: bool) -> None:
         """The limit is reached. Is that the end of the input too?"""
-        self.fed.is_limited = is_more or await self._next(batches) is not None
-        if not self.fed.is_limited:
+        is_cut = is_more or await self._next(batches) is not None
+        if not is_cut:
             self._comparison.end()
+        self.fed.is_limited = is_cut or self._has_left
         self.fed.is_over = True
 
     async def _look_ahead(self, batches: Iterator[list[Row] | Passed], queue: deque[Entry]) -> None:
@@ -235,13 +246,20 @@ class Feed:
             self._taken_again.discard(row.key)
             self.fed.taken += 1
             return None
+        self._sought.discard(row.key)
+        is_left = self._only is not None and row.key not in self._only
         life = self._fleet.lives.get(row.key)
         if life is not None:
-            self._meet(row, life)
+            if is_left:
+                self._has_left = True
+            else:
+                self._meet(row, life)
         elif (recorded := self._ledger.unfiled.get(row.key)) is not None:
             self._pass_over(recorded, is_repeated=is_repeated)
         elif done is not None and again is None:
             self._pass_over(done, is_repeated=is_repeated)
+        elif is_left:
+            self._has_left = True
         elif self._twins is not None and self._twins.is_waiting(row.key):
             self.fed.duplicates += 1
         else:
@@ -273,7 +291,7 @@ class Feed:
         self.fed.rows += passed.rows
         self.fed.taken += len(again)
         self.fed.duplicates += passed.repeated
-        self.fed.completed_before += passed.rows - passed.repeated - len(again) - ended
+        self.fed.completed_before += passed.rows - len(again) - passed.repeated - ended
         self.fed.ended_before += ended
         self.fed.has_incomplete = self.fed.has_incomplete or ended > 0
         if not self._has_ids:

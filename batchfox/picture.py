@@ -37,9 +37,13 @@ _NAMES = 9
 Line = tuple[str, Text]
 
 
-def draw(figures: Mapping[str, Any], shown: Shown, *, width: int, age_s: float = 0.0) -> RenderableType:
-    """The picture for a terminal so wide. `age_s`: how long ago the figures were true."""
+def draw(
+    figures: Mapping[str, Any], shown: Shown, *, width: int, age_s: float = 0.0, is_dead: bool = False
+) -> RenderableType:
+    """The picture for a terminal so wide. `age_s`: how long ago the figures were true. `is_dead`: the run died then."""
     vitals = Vitals(figures, shown)
+    if is_dead:
+        vitals.left_s = None
     is_wide = width >= WIDE
     most_sparks = _SPARKS_WIDE if is_wide else _SPARKS_NARROW
     flow = [
@@ -50,7 +54,8 @@ def draw(figures: Mapping[str, Any], shown: Shown, *, width: int, age_s: float =
     flow += [_latency(shown, most_sparks)]
     cost = [_sent(figures), _money(figures, shown), _tokens(figures), _time(vitals)]
     last = _trouble(figures)
-    head = _head(figures, shown, vitals, width, age_s)
+    state = ("died", "bold red") if is_dead else state_of(figures, shown, vitals, age_s)
+    head = _head(shown, vitals, state, width)
     if is_wide:
         both = Table.grid(padding=(0, 4))
         both.add_row(_table(flow), _table(cost))
@@ -67,11 +72,11 @@ def _table(lines: list[Line]) -> Table:
     return table
 
 
-def _head(figures: Mapping[str, Any], shown: Shown, vitals: Vitals, width: int, age_s: float) -> Table:
+def _head(shown: Shown, vitals: Vitals, state: tuple[str, str], width: int) -> Table:
     of = f" of {vitals.total:,}" if vitals.total else ""
     share = f"{vitals.share:4.0%}  " if vitals.share is not None else ""
     told = f"{share}{vitals.ended:,}{of} rows"
-    word, style = state_of(figures, shown, vitals, age_s)
+    word, style = state
     name = shorten(shown.title, max(width // 5, 12))
     bar_width = max(min(width - len(name) - len(told) - len(word) - 10, 60), 8)
     bar = ProgressBar(  # in the terminal's own colours, which fit light and dark alike

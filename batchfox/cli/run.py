@@ -107,6 +107,13 @@ def read_job(job: str | None, values: dict[str, Any]) -> Any:
     "and the end of the window.",
 )
 @click.option(
+    "--pilot",
+    type=click.IntRange(1, 10_000),
+    metavar="N",
+    help="First run a sample of N rows, show its answers and what all will cost, and ask.",
+)
+@click.option("--yes", is_flag=True, help="With --pilot: go on without asking.")
+@click.option(
     "--metrics-port",
     type=click.IntRange(0, 65_535),
     metavar="N",
@@ -120,6 +127,10 @@ def command(context: click.Context, /, job: str | None, **values: Any) -> int:
     are not sent again; tasks that are running are picked up again. The summary goes to stdout, progress to stderr.
     """
     read = read_job(job, values)
+    if values["yes"] and values["pilot"] is None:
+        raise click.UsageError("--yes answers the question of --pilot N", context)
+    if values["pilot"] is not None:
+        return _run_pilot(context, job, read, values)
     if values["dry_run"]:
         return _preview(context, read, values)
     if values["scheduled"] is None:
@@ -142,6 +153,40 @@ def _run_scheduled(context: click.Context, job: str | None, read: Any, values: d
         return _run(context, job, read, msgspec.structs.replace(options, scheduled=scheduled))
 
     return run_scheduled(plan(job, read), values["scheduled"], run)
+
+
+def _run_pilot(context: click.Context, job: str | None, read: Any, values: dict[str, Any]) -> int:
+    """`--pilot`: the sample, what it says, the question, and then the run as without it."""
+    import msgspec
+
+    from batchfox.errors import UserError
+    from batchfox.pilot import describe, draw_sample, judge, read_ends
+
+    for name in ("scheduled", "retry", "dry_run"):
+        if values[name]:
+            raise UserError(f"--pilot tries rows that were not sent yet; leave out --{name.replace('_', '-')}")
+    options = _options(context, values)
+    sample = draw_sample(read, options, values["pilot"])
+    if not sample.chosen:
+        say("no row is left to be tried: the run goes on as without --pilot")
+        return _run(context, job, read, options)
+    summary = _execute(read, msgspec.structs.replace(options, limit=None), only=sample.keys)
+    ends = read_ends(Path(summary.data), sample)
+    say("\n".join(describe(sample, ends, judge(sample, ends))))
+    if summary.exit_status not in (0, 3) or not sample.left or not _goes_on(sample.left, is_yes=values["yes"]):
+        say(_describe(job, summary))
+        return int(summary.exit_status)
+    return _run(context, job, read, msgspec.structs.replace(options, fresh=False))
+
+
+def _goes_on(left: int, *, is_yes: bool) -> bool:
+    """Is the rest to be run? Where nobody can be asked, only `--yes` says so."""
+    if is_yes:
+        return True
+    if sys.stdin is None or not sys.stdin.isatty():
+        click.echo("nobody can be asked here: --yes goes on, and so does the same command without --pilot", err=True)
+        return False
+    return click.confirm(f"run the other {left:,} rows?", default=False, err=True)
 
 
 def _options(context: click.Context, values: dict[str, Any]) -> Any:
@@ -172,15 +217,36 @@ def _preview(context: click.Context, read: Any, values: dict[str, Any]) -> int:
 
 
 def _run(context: click.Context, job: str | None, read: Any, options: Any) -> int:
+    summary = _execute(read, options)
+    say(_describe(job, summary))
+    return int(summary.exit_status)
+
+
+def _execute(read: Any, options: Any, *, only: frozenset[bytes] | None = None) -> Any:
     from batchfox.descriptors import raise_descriptor_limit
     from batchfox.display import make_display
     from batchfox.execution import run
-    from batchfox.show import describe
 
     raise_descriptor_limit(read.limits.in_flight)
     # A scheduled run may share its terminal with others: it writes lines.
     display = make_display(quiet=options.quiet, form=options.log_format, is_alone=options.scheduled is None)
-    summary = run(read, options, display=display)
-    command_line = [*program(), *(str(Path(word)) if word == job else word for word in sys.argv[1:])]
-    say(describe(summary, command_line))
-    return summary.exit_status
+    return run(read, options, display=display, only=only)
+
+
+def _describe(job: str | None, summary: Any) -> str:
+    """The closing summary."""
+    from batchfox.show import describe
+
+    command_line = [*program(), *(str(Path(word)) if word == job else word for word in _plain_words(sys.argv[1:]))]
+    return describe(summary, command_line)
+
+
+def _plain_words(words: list[str]) -> list[str]:
+    """The command line without the pilot, which is not to be had again."""
+    found: list[str] = []
+    is_number = False
+    for word in words:
+        if not is_number and word != "--yes" and not word.startswith("--pilot"):
+            found.append(word)
+        is_number = word == "--pilot"
+    return found

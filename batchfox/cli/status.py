@@ -65,7 +65,7 @@ def _in_place() -> Iterator[Callable[[Status, str], None]]:
             live.update(Text(text), refresh=True)
             return
         age_s = max(time.time() - (status.beat_at or 0.0), 0.0) if status.is_running else 0.0
-        picture = draw(status.figures, shown, width=console.width, age_s=age_s)
+        picture = draw(status.figures, shown, width=console.width, age_s=age_s, is_dead=not status.is_running)
         live.update(Group(Text(text), Text(), picture), refresh=True)
 
     with Live(console=console, auto_refresh=False) as live:

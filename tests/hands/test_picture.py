@@ -100,3 +100,7 @@ def test_the_state_is_said_first_whatever_the_colours() -> None:
     for word, changes in states.items():
         first = drawn(80, **changes).splitlines()[0]
         assert f"● {word}" in first, (word, first)
+    dead = Console(file=io.StringIO(), width=80)
+    with dead.capture() as capture:
+        dead.print(draw(FIGURES, SHOWN, width=80, is_dead=True))
+    assert "● died" in capture.get()
