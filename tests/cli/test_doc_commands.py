@@ -7,7 +7,7 @@ without an `[api]` of their own get the simulator's address. A line `<!-- … --
 - `exit: N`: it ends with this exit status, not with 0.
 - `beside: COMMAND`: that runs meanwhile, and has brought an answer to the folder `out/…` that the block names first.
 - `until Ctrl-C`: it runs until it is stopped; once it has said something, SIGINT comes.
-- `until Ctrl-C: DIR`: the same of a run, once rows are answered in DIR; it ends with 130.
+- `until Ctrl-C: DIR`: the same of a run, two seconds after it has opened DIR; it ends with 130.
 - `command: demo`, `command: test`: the README's two commands, which tests/cli/test_two_commands.py and `.ci/run` run.
 
 What the next ```text block shows has to be printed: its lines, whatever the numbers in them; `…` stands for anything.
@@ -159,7 +159,9 @@ def run_block(block: Block, folder: Path, env: dict[str, str]) -> str:
             if block.note.startswith("until Ctrl-C"):
                 output = block.note.partition(": ")[2]
                 if output:
-                    wait_for_answers(folder / output, process)
+                    socket = folder / output / "_batchfox" / "control.sock"
+                    eventually(lambda: socket.exists() or process.poll() is not None, "the run")
+                    time.sleep(2)  # so that there is something to resume; no verdict depends on it
                 else:
                     eventually(lambda: printed.stat().st_size or process.poll() is not None, "a word of it")
                 assert process.poll() is None, printed.read_text(encoding="utf-8")
