@@ -238,6 +238,16 @@ class Checkpoint:
             while rows := cursor.fetchmany(100):
                 yield from rows
 
+    def figures(self, progress: bytes | None) -> dict[str, Any]:
+        """A run's figures, as its record holds them. Raises `DamagedError`."""
+        try:
+            found = msgspec.json.decode(progress) if progress else {}
+        except (msgspec.DecodeError, UnicodeDecodeError, TypeError) as error:
+            raise damaged(self.path, "the figures of a run cannot be understood") from error
+        if not isinstance(found, dict):
+            raise damaged(self.path, "the figures of a run cannot be understood")
+        return found
+
     def note(self, sql: str, rows: Iterable[tuple[Any, ...]]) -> None:
         """Puts rows into a temporary table of this connection, which a read-only one may have too."""
         with at_the_border(self.path):

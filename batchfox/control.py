@@ -1,8 +1,8 @@
 """The socket by which a running job is steered: where it is, who serves it, how it is asked.
 
-A Unix socket of the user's own (mode 0600), lines of JSON both ways. It lies in the output's `_batchfox/`; where its
-path would be too long for one, or the file system takes none, in a folder of its own (mode 0700) that
-`_batchfox/control` names. Whoever holds the output's lock may remove what a dead run left.
+A Unix socket of the user's own (mode 0600), lines of JSON both ways. It lies in a folder of its own (mode 0700), which
+`_batchfox/control` names, and not in the output: there its path may be too long for a socket, the file system may take
+none, and what copies the folder may stumble over it. Whoever holds the output's lock may remove what a dead run left.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from batchfox.status import checkpoint_path, is_held
 MOST_PATH = 100
 MOST_CLIENTS = 16
 _SOCKET = "control.sock"
-_ELSEWHERE = "control"
+_NAMED = "control"
 _PREFIX = "batchfox-"
 CLOSE_S = 1.0
 
@@ -93,25 +93,20 @@ def _is_own(writer: asyncio.StreamWriter) -> bool:
 @contextlib.contextmanager
 def _listening(own: Path) -> Iterator[socket.socket]:
     """A bound socket; it and what was made for it are gone afterwards. Raises `OSError`."""
-    here, elsewhere = own.absolute() / _SOCKET, own / _ELSEWHERE
-    _clear_away(here, elsewhere)
+    named = own / _NAMED
+    _clear_away(named)
     with contextlib.ExitStack() as stack:
-        bound = None
-        if len(os.fsencode(here)) <= MOST_PATH:
-            with contextlib.suppress(OSError):  # a file system that takes no sockets
-                bound = stack.enter_context(_bound(here))
-        if bound is None:
-            folder = Path(stack.enter_context(_short_folder()))
-            bound = stack.enter_context(_bound(folder / _SOCKET))
-            stack.callback(elsewhere.unlink, missing_ok=True)
-            elsewhere.write_text(f"{folder / _SOCKET}\n", encoding="utf-8")
+        folder = Path(stack.enter_context(_short_folder()))
+        bound = stack.enter_context(_bound(folder / _SOCKET))
+        stack.callback(named.unlink, missing_ok=True)
+        named.write_text(f"{folder / _SOCKET}\n", encoding="utf-8")
         yield bound
 
 
-def _clear_away(here: Path, elsewhere: Path) -> None:
+def _clear_away(named: Path) -> None:
     """What a dead run left: who holds the output's lock may."""
     with contextlib.suppress(OSError, ValueError):
-        there = Path(elsewhere.read_text(encoding="utf-8").strip())
+        there = Path(named.read_text(encoding="utf-8").strip())
         if (
             there.name == _SOCKET
             and there.parent.name.startswith(_PREFIX)
@@ -119,8 +114,7 @@ def _clear_away(here: Path, elsewhere: Path) -> None:
         ):
             there.unlink(missing_ok=True)
             there.parent.rmdir()
-    for left in (here, elsewhere):
-        left.unlink(missing_ok=True)
+    named.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -168,11 +162,14 @@ def ask(folder: Path, order: Order) -> Reply:
 
 def _address(own: Path) -> Path:
     """Where the socket is. Raises `FileNotFoundError`; `OutputError` where another user may have put it there."""
-    here = own.absolute() / _SOCKET
-    if here.exists() and len(os.fsencode(here)) <= MOST_PATH:
-        return here
-    elsewhere = Path((own / _ELSEWHERE).read_text(encoding="utf-8").strip())
-    there = elsewhere.parent.stat()
-    if there.st_uid not in (os.getuid(), (own / _ELSEWHERE).stat().st_uid) or there.st_mode & 0o077:
-        raise OutputError(f"{elsewhere.parent}: open to others than the user whose run this is; nothing was sent there")
-    return elsewhere
+    named = own / _NAMED
+    text = named.read_text(encoding="utf-8").strip()
+    if not text:
+        raise FileNotFoundError(named)  # it is being written
+    socket_path = Path(text)
+    there = socket_path.parent.stat()
+    if there.st_uid not in (os.getuid(), named.stat().st_uid) or there.st_mode & 0o077:
+        raise OutputError(
+            f"{socket_path.parent}: open to others than the user whose run this is; nothing was sent there"
+        )
+    return socket_path

@@ -61,7 +61,7 @@ def unfinished_run(checkpoint: Checkpoint) -> Run | None:
         started_at=started_at,
         is_resume=True,
         is_limited=exit_status in (0, 3),
-        before=msgspec.json.decode(progress) if progress else {},
+        before=checkpoint.figures(progress),
     )
 
 
@@ -70,7 +70,7 @@ def tokens_of_last_minute(checkpoint: Checkpoint, unix_s: float) -> tuple[float,
     rows = checkpoint.query("SELECT beat_at, progress FROM run ORDER BY rowid DESC LIMIT 1")
     if not rows or not rows[0][1]:
         return 0.0, 0.0
-    tokens = msgspec.json.decode(rows[0][1]).get("tokens_of_minute", 0.0)
+    tokens = checkpoint.figures(rows[0][1]).get("tokens_of_minute", 0.0)
     return max(unix_s - rows[0][0], 0.0), tokens
 
 

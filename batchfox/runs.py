@@ -113,7 +113,7 @@ def last_of(checkpoint: Checkpoint, *, is_running: bool) -> Ran | None:
     run_date, beat_at, ended_at, exit_status, is_finished, progress = rows[0]
     # Until its first beat the figures are those that the execution before it left.
     is_told = progress is not None and (beat_at != begun.begun_at or ended_at is not None)
-    figures: dict[str, Any] = msgspec.json.decode(progress) if is_told else {}
+    figures: dict[str, Any] = checkpoint.figures(progress) if is_told else {}
     return Ran(
         run_id=begun.run_id,
         run_date=run_date,

@@ -80,7 +80,7 @@ def _last_run(checkpoint: Checkpoint) -> dict[str, Any]:
     if not runs:
         return {}
     run: dict[str, Any] = dict(zip(_COLUMNS, runs[0], strict=False))
-    figures = [(row[0], msgspec.json.decode(row[-1]) if row[-1] else {}) for row in runs]
+    figures = [(row[0], checkpoint.figures(row[-1])) for row in runs]
     run["is_finished"] = bool(run["is_finished"])
     run["is_limited"] = bool(figures[0][1].get("fed", {}).get("is_limited")) and run["ended_at"] is not None
     shown = figures[0]

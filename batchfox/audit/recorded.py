@@ -92,7 +92,7 @@ def _copy_run(checkpoint: Checkpoint, found: Recorded) -> None:
     runs = checkpoint.query("SELECT run_id, is_finished, progress FROM run ORDER BY rowid DESC LIMIT 1")
     if runs:
         found.run_id, found.is_finished = runs[0][0], bool(runs[0][1])
-        progress = msgspec.json.decode(runs[0][2]) if runs[0][2] else {}
+        progress = checkpoint.figures(runs[0][2])
         found.rows_read = int(progress.get("fed", {}).get("rows", 0))
 
 

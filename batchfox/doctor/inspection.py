@@ -123,6 +123,8 @@ class Inspector:
             checkpoint.counts()
             if checkpoint.get("types") is not None and sure_types(checkpoint.get("types")) is None:
                 raise DamagedError("the types of the columns cannot be understood")
+            for (progress,) in checkpoint.stream("SELECT progress FROM run"):
+                checkpoint.figures(progress)
             for row in checkpoint.stream("SELECT * FROM row"):
                 if not is_understood(row):
                     raise DamagedError(f"the record of row {row[0]} cannot be understood")

@@ -109,7 +109,7 @@ def wait_for_answers(output: Path, process: subprocess.Popen[bytes]) -> None:
 
     def are_there() -> bool:
         time.sleep(0.1)  # looking takes the CPU that the run needs
-        is_up = (output / "_batchfox" / "control.sock").exists()
+        is_up = (output / "_batchfox" / "control").exists()
         return process.poll() is not None or (is_up and bool(look(output).by_status))
 
     eventually(are_there, "answers")
@@ -159,8 +159,8 @@ def run_block(block: Block, folder: Path, env: dict[str, str]) -> str:
             if block.note.startswith("until Ctrl-C"):
                 output = block.note.partition(": ")[2]
                 if output:
-                    socket = folder / output / "_batchfox" / "control.sock"
-                    eventually(lambda: socket.exists() or process.poll() is not None, "the run")
+                    control = folder / output / "_batchfox" / "control"
+                    eventually(lambda: control.exists() or process.poll() is not None, "the run")
                     time.sleep(2)  # so that there is something to resume; no verdict depends on it
                 else:
                     eventually(lambda: printed.stat().st_size or process.poll() is not None, "a word of it")

@@ -11,8 +11,8 @@ from conftest import job_of
 
 from batchfox.checkpoint import Checkpoint
 from batchfox.core.job import Job
-from batchfox.errors import JobError
-from batchfox.history import begin_run, end_run, run_date_of, unfinished_run
+from batchfox.errors import DamagedError, JobError
+from batchfox.history import begin_run, end_run, run_date_of, tokens_of_last_minute, unfinished_run
 
 NOON_S = 1_767_268_800.0  # 2026-01-01 12:00 UTC
 
@@ -101,3 +101,16 @@ def test_runs_of_the_same_second_have_ids_of_their_own(tmp_path: Path, job: Job)
         ids.add(begin_run(checkpoint, job, NOON_S).run_id)
         checkpoint.close()
     assert len(ids) > 15
+
+
+@pytest.mark.parametrize("progress", [b'{"a": 1', b"\xff\xfe", b"[1]"])
+def test_figures_that_cannot_be_understood_are_damage_that_names_the_repair(
+    checkpoint: Checkpoint, job: Job, progress: bytes
+) -> None:
+    begin_run(checkpoint, job, NOON_S)
+    with checkpoint.transaction() as db:
+        db.execute("UPDATE run SET progress = ?", (progress,))
+    with pytest.raises(DamagedError, match=r"figures of a run cannot be understood.*--repair"):
+        unfinished_run(checkpoint)
+    with pytest.raises(DamagedError, match=r"figures of a run cannot be understood.*--repair"):
+        tokens_of_last_minute(checkpoint, NOON_S)
