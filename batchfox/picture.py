@@ -73,7 +73,7 @@ def _table(lines: list[Line]) -> Table:
 
 
 def _head(shown: Shown, vitals: Vitals, state: tuple[str, str], width: int) -> Table:
-    of = f" of {vitals.total:,}" if vitals.total else ""
+    of = f" of {vitals.of_total}" if vitals.total else ""
     share = f"{vitals.share:4.0%}  " if vitals.share is not None else ""
     told = f"{share}{vitals.ended:,}{of} rows"
     word, style = state
