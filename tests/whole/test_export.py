@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import fcntl
 import json
+import os
 import re
 from pathlib import Path
 
@@ -162,6 +163,12 @@ def test_a_place_where_no_file_can_be_is_told(simulate: Simulate, tmp_path: Path
             export(tmp_path / "out", target)
         with pytest.raises(UserError, match=told):
             audit_output(tmp_path / "out", Choice(costs=target))
+    os.mkfifo(tmp_path / "pipe.csv")
+    with pytest.raises(UserError, match="exists and is no file"):  # so is /dev/full, which root could replace
+        export(tmp_path / "out", tmp_path / "pipe.csv")
+    assert (tmp_path / "pipe.csv").is_fifo()
+    with pytest.raises(UserError, match="name the file to write"):
+        audit_output(tmp_path / "out", Choice(costs=Path()))
 
 
 # What a spreadsheet would run, and what looks like it and is harmless.
