@@ -88,7 +88,7 @@ class Vitals:
             return None
         if shown.tail_s is None:  # too few latencies are known: as if all went at the pace of the rest
             return None if per_s <= 0 else (unsent + tasks) / per_s
-        return (unsent / per_s if unsent else 0.0) + shown.tail_s
+        return (shown.cooling_s + unsent / per_s if unsent else 0.0) + shown.tail_s
 
 
 def sparks(values: list[float]) -> str:
