@@ -142,6 +142,12 @@ def _short_folder() -> Iterator[str]:
 def ask(folder: Path, order: Order) -> Reply:
     """Asks the run that holds this output. Raises `OutputError` where there is no output, or no run alive."""
     checkpoint_path(folder)
+    foreign = f"{folder}: this run is another user's: only who began it (or root) can steer it"
+    with contextlib.suppress(FileNotFoundError):
+        try:
+            (folder / "_batchfox" / "lock").open("rb").close()
+        except PermissionError as error:  # `is_held` cannot know
+            raise OutputError(foreign) from error
     if not is_held(folder):
         raise OutputError(f"{folder}: no run is alive here; `batchfox status {folder}` says how the last one ended")
     try:
@@ -157,7 +163,7 @@ def ask(folder: Path, order: Order) -> Reply:
             "begun by an older batchfox; try again"
         ) from error
     except PermissionError as error:
-        raise OutputError(f"{folder}: this run is another user's: only who began it (or root) can steer it") from error
+        raise OutputError(foreign) from error
 
 
 def _address(own: Path) -> Path:

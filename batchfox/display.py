@@ -59,7 +59,7 @@ class PlainDisplay(_Paced):
     def _line(self, view: View) -> str:
         numbers, figures = Vitals(view.figures, view.shown), view.figures
         shown = view.shown
-        of = f"/{numbers.total:,}" if numbers.total else ""
+        of = f" of {numbers.of_total}" if numbers.is_total_rough else f"/{numbers.total:,}" if numbers.total else ""
         binds = f", limit: {shown.binds}" if shown.binds is not None else ""
         cooling = f", cooling down {shown.cooling_s:.0f} s" if shown.cooling_s > 0 else ""
         took = f", latency {words}" if (words := latency_words(shown)) else ""

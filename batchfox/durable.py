@@ -61,9 +61,14 @@ def write_text(text: str, temporary: Path, final: Path) -> None:
 @contextlib.contextmanager
 def whole_or_not(target: Path) -> Iterator[Path]:
     """Where to write a file that a user asked for: it takes the name `target` once the block ends, whole; where the
-    block raises, nothing is left. Raises `UserError` where the file system refuses."""
+    block raises, nothing is left. Raises `UserError` where the file system refuses, and for a device, a pipe, a folder:
+    only a file is replaced."""
+    if not target.name:
+        raise UserError(f"{target}: a folder; name the file to write")
     temporary = target.with_name(f".{target.name}.part")
     try:
+        if target.exists() and not target.is_file():
+            raise UserError(f"{target}: exists and is no file; name another; nothing was written")
         yield temporary
         sync_file(temporary)
         rename(temporary, target)

@@ -43,6 +43,8 @@ def kind_of(path: str) -> str | None:
 
 def say_no_output(folder: Path, missing: Path) -> str:
     """What to tell who named a folder that holds no output: what it lacks, and the output that was perhaps meant."""
+    if folder.is_file():
+        return f"{folder}: no output of batchfox but a file; name the folder that the job's [output] path names"
     try:
         beside = [str(near) for near in folder.parent.iterdir() if (near / OWN_FOLDER).is_dir()]
     except OSError:

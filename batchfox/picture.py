@@ -48,7 +48,7 @@ def draw(
     most_sparks = _SPARKS_WIDE if is_wide else _SPARKS_NARROW
     flow = [
         _rows(figures, shown, vitals, is_wide=is_wide),
-        _speed(shown, vitals, most_sparks, width),
+        _speed(shown, vitals, most_sparks, width, shown.cooling_s if is_dead else age_s),
         _pace(figures, shown),
     ]
     flow += [_latency(shown, most_sparks)]
@@ -73,7 +73,7 @@ def _table(lines: list[Line]) -> Table:
 
 
 def _head(shown: Shown, vitals: Vitals, state: tuple[str, str], width: int) -> Table:
-    of = f" of {vitals.total:,}" if vitals.total else ""
+    of = f" of {vitals.of_total}" if vitals.total else ""
     share = f"{vitals.share:4.0%}  " if vitals.share is not None else ""
     told = f"{share}{vitals.ended:,}{of} rows"
     word, style = state
@@ -126,12 +126,13 @@ def _rows(figures: Mapping[str, Any], shown: Shown, vitals: Vitals, *, is_wide: 
     return "rows", text
 
 
-def _speed(shown: Shown, vitals: Vitals, most: int, width: int) -> Line:
+def _speed(shown: Shown, vitals: Vitals, most: int, width: int, age_s: float) -> Line:
     text = Text(f"{vitals.recent_per_s:,.1f} rows/s  ")
     text.append(sparks(shown.rates[-most:]), "cyan")
     if shown.binds is not None:
         text.append(f"  limit: {shown.binds}", "bold")
-        why = f" ({BINDS.get(shown.binds, '')})"
+        cools_s = shown.cooling_s - age_s if shown.binds == "cool-down" else 0.0
+        why = f" (after a 429, {cools_s:.0f} s to go)" if cools_s > 0 else f" ({BINDS.get(shown.binds, '')})"
         if len(text) + len(why) <= width - _NAMES:
             text.append(why, "dim")
     return "speed", text

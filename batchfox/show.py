@@ -71,7 +71,7 @@ def _leftovers(summary: Summary) -> Iterator[str]:
     if summary.completed_before:
         yield f"  completed before: {summary.completed_before:,}"
     if summary.is_limited:
-        yield "  beyond --limit: not looked at, the next run takes them"
+        yield "  beyond --limit or --pilot: not taken, the next run takes them"
     if summary.duplicates:
         yield f"  duplicates of an id, not sent: {summary.duplicates:,}"
     if summary.deduped:

@@ -79,6 +79,7 @@ class Viewer:
         ended_per_s, sent_per_s = self._recent()
         return Shown(
             title=self._job.name,
+            is_total_rough=self._total is None,
             total_rows=self._rows.expected_rows() if self._total is None else self._total,
             row_limit=self._limit,
             input_share=self._rows.progress(),

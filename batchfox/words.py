@@ -21,8 +21,8 @@ EXIT_MEANS = {
     143: "stopped by SIGTERM; resumable",
 }
 LIMITED = {
-    0: "every row taken is completed; rows beyond --limit were not taken",
-    3: "some of the rows taken did not complete; rows beyond --limit were not taken",
+    0: "every row taken is completed; rows beyond --limit or --pilot were not taken",
+    3: "some of the rows taken did not complete; rows beyond --limit or --pilot were not taken",
 }
 
 

@@ -57,4 +57,22 @@ def command(
     chosen = names_in(columns, columns_of(folder)) if columns else []
     rows = export(folder, target, form=form, columns=chosen, statuses=names_in(statuses, ()))
     click.echo(f"{target}: {count(rows, 'row')}")
+    if not click.get_current_context().meta.get("batchfox.quiet"):
+        _say_what_is_to_come(folder, target)
     return 0
+
+
+def _say_what_is_to_come(folder: Path, target: Path) -> None:
+    """Tells where the export is of a run that is not at its end: it looks no different from a whole one."""
+    from batchfox.errors import UserError
+    from batchfox.status import look
+
+    try:
+        status = look(folder)
+    except UserError:  # the parts alone, or another user's output: they were enough
+        return
+    if status.is_running:
+        click.echo(f"note: a run is at work there; rows that end from now on are not in {target}", err=True)
+    elif status.run_id is not None and not status.is_finished:
+        does = f"the same `batchfox run` goes on, and what it adds is not in {target}"
+        click.echo(f"note: the run there did not finish; {does}", err=True)

@@ -16,7 +16,7 @@ from batchfox.cli.complete import complete_output
     "target",
     metavar="FILE",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Where to write it; an older one is replaced.  [default: DIR/report.html]",
+    help="Where to write it; an older report is replaced.  [default: DIR/report.html]",
 )
 @click.option(
     "--rows",

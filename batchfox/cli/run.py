@@ -186,7 +186,11 @@ def _goes_on(left: int, *, is_yes: bool) -> bool:
     if sys.stdin is None or not sys.stdin.isatty():
         click.echo("nobody can be asked here: --yes goes on, and so does the same command without --pilot", err=True)
         return False
-    return click.confirm(f"run the other {left:,} rows?", default=False, err=True)
+    try:
+        return click.confirm(f"run the other {left:,} rows?", default=False, err=True)
+    except click.Abort:
+        click.echo("\nnot answered: the pilot's rows are kept; the same command without --pilot goes on", err=True)
+        raise
 
 
 def _options(context: click.Context, values: dict[str, Any]) -> Any:

@@ -11,13 +11,15 @@ import msgspec
 class Shown(msgspec.Struct, frozen=True, kw_only=True):
     """What a display shows beside the run's figures; it goes into the progress record, for `batchfox status --watch`.
 
-    `binds`: what keeps the run from being faster, a word of `binding.BINDS`. `rates` and `medians`: rows a second and
-    median latencies of the last beats of ten seconds. `recent_per_s`, `sent_per_s`: rows ended and submits sent a
-    second, in the last minute. `tail_s`: how long the last tasks take.
+    `is_total_rough`: `total_rows` follows from the share of the input that is read, and is no count. `binds`: what
+    keeps the run from being faster, a word of `binding.BINDS`. `rates` and `medians`: rows a second and median
+    latencies of the last beats of ten seconds. `recent_per_s`, `sent_per_s`: rows ended and submits sent a second, in
+    the last minute. `tail_s`: how long the last tasks take.
     """
 
     title: str
     total_rows: int | None = None
+    is_total_rough: bool = False
     row_limit: int | None = None
     input_share: float | None = None
     limit_per_minute: float | None = None
@@ -55,6 +57,8 @@ class Vitals:
         self.per_s = settled / self.elapsed_s if self.elapsed_s > 0 else 0.0
         self.recent_per_s = self.per_s if shown.recent_per_s is None else shown.recent_per_s
         self.total = self._total(shown, fed)
+        limit = None if shown.row_limit is None else self.before + shown.row_limit
+        self.is_total_rough = shown.is_total_rough and not fed.get("is_over") and self.total != limit
         self.share = min(self.ended / self.total, 1.0) if self.total else None
         self.left_s = self._left_s(figures, shown, settled)
 
@@ -69,6 +73,11 @@ class Vitals:
         most = self.before + shown.row_limit
         return most if total is None else min(total, most)
 
+    @property
+    def of_total(self) -> str:
+        """The total in words: "1,000", "about 1,000" before all of the input is read; "" where nothing tells."""
+        return "" if not self.total else f"{'about ' if self.is_total_rough else ''}{self.total:,}"
+
     def _left_s(self, figures: Mapping[str, Any], shown: Shown, settled: int) -> float | None:
         if self.total is None or settled < 5 or figures.get("paused_s") is not None:
             return None
@@ -79,7 +88,7 @@ class Vitals:
             return None
         if shown.tail_s is None:  # too few latencies are known: as if all went at the pace of the rest
             return None if per_s <= 0 else (unsent + tasks) / per_s
-        return (unsent / per_s if unsent else 0.0) + shown.tail_s
+        return (shown.cooling_s + unsent / per_s if unsent else 0.0) + shown.tail_s
 
 
 def sparks(values: list[float]) -> str:

@@ -187,5 +187,5 @@ class Inspector:
         which = "something is left to do"
         if run is not None:
             unfinished = "did not finish" if states else "is not known to have finished"
-            which = f"run {run.run_id} {'ended at --limit' if run.is_limited else unfinished}"
+            which = f"run {run.run_id} {'ended at --limit or --pilot' if run.is_limited else unfinished}"
         yield note("; ".join([which, *words]), str(self.folders.root), "the same command resumes it")

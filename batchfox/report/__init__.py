@@ -15,7 +15,7 @@ import msgspec
 
 from batchfox.core.outcome import STATUSES
 from batchfox.durable import whole_or_not
-from batchfox.errors import BatchfoxError
+from batchfox.errors import BatchfoxError, UserError
 from batchfox.export import refuse_target
 from batchfox.part_names import part_paths
 from batchfox.report.charts import Chart, charts_of
@@ -28,6 +28,20 @@ from batchfox.summary import RETRYABLE
 from batchfox.words import count, credit, duration, exit_means, shorten
 
 MOST_CAUSES = 40
+_BEGIN = b"<!doctype html"
+
+
+def _refuse_other(target: Path) -> None:
+    """Only a report is replaced: a job or a data file named by mistake stays. Raises `UserError`."""
+    if not target.is_file():
+        return
+    try:
+        with target.open("rb") as file:
+            begin = file.read(len(_BEGIN))
+    except OSError:  # what writes it tells
+        return
+    if begin and begin.lower() != _BEGIN:
+        raise UserError(f"{target}: exists and is no report; name another file, or remove it yourself")
 
 
 def write_report(folder: Path, target: Path, *, rows: int = 60, program: list[str] | None = None) -> int:
@@ -36,6 +50,7 @@ def write_report(folder: Path, target: Path, *, rows: int = 60, program: list[st
     `program`: the words that start batchfox, for the lines to type. Raises `UserError`, `OutputError`.
     """
     refuse_target(target)
+    _refuse_other(target)
     found = tally(part_paths(folder), sample=rows)
     outages = read_log(folder, found.timeline)
     gallery = Gallery(folder)

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from batchfox.arrow_types import without_views
 from batchfox.errors import OutputError
+from batchfox.parts import say_unreadable
 from batchfox.report.timeline import RATIO, Latencies, Timeline
 
 MOST_CAUSES = 200
@@ -76,7 +77,7 @@ def tally(paths: list[Path], *, sample: int) -> Tally:
                     if table.num_rows:
                         _add(found, table, path, group, sample)
         except (OSError, pa.ArrowException) as error:
-            raise OutputError(f"{path}: cannot be read as Parquet: {error}") from error
+            raise OutputError(f"{path}: {say_unreadable(error, path)}") from error
     return found
 
 

@@ -85,7 +85,9 @@ class Browser:
             self._db.execute(f"CREATE OR REPLACE VIEW part AS SELECT * FROM {source}")
             found = self._db.execute("DESCRIBE part").fetchall()
         except self._errors as error:
-            raise OutputError(f"{self._folder}: cannot be read as Parquet: {error}") from error
+            reason = str(error).partition("\n")[0]  # the rest is the question
+            doctor = f"`batchfox doctor {self._folder}` says what can be done"
+            raise OutputError(f"{self._folder}: cannot be read as Parquet: {reason}; {doctor}") from error
         self.types = {row[0]: row[1] for row in found if row[0] not in _OWN_NAMES}
         self._parts, self._found = parts, None
         self.version = f"{len(parts)}-{max(mtime for _, mtime, _ in parts):x}"

@@ -277,6 +277,12 @@ def test_a_folder_that_is_no_output(batchfox: Run, tmp_path: Path) -> None:
         assert "no output of batchfox" in told(batchfox, *command)
 
 
+def test_a_file_in_the_place_of_an_output(batchfox: Run, job: Path) -> None:
+    for command in (["status"], ["report"], ["ctl", "pause"]):
+        words = [command[0], "job.toml", *command[1:]]
+        assert "but a file; name the folder that the job's [output] path names" in told(batchfox, *words)
+
+
 def test_an_export_that_cannot_be(batchfox: Run, job: Path, simulate: Simulate) -> None:
     simulator = simulate()
     assert batchfox("run", "job.toml", "--base-url", simulator.url, "--output", "done", "--quiet")[0] == 0

@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 from typing import Any
 
+import msgspec
 import pytest
 from rich.console import Console
 
-from batchfox.core.vitals import Shown
+from batchfox.core.vitals import Shown, Vitals
 from batchfox.picture import draw
 
 FIGURES: dict[str, Any] = {
@@ -104,3 +105,17 @@ def test_the_state_is_said_first_whatever_the_colours() -> None:
     with dead.capture() as capture:
         dead.print(draw(FIGURES, SHOWN, width=80, is_dead=True))
     assert "● died" in capture.get()
+
+
+def test_a_cool_down_is_counted_down_and_waited_for_whatever_else_is_wrong() -> None:
+    """ "rows fail" takes the first place; a minute without a submit has to be seen, and is a part of the time left."""
+    shown = msgspec.structs.replace(SHOWN, binds="cool-down", cooling_s=602.0, rates=[])
+    failing = {"by_status": {"completed": 90_000, "failed": 10_000}}
+    text = drawn(80, shown=shown, **failing)
+    assert "● rows fail" in text
+    assert "limit: cool-down" in text
+    assert "(after a 429, 600 s to go)" in text
+    soon = Vitals(FIGURES, msgspec.structs.replace(shown, cooling_s=0.0)).left_s
+    late = Vitals(FIGURES, shown).left_s
+    assert soon is not None
+    assert late == pytest.approx(soon + 602.0)

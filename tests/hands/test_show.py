@@ -45,7 +45,7 @@ def lines_of(command: list[str] | None = None, **values: Any) -> list[str]:
 
 def test_a_limited_run_says_that_rows_are_left_and_names_the_same_command() -> None:
     text = lines_of([*RUN, "--limit", "3", "--retry", "failed", "--fresh"], is_limited=True)
-    assert "exit 0: every row taken is completed; rows beyond --limit were not taken" in text
+    assert "exit 0: every row taken is completed; rows beyond --limit or --pilot were not taken" in text
     assert text[-1] == "next: batchfox run job.toml --limit 3"
     assert not any("every row is completed" in line for line in text)
     short = lines_of(is_limited=True, exit_status=3, by_status={"failed": 3}, settled={"failed": 3})

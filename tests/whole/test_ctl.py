@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import stat
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -138,3 +140,22 @@ def _answer(folder: Path, do: Any, row: str) -> str | None:
     except OutputError:
         return None
     return reply.message if reply.ok else None
+
+
+def test_another_users_run_is_not_said_to_be_dead(simulate: Simulate) -> None:
+    """The lock is its owner's alone to read: whether the run lives cannot be known, nor be steered."""
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made) / "out"
+        run(job_of(write_rows(Path(made) / "in.jsonl", rows_with_ids(1)), folder, simulate().url))
+        for open_to_all in (Path(made), folder, folder / "_batchfox"):
+            open_to_all.chmod(0o755)
+        lock = folder / "_batchfox" / "lock"
+        lock.chmod(0o600 if os.geteuid() == 0 else 0)
+        user = os.geteuid()
+        try:
+            if user == 0:
+                os.seteuid(65_534)
+            with pytest.raises(OutputError, match="another user's: only who began it"):
+                ask(folder, Order(do="pause"))
+        finally:
+            os.seteuid(user)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import json
+import os
 import re
 from pathlib import Path
 
@@ -11,8 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import MODEL, Simulate, Starter, job_of, parts_of, rows_with_ids, write_rows
 
-from batchfox import run
+from batchfox import Options, run
 from batchfox.audit import Choice, audit_output
+from batchfox.cli import main
 from batchfox.errors import OutputError, UserError
 from batchfox.export import export
 
@@ -90,6 +93,28 @@ def test_what_is_there_of_a_run_that_stopped_can_be_exported(simulate: Simulate,
     assert export(tmp_path / "out", tmp_path / "x.parquet") == 10
 
 
+def test_an_export_of_a_run_that_is_not_at_its_end_says_so(
+    simulate: Simulate, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    job = job_of(write_rows(tmp_path / "in.jsonl", rows_with_ids(4)), tmp_path / "out", simulate().url)
+
+    def notes(*options: str) -> str:
+        with pytest.raises(SystemExit) as end:
+            main(["export", "out", "x.csv", "--overwrite", *options])
+        assert end.value.code == 0
+        return capfd.readouterr().err
+
+    assert run(job, Options(limit=2)).exit_status == 0
+    with (tmp_path / "out/_batchfox/lock").open("rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert "a run is at work there; rows that end from now on are not in x.csv" in notes()
+    assert "the run there did not finish" in notes()
+    assert notes("--quiet") == ""
+    run(job)
+    assert notes() == ""
+
+
 @pytest.mark.parametrize("place", ["data/all.parquet", "data/part-00007.parquet", "_batchfox/all.csv"])
 def test_nothing_is_exported_into_an_output(simulate: Simulate, tmp_path: Path, place: str) -> None:
     job = job_of(write_rows(tmp_path / "in.jsonl", rows_with_ids(3)), tmp_path / "out", simulate().url)
@@ -138,6 +163,12 @@ def test_a_place_where_no_file_can_be_is_told(simulate: Simulate, tmp_path: Path
             export(tmp_path / "out", target)
         with pytest.raises(UserError, match=told):
             audit_output(tmp_path / "out", Choice(costs=target))
+    os.mkfifo(tmp_path / "pipe.csv")
+    with pytest.raises(UserError, match="exists and is no file"):  # so is /dev/full, which root could replace
+        export(tmp_path / "out", tmp_path / "pipe.csv")
+    assert (tmp_path / "pipe.csv").is_fifo()
+    with pytest.raises(UserError, match="name the file to write"):
+        audit_output(tmp_path / "out", Choice(costs=Path()))
 
 
 # What a spreadsheet would run, and what looks like it and is harmless.

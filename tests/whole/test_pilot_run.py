@@ -10,8 +10,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from conftest import GUARD_S, MODEL, Simulate, Starter, by_id, environment, rows_with_ids, write_rows
+
+from batchfox.cli.run import _goes_on
 
 
 @pytest.mark.parametrize("has_ids", [True, False])
@@ -71,3 +74,18 @@ def test_what_a_pilot_cannot_be_is_refused(start: Starter, simulate: Simulate, t
     assert "leave out --retry" in children[0].err
     assert "--yes answers the question of --pilot N" in children[1].err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_question_that_is_broken_off_says_how_to_go_on(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    own, other = pty.openpty()
+    with os.fdopen(other) as terminal:
+        monkeypatch.setattr(sys, "stdin", terminal)
+        os.write(own, b"\x04")  # Ctrl-D
+        with pytest.raises(click.Abort):
+            _goes_on(5, is_yes=False)
+    os.close(own)
+    told = capfd.readouterr().err
+    assert "run the other 5 rows?" in told
+    assert "the pilot's rows are kept; the same command without --pilot goes on" in told

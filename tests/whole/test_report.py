@@ -130,6 +130,14 @@ def test_what_cannot_be_reported_is_told(simulate: Simulate, tmp_path: Path) -> 
         write_report(tmp_path / "out", tmp_path / "out" / "data" / "x.html")
     with pytest.raises(UserError, match="nothing was written"):
         write_report(tmp_path / "out", tmp_path / "nowhere" / "x.html")
+    (tmp_path / "job.toml").write_text("[input]\n")
+    with pytest.raises(UserError, match="exists and is no report"):
+        write_report(tmp_path / "out", tmp_path / "job.toml")
+    assert (tmp_path / "job.toml").read_text() == "[input]\n", "a file named by mistake stays"
+    (tmp_path / "out" / "data" / "part-00000.parquet").write_text("junk")
+    told = f"part-00000.parquet: cannot be read as Parquet: .*; `batchfox doctor {tmp_path / 'out'}` says"
+    with pytest.raises(OutputError, match=told):
+        write_report(tmp_path / "out", tmp_path / "r.html")
 
 
 def test_a_timeline_keeps_every_count_however_long_it_gets_and_leaves_pauses_out() -> None:

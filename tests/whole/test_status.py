@@ -142,7 +142,7 @@ def test_a_limited_run_does_not_claim_that_every_row_is_completed(simulate: Simu
     assert (summary.exit_status, summary.is_limited) == (0, True)
     status = look(tmp_path / "out")
     assert status.is_limited
-    assert "every row taken is completed; rows beyond --limit were not taken" in describe(status)
+    assert "every row taken is completed; rows beyond --limit or --pilot were not taken" in describe(status)
     run(job)
     assert not look(tmp_path / "out").is_limited
     assert "exit 0: every row is completed" in describe(look(tmp_path / "out"))

@@ -167,6 +167,10 @@ async def test_nobody_else_is_told_anything(simulate: Simulate, tmp_path: Path) 
     for place in (tmp_path / "none", tmp_path):
         with pytest.raises(OutputError, match="no output of batchfox"):
             ViewServer(place)
+    (tmp_path / "out" / "data" / "part-00000.parquet").write_text("junk")
+    with pytest.raises(OutputError, match=r"`batchfox doctor .*` says what can be done$") as told:
+        ViewServer(tmp_path / "out")
+    assert "\n" not in str(told.value), "what was asked of DuckDB is no answer"
 
 
 async def test_the_command_prints_its_address_and_ends_by_a_signal(simulate: Simulate, tmp_path: Path) -> None:
