@@ -85,7 +85,9 @@ class DayPurse:
                 left = self.limit - day.gone - day.held_by_others - (gone - self._told) - reserved
                 fits = bool(left >= -1e-9)
                 spare = min(self.limit * SPARE_SHARE, max(left / 2.0, 0.0))
-                self._write(gone, reserved + spare if fits else self._held, now)
+                # What came to be gone had been held: kept beside it, it would buy the next request.
+                kept = max(self._held - max(gone - self._told, 0.0), 0.0)
+                self._write(gone, reserved + spare if fits else kept, now)
             self._refused_at = None if fits else now
         return fits
 

@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 
 from batchfox.core.job import Job
-from batchfox.core.notice import HIDDEN, Notice, name_in, notice_of, without_secret
+from batchfox.core.notice import HIDDEN, Notice, is_web_address, name_in, notice_of, without_secret
 from batchfox.core.secret import Secret
 from batchfox.errors import BatchfoxError, JobError, UserError
 from batchfox.jobfile import secret_of, value_named
@@ -43,8 +43,8 @@ class After:
         self._secret = secret_of(job)
         notify = job.notify
         self._webhook = None if notify.webhook is None else _resolve("notify.webhook", notify.webhook)
-        if self._webhook is not None and not self._webhook.startswith(("http://", "https://")):
-            raise JobError(f"notify.webhook: {notify.webhook} holds no http(s) URL")
+        if self._webhook is not None and not is_web_address(self._webhook):
+            raise JobError(f"notify.webhook: {notify.webhook} holds no http(s) URL without a user name")
         urls = [_resolve("notify.urls", url) for url in notify.urls]
         self._addresses = Secret(self._webhook or ""), *map(Secret, urls)
         self._notify = _apprise(urls, notify.urls) if urls else None

@@ -25,10 +25,8 @@ from batchfox.cli.complete import complete_job
 @click.option("--into", metavar="DIR", type=click.Path(), help="With --print: write files there instead.")
 @click.option(
     "--image",
-    default="batchfox:latest",
-    show_default=True,
     metavar="NAME",
-    help="With --print k8s: the container image.",
+    help="With --print k8s: the container image.  [default: batchfox:latest]",
 )
 @click.pass_context
 def command(context: click.Context, /, jobs: tuple[str, ...], **values: Any) -> int:
@@ -43,15 +41,28 @@ def command(context: click.Context, /, jobs: tuple[str, ...], **values: Any) -> 
 
     if len(set(jobs)) < len(jobs):
         raise UserError("a job is named twice: each has its own times, and runs once at each")
+    _check_forms(values)
     planned = [plan(job, load_job(job)) for job in jobs]
     if values["lists"]:
         return _list(planned, as_json=values["as_json"])
     if values["form"] is not None:
         return _print(planned, values)
-    for name, other in (("as_json", "--json goes with --list"), ("into", "--into goes with --print")):
-        if values[name]:
-            raise UserError(other)
     return _run(context, planned, in_order=values["in_order"])
+
+
+def _check_forms(values: dict[str, Any]) -> None:
+    """Raises `UserError` for an option that would be passed over."""
+    from batchfox.errors import UserError
+
+    form, lists = values["form"], values["lists"]
+    for is_wrong, said in (
+        (lists and form is not None, "--list and --print: one at a time"),
+        (values["as_json"] and not lists, "--json goes with --list"),
+        (values["into"] is not None and form is None, "--into goes with --print"),
+        (values["image"] is not None and form != "k8s", "--image goes with --print k8s"),
+    ):
+        if is_wrong:
+            raise UserError(said)
 
 
 def _list(planned: list[Any], *, as_json: bool) -> int:
@@ -73,7 +84,8 @@ def _print(planned: list[Any], values: dict[str, Any]) -> int:
     from batchfox.schedule.forms.site import Site
     from batchfox.schedule.printing import as_text, make_forms, write_forms
 
-    site = Site(command=[sys.executable, "-m", "batchfox"], folder=str(Path.cwd()), image=values["image"])
+    image = values["image"] or "batchfox:latest"
+    site = Site(command=[sys.executable, "-m", "batchfox"], folder=str(Path.cwd()), image=image)
     forms = make_forms(values["form"], planned, site)
     if values["into"] is None:
         say(as_text(forms))

@@ -48,13 +48,18 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True):
     body: str
 
 
+def is_web_address(address: str) -> bool:
+    """Is it an http(s) URL without a user name, as a webhook has to be?"""
+    return _HTTP.fullmatch(address) is not None
+
+
 def complaint_of_notify(notify: NotifyKeys) -> str | None:
     """What is wrong with `[notify]`, with the key's path and no secret; None where nothing is."""
     for url in notify.urls:
         if not (_NAME.fullmatch(url) or _SCHEME.fullmatch(url)):
             return 'notify.urls: expected addresses of Apprise such as "mailto://…", or "$NAME" of the environment'
     hook = notify.webhook
-    if hook is not None and not (_NAME.fullmatch(hook) or _HTTP.fullmatch(hook)):
+    if hook is not None and not (_NAME.fullmatch(hook) or is_web_address(hook)):
         return 'notify.webhook: expected an http(s) URL without a user name, or "$NAME" of the environment'
     if notify.spend is not None and not 0 < notify.spend < float("inf"):
         return f"notify.spend: expected credits, more than 0, got {notify.spend!r}"

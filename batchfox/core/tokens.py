@@ -16,6 +16,10 @@ from batchfox.core.shape import Medium
 WINDOW_S = 60.0
 # What the last usage weighs in the expectation of the next.
 _WEIGHT = 0.1
+# In the place of when it left: that was more than a minute ago, and it counts no more.
+_GONE = float("-inf")
+# Less than this is a rest of rounding.
+_NOTHING = 0.001
 _CHARACTERS_A_TOKEN = 4
 _TOKENS_A_MEDIUM = {"image": 1_000, "video": 20_000, "audio": 5_000, "file": 3_000}
 
@@ -67,7 +71,9 @@ class Tokens:
     def taken(self, now: float) -> float:
         """Tokens of the last minute."""
         while self._line and self._line[0][0] + WINDOW_S <= now:
-            self._taken -= self._line.popleft()[1]
+            entry = self._line.popleft()
+            self._taken -= entry[1]
+            entry[0] = _GONE  # a task may run on for longer than its minute
         if not self._line and not self._open:
             self._taken = 0.0  # no rest of rounding
         return self._taken
@@ -78,7 +84,7 @@ class Tokens:
         if self.per_minute is None:
             return True
         expected, taken = self.expect(group, listed), self.taken(now)
-        if taken <= 0.0 or taken + expected <= self.per_minute:
+        if taken < _NOTHING or taken + expected <= self.per_minute:
             return True
         self.opens_at = self._when(taken + expected - self.per_minute, now)
         return False
@@ -127,5 +133,7 @@ class Tokens:
         if entry is None:
             return
         self.opens_at = float("-inf")
+        if entry[0] == _GONE:
+            return
         self._taken += used - entry[1]
         entry[1] = used

@@ -50,10 +50,14 @@ def zone_of(job: Job) -> tzinfo:
 
 
 def plan(path: str, job: Job) -> Planned:
-    """Raises `JobError` where the job has no times."""
+    """Raises `JobError` where the job has no times, or a zone that is none."""
     if job.schedule.cron is None:
         raise JobError(f'{path}: no [schedule] cron says when to run it; it takes one such as cron = "30 1 * * *"')
-    return Planned(path=path, job=job, nights=Nights.of(job.schedule, zone_of(job)))
+    try:
+        zone = zone_of(job)
+    except JobError as error:
+        raise JobError(f"{path}: {error}") from error
+    return Planned(path=path, job=job, nights=Nights.of(job.schedule, zone))
 
 
 def ends_at(job: Job, scheduled: datetime) -> float | None:

@@ -360,3 +360,14 @@ def test_a_state_of_the_embedded_api_that_is_none(batchfox: Run, job: Path) -> N
     assert (status, out) == (2, "")
     assert "no state file of a simulator" in err.splitlines()[-1]
     assert "Traceback" not in err
+
+
+def test_schedule_refuses_options_it_would_pass_over_and_names_the_job_that_is_wrong(batchfox: Run, job: Path) -> None:
+    job.write_text(JOB + '[schedule]\ncron = "0 1 * * *"\ntimezone = "Mars"\n')
+    assert "batchfox: job.toml: schedule.timezone: expected" in told(batchfox, "schedule", "--list", "job.toml")
+    for options, wanted in (
+        (("--image", "x"), "--image goes with --print k8s"),
+        (("--image", "x", "--print", "cron"), "--image goes with --print k8s"),
+        (("--list", "--print", "cron"), "--list and --print: one at a time"),
+    ):
+        assert wanted in told(batchfox, "schedule", "job.toml", *options)

@@ -107,6 +107,20 @@ def test_what_was_sent_before_a_resume_counts_on() -> None:
     assert Tokens(None, before=(900.0, -20.0)).fits("g", 1e9, 0.0)
 
 
+@pytest.mark.parametrize("used", [100.0, 900.0])
+def test_a_task_that_runs_for_longer_than_its_minute_leaves_nothing_behind(used: float) -> None:
+    tokens = Tokens(1_000.0)
+    tokens.take(b"long", "g", 500.0)
+    tokens.leave(b"long", 0.0)
+    assert tokens.taken(61.0) == 0.0
+    tokens.take(b"next", "g", 500.0)
+    tokens.leave(b"next", 61.0)
+    tokens.learn(b"long", "g", 500.0, used)
+    tokens.end(b"long")
+    assert tokens.taken(62.0) == 500.0, "its usage is of a minute that is over"
+    assert tokens.expect("g", 500.0) == used, "and teaches all the same"
+
+
 def test_the_rule_of_thumb_counts_text_media_and_what_may_come_back() -> None:
     request = {"prompt": "x" * 400, "image_urls": ["https://a.example/" + "y" * 400, "data:image/png;base64,AAAA"]}
     assert expected_tokens(request, media_of(request)) == (2_100, 1_024)

@@ -70,6 +70,22 @@ class Worker:
         self.ledger.leave()
 
 
+def test_what_was_held_for_a_row_that_ended_does_not_buy_the_next_one() -> None:
+    clock = Clock("2026-11-21T12:00+01:00")
+    worker = Worker("a", clock)
+    while worker.submit():
+        pass
+    for _ in range(20):  # a refusal between a row's end and the next settling
+        if worker.budget.reserved > 0.0:
+            worker.budget.charge("m", 6.0, 6.0)
+        clock.now += 2.0
+        worker.submit()
+        clock.now += 2.0
+        worker.submit()
+    assert worker.gone + worker.budget.reserved <= LIMIT
+    worker.end()
+
+
 def test_all_runs_of_a_key_together_keep_to_the_days_money() -> None:
     clock, draws = Clock("2026-11-21T12:00+01:00"), random.Random(5)
     workers = [Worker(name, clock) for name in ("a", "b", "c")]

@@ -143,11 +143,15 @@ def test_who_is_told_of_what() -> None:
         ({"notify": {"webhook": "https://example.org", "spend": 0}}, "notify.spend: expected credits"),
         ({"hooks": {"after": ["say 'hello"]}}, "hooks.after: expected commands with their quotes closed"),
         ({"notify": {"urls": ["$NOT_SET_ANYWHERE"]}}, "notify.urls: $NOT_SET_ANYWHERE is not set"),
+        ({"notify": {"webhook": "$HOOK_WITH_USER"}}, "$HOOK_WITH_USER holds no http(s) URL without a user name"),
         ({"notify": {"urls": [f"nosuchkind://{TOKEN}"]}}, "nosuchkind://[hidden] is no address that Apprise knows"),
         ({"notify": {"webhook": "https://example.org/[hidden]"}}, "is what was kept of an address"),
     ],
 )
-def test_what_cannot_be_told_is_refused_before_the_run(tables: dict[str, Any], said: str, tmp_path: Path) -> None:
+def test_what_cannot_be_told_is_refused_before_the_run(
+    tables: dict[str, Any], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOOK_WITH_USER", f"https://user:{TOKEN}@example.org")
     with pytest.raises((JobError, UserError)) as error:
         run(job_of(tmp_path / "in.jsonl", tmp_path / "out", "simulator", **tables))
     assert said in str(error.value)
