@@ -110,7 +110,7 @@ def test_the_state_is_said_first_whatever_the_colours() -> None:
 def test_a_cool_down_is_counted_down_and_waited_for_whatever_else_is_wrong() -> None:
     """ "rows fail" takes the first place; a minute without a submit has to be seen, and is a part of the time left."""
     shown = msgspec.structs.replace(SHOWN, binds="cool-down", cooling_s=602.0, rates=[])
-    failing = {"by_status": {"completed": 90_000, "failed": 10_000}}
+    failing: dict[str, Any] = {"by_status": {"completed": 90_000, "failed": 10_000}}
     text = drawn(80, shown=shown, **failing)
     assert "● rows fail" in text
     assert "limit: cool-down" in text
