@@ -140,8 +140,8 @@ class Summary(msgspec.Struct, kw_only=True):
         plain = _without_option(command, "--fresh", has_value=False)
         for option in ("--retry", "--where"):
             plain = _without_option(plain, option, has_value=True)
-        if self.exit_status in (4, 129, 130, 143) or self.is_limited:
-            return shlex.join(plain)
+        if self.exit_status in (4, 129, 130, 143) or self.is_limited or self.given_up:
+            return shlex.join(plain)  # of tasks that were given up the answers come free
         again = [status for status in RETRYABLE if self.by_status.get(status)]
         again += [STALE] if self.outdated else []
         if self.exit_status in (0, 3) and again:
@@ -156,7 +156,8 @@ class Summary(msgspec.Struct, kw_only=True):
     @property
     def asks_or_pays(self) -> bool:
         """Does `next_step` pay anew for tasks that a run without it would ask about for free?"""
-        return self.exit_status == 3 and not self.is_limited and bool(self.by_status.get("timed_out"))
+        is_free = self.is_limited or self.given_up > 0
+        return self.exit_status == 3 and not is_free and bool(self.by_status.get("timed_out"))
 
     def to_dict(self) -> dict[str, Any]:
         found: dict[str, Any] = msgspec.to_builtins(self)

@@ -40,7 +40,9 @@ def test_what_still_runs_so_long_after_the_last_submit_is_given_up_and_collected
     assert (first.exit_status, first.by_status) == (3 if time_s is None else 4, {"timed_out": 3})
     assert (first.given_up, {one.row_id for one in first.stragglers}) == (3, {"r0", "r1", "r2"})
     assert all(one.age_s >= 0.6 for one in first.stragglers)
-    assert "3 tasks, collected by the next run, free" in describe(first, ["batchfox", "run", "job.toml"])
+    told = describe(first, ["batchfox", "run", "job.toml"])
+    assert "3 tasks, collected by the next run, free" in told
+    assert told.endswith("next: batchfox run job.toml"), "which pays nothing"
     assert any("3 tasks still running; the oldest: 0:0" in line for line in shown.tails)
     found = by_id(tmp_path / "out")
     assert {row["error_code"] for row in found.values()} == {"straggler"}
