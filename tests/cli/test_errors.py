@@ -166,7 +166,7 @@ def test_a_key_file_that_is_no_text_is_told(
     monkeypatch.delenv("FOXAPI_API_KEY")
     Path(".env").write_bytes(content)
     assert ".env: not UTF-8 text" in told(batchfox, "run", "job.toml")
-    assert ".env: not UTF-8 text" in batchfox("doctor")[1]
+    assert ".env: not UTF-8 text" in batchfox("doctor", "--offline")[1]
 
 
 def test_a_key_file_may_begin_with_a_byte_order_mark(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
