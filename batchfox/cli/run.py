@@ -93,7 +93,7 @@ def read_job(job: str | None, values: dict[str, Any]) -> Any:
     "--retry",
     metavar="STATUS[,...]",
     shell_complete=complete_statuses,
-    help="Give rows of these statuses fresh attempts: failed, ..., stale.",
+    help="Give rows of these statuses fresh attempts: failed, ..., stale, marked.",
 )
 @click.option(
     "--where", metavar="CONDITION", help="Of these rows only those that fit: \"error_code = 'x' and model = 'y'\"."

@@ -178,6 +178,14 @@ class Browser:
         found = self._db.execute(sql, [row_index, row_id]).fetchone()
         return None if found is None else Spot(Path(found[0]), found[1])
 
+    def finished(self, rows: list[tuple[int, str]]) -> dict[tuple[int, str], int | None]:
+        """When those of these rows (row_index, row_id) that are there ended, in microseconds since 1970 UTC."""
+        self.refresh()
+        sql = "SELECT row_index, row_id, epoch_us(finished_at) FROM part WHERE list_contains(?::BIGINT[], row_index)"
+        found = self._db.execute(sql, [[index for index, _ in rows]]).fetchall()
+        wanted = set(rows)
+        return {(index, row_id): moment for index, row_id, moment in found if (index, row_id) in wanted}
+
 
 def _choice(question: Question, marked: dict[str, list[str]]) -> tuple[str, list[Any]]:
     """What the facets and the marks choose."""

@@ -69,7 +69,7 @@ def press(folder: Path, *words: str) -> list[str]:
         (["run", "cap"], ["captions.toml"]),
         (["run", "j"], ["jobs/chat.toml", "jobs/class.toml", "jobs/nightly/"]),
         (["run", "captions.toml", "--retry", "f"], ["failed"]),
-        (["run", "captions.toml", "--retry", ""], ["failed", "invalid", "in_doubt", "timed_out", "stale"]),
+        (["run", "captions.toml", "--retry", ""], ["failed", "invalid", "in_doubt", "timed_out", "stale", "marked"]),
         (["run", "--retry", "failed,in"], ["failed,invalid", "failed,in_doubt"]),
         (["run", "--set", "limits.in_f"], ["compopt -o nospace", "limits.in_flight="]),
         (["validate", "--base-url", "s"], ["simulator"]),
