@@ -13,7 +13,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from conftest import Simulate, by_id, job_of, log_events, rows_of, write_rows
+from conftest import Simulate, by_id, in_the_end, job_of, log_events, put_forward, rows_of, write_rows
 
 from batchfox import arun
 from batchfox.errors import OutputError
@@ -169,6 +169,31 @@ async def test_rows_are_found_sorted_marked_and_the_page_follows_a_run(simulate:
         await arun(job, retry="marked")
         assert simulator.book()["totals"]["submits_received"] == submits + len(marked)
         assert "no_marked_rows" in log_events(folder)
+
+
+async def test_a_run_that_has_just_begun_is_an_empty_page_that_fills(simulate: Simulate, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    simulator = simulate(latency="constant:600")
+    rows = [{"id": f"r{n}", "prompt": "x", "n": n} for n in range(5)]
+    running = asyncio.create_task(arun(job_of(write_rows(tmp_path / "in.jsonl", rows), folder, simulator.url)))
+    await in_the_end(lambda: simulator.book()["totals"]["submits_received"], "a submit")
+    async with asking(folder) as ask:
+        before = await ask("/api/state")
+        assert (before["total"], before["is_running"], before["types"]["latency_s"]) == (0, True, "DOUBLE")
+        assert await ask("/api/rows", {"search": "fox", "sort": "status", "mark": "none"}) == {
+            "total": 0,
+            "rows": [],
+            "facets": {"status": [], "code": []},
+            "version": before["version"],
+        }
+        assert (await ask("/api/row", {"index": 0, "id": "r0"}, raw=True))[0] == 404
+        put_forward(simulator, 600)
+        await running
+        after = await ask("/api/state")
+        assert (after["total"], after["is_running"], after["types"]["n"]) == (5, False, "BIGINT")
+        assert after["version"] != before["version"], "the page is to ask anew"
+        assert after["types"].items() >= before["types"].items()
+        assert ids(await ask("/api/rows", {"sort": "n", "is_descending": True, "limit": 2})) == ["r4", "r3"]
 
 
 async def test_nobody_else_is_told_anything(simulate: Simulate, tmp_path: Path) -> None:
