@@ -49,7 +49,10 @@ def say_no_output(folder: Path, missing: Path) -> str:
         beside = [str(near) for near in folder.parent.iterdir() if (near / OWN_FOLDER).is_dir()]
     except OSError:
         beside = []
-    return f"{folder}: no output of batchfox (there is no folder {missing}){nearest(str(folder), beside)}"
+    near = (
+        nearest(str(folder), beside) or "; name the folder that the job's [output] path names: the first run makes it"
+    )
+    return f"{folder}: no output of batchfox (there is no folder {missing}){near}"
 
 
 def list_files(paths: Sequence[str]) -> list[str]:

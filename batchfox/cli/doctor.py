@@ -29,7 +29,13 @@ def _examine_setup(job: Path | None, base_url: str | None, *, is_offline: bool) 
 
 
 @click.command("doctor", short_help="Say what is wrong with this set-up or an output, and repair it.")
-@click.argument("place", metavar="[DIR|JOB]", required=False, type=click.Path(path_type=Path), shell_complete=_complete)
+@click.argument(
+    "place",
+    metavar="[DIR|JOB]",
+    required=False,
+    type=click.Path(path_type=Path, readable=False),
+    shell_complete=_complete,
+)
 @click.option("--repair", "is_repair", is_flag=True, help="Mend what can be mended in DIR; nothing is thrown away.")
 @click.option("--offline", "is_offline", is_flag=True, help="Look at this machine alone; ask the API nothing.")
 @click.option(
