@@ -199,9 +199,14 @@ def prior(median_s: float) -> list[float]:
     return [weight / whole for weight in weights]
 
 
+def quantile_s(weights: list[float], share: float) -> float:
+    """The age before which this share of the tasks of a fitted distribution ends."""
+    mass = [0.0, *accumulate(weights)]
+    at = min(max(bisect_left(mass, share), 1), BINS)
+    part = (share - mass[at - 1]) / max(mass[at] - mass[at - 1], 1e-300)
+    return GRID[at - 1] + min(max(part, 0.0), 1.0) * (GRID[at] - GRID[at - 1])
+
+
 def median_s(weights: list[float]) -> float:
     """The median of a fitted distribution."""
-    mass = [0.0, *accumulate(weights)]
-    at = min(max(bisect_left(mass, 0.5), 1), BINS)
-    share = (0.5 - mass[at - 1]) / max(mass[at] - mass[at - 1], 1e-300)
-    return GRID[at - 1] + min(max(share, 0.0), 1.0) * (GRID[at] - GRID[at - 1])
+    return quantile_s(weights, 0.5)
