@@ -46,7 +46,7 @@ def say_no_output(folder: Path, missing: Path) -> str:
     if folder.is_file():
         return f"{folder}: no output of batchfox but a file; name the folder that the job's [output] path names"
     try:
-        beside = [str(near) for near in folder.parent.iterdir() if (near / OWN_FOLDER).is_dir()]
+        beside = [str(near) for near in folder.parent.iterdir() if near != folder and (near / OWN_FOLDER).is_dir()]
     except OSError:
         beside = []
     near = (

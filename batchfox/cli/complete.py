@@ -72,6 +72,13 @@ def complete_base_url(context: click.Context, param: click.Parameter, incomplete
     return _that_begin(("simulator",), incomplete)
 
 
+def complete_model(context: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The models that rules are known for by their whole name; which others there are, only the API knows."""
+    from batchfox.core.rulebook import MODELS
+
+    return _that_begin((facts.match for facts in MODELS if not facts.match.endswith("*")), incomplete)
+
+
 def complete_key(context: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """`--set`: the keys of a job file, up to the equals sign."""
     from batchfox.core.job import job_keys

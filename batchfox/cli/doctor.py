@@ -13,9 +13,11 @@ from batchfox.cli.complete import complete_base_url, complete_job, complete_outp
 
 
 def _complete(context: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Outputs, and jobs; folders on the way to either once."""
-    found = complete_output(context, param, incomplete) + complete_job(context, param, incomplete)
-    return list({item.value: item for item in found}.values())
+    """Outputs, and jobs beside them; folders on the way to either once."""
+    outputs = complete_output(context, param, incomplete)
+    known = tuple(f"{item.value.rstrip('/')}/" for item in outputs)
+    jobs = complete_job(context, param, incomplete)
+    return [*outputs, *(item for item in jobs if not item.value.startswith(known))]
 
 
 def _examine_setup(job: Path | None, base_url: str | None, *, is_offline: bool) -> list[Any]:
