@@ -1,6 +1,8 @@
-"""Group commits: what the run decides is collected here and made durable by one thread, a group at a time.
+"""Group commits: what the run decides is collected here and made durable, a group at a time.
 
-While one group is being synced the next one grows, so the price of a sync is shared by all that happened meanwhile.
+A small group is written by the event loop and synced by a thread: SQLite lets go of the interpreter with every
+statement, and a thread that runs them beside a busy loop waits for it again each time. While one group is being synced
+the next one grows, so the price of a sync is shared by all that happened meanwhile.
 """
 
 from __future__ import annotations
@@ -9,9 +11,11 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
+from functools import partial
 
-from batchfox.checkpoint import Checkpoint, Group
+from batchfox.checkpoint import Checkpoint
 from batchfox.errors import MachineError
+from batchfox.group import Group
 from batchfox.reserve import Reserve
 
 # Commits of a process that has a core to itself, and uses it, begin so far apart at least; of one that mostly waits, so
@@ -91,7 +95,8 @@ class Recorder:
     async def _commit(self, group: Group) -> None:
         loop = asyncio.get_running_loop()
         try:
-            await loop.run_in_executor(self._thread, self._checkpoint.commit, group)
+            has_begun = self._checkpoint.begin(group)
+            await loop.run_in_executor(self._thread, partial(self._checkpoint.commit, group, has_begun=has_begun))
         except MachineError as error:
             if self.failed is None or not self._reserve.release():
                 raise

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from batchfox.checkpoint import Checkpoint, Group, encode
+from batchfox.checkpoint import Checkpoint
 from batchfox.core.lifecycle import Life, State
 from batchfox.core.row import key_of_id
 from batchfox.errors import MachineError
+from batchfox.group import Group, encode
 from batchfox.recorder import LEAST_APART_S, Recorder
 from batchfox.reserve import RESERVE_BYTES, Reserve
 
