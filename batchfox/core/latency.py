@@ -13,8 +13,8 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping
-from heapq import heappush, heappushpop
-from itertools import accumulate
+from heapq import heappush, heappushpop, nlargest
+from itertools import accumulate, chain
 
 SHORTEST_S = 0.005
 LONGEST_S = 2 * 86_400.0
@@ -110,10 +110,9 @@ class Sample:
 
     def latest(self, most: int) -> list[tuple[int, Interval]]:
         """The last `most` submits that something is known of, the latest first, each with its serial number."""
-        found = [(serial, (low, high)) for serial, low, high in self._closed]
-        found += [(serial, (low, BINS)) for serial, low in self._open.values() if low]
-        found.sort(reverse=True)
-        return found[:most]
+        closed = ((serial, (low, high)) for serial, low, high in self._closed)
+        running = ((serial, (low, BINS)) for serial, low in self._open.values() if low)
+        return nlargest(most, chain(closed, running))
 
     def forget_before(self, serial: int) -> None:
         """Forgets what was submitted earlier."""
