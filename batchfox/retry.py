@@ -13,6 +13,7 @@ from batchfox.core.prepare import key_of_outcome
 from batchfox.errors import UserError
 from batchfox.part_names import part_name
 from batchfox.stale import ASKED
+from batchfox.twin_table import forget_shared
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -101,7 +102,7 @@ def mark_marked(
     checkpoint: Checkpoint, data: Path, marked: Sequence[Marked], *, has_ids: bool, where: Fitted | None
 ) -> list[Marked]:
     """Marks, all or none, the filed rows that still have the outcome that somebody marked, as far as `where` fits.
-    Returns them."""
+    Returns them. An answer that was not liked is shared with no other row (`[input] dedupe`)."""
     found: list[Marked] = []
     numbers = [number for (number,) in checkpoint.query("SELECT number FROM part WHERE is_filed ORDER BY number")]
     with checkpoint.transaction() as db:
@@ -109,6 +110,8 @@ def mark_marked(
             rows = list(read_marked(data / part_name(number), marked, where))
             entries = [_entry(key_of_outcome(row, has_ids=has_ids), number, row) for _, row in rows]
             db.executemany("INSERT OR REPLACE INTO retry VALUES (?, ?, ?, ?, ?)", entries)
+            answered = [row for _, row in rows if row["status"] == "completed" and row["request_hash"] is not None]
+            forget_shared(db, number, [(row["row_index"], bytes.fromhex(row["request_hash"])) for row in answered])
             found += [one for one, _ in rows]
     return found
 
@@ -120,10 +123,11 @@ def read_marked(path: Path, marked: Sequence[Marked], where: Fitted | None) -> I
 
     wanted = {(one.row_index, one.row_id): one for one in marked}
     positions = pa.array(sorted({one.row_index for one in marked}), pa.int64())
-    for table in read_where(path, [*_COLUMNS, "finished_at"], where):
+    names = [*_COLUMNS, "request_hash"]
+    for table in read_where(path, [*names, "finished_at"], where):
         table = table.filter(pc.is_in(table["row_index"], value_set=positions))
         moments = table["finished_at"].cast(pa.int64()).to_pylist()
-        for moment, row in zip(moments, table.select(_COLUMNS).to_pylist(), strict=True):
+        for moment, row in zip(moments, table.select(names).to_pylist(), strict=True):
             one = wanted.get((row["row_index"], row["row_id"]))
             if one is not None and one.finished_at in (None, moment):
                 yield one, row
