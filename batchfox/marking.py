@@ -1,4 +1,5 @@
-"""Which rows a run gives fresh attempts: those of the statuses that `--retry` names, and those that are stale."""
+"""Which rows a run gives fresh attempts: those of the statuses that `--retry` names, those that somebody marked, and
+those that are stale."""
 
 from __future__ import annotations
 
@@ -7,10 +8,11 @@ import threading
 from typing import TYPE_CHECKING
 
 from batchfox.core.carry import Carry
-from batchfox.core.outcome import STALE
+from batchfox.core.outcome import MARKED, STALE
 from batchfox.core.prepare import Preparer
+from batchfox.marks import Marks
 from batchfox.narrowing import Fitted, Where
-from batchfox.retry import Chosen, mark
+from batchfox.retry import Chosen, mark, mark_marked
 from batchfox.stale import ASKED, Found, find_stale, refuse_stale
 
 if TYPE_CHECKING:
@@ -43,9 +45,11 @@ async def mark_rows(
     """Marks them in the checkpoint. Stale rows also by the order of an execution that did not come to it. Returns what
     was found of these. Raises `UserError`."""
     checkpoint, has_ids = shop.checkpoint, source.id_column is not None
-    statuses = [status for status in options.statuses if status != STALE]
+    statuses = [status for status in options.statuses if status not in (STALE, MARKED)]
     if statuses:
         mark(checkpoint, data, statuses, has_ids=has_ids, where=_fitted(options.where, checkpoint))
+    if MARKED in options.statuses:
+        _take_marked(Marks(data.parent), checkpoint, data, _fitted(options.where, checkpoint), log, has_ids=has_ids)
     order = checkpoint.get(ASKED)
     if order is None:
         return Found()
@@ -70,6 +74,24 @@ async def mark_rows(
     if found.kept:
         log.warning("stale_rows_kept", rows=found.kept, note=KEPT)
     return found
+
+
+def _take_marked(
+    marks: Marks, checkpoint: Checkpoint, data: Path, where: Fitted | None, log: Log, *, has_ids: bool
+) -> None:
+    """The rows that were marked for retry in `batchfox view`. Their marks go once the checkpoint has taken them over;
+    a crash in between retries no row twice, for a mark is of one outcome."""
+    marked = marks.retried()
+    taken = mark_marked(checkpoint, data, marked, has_ids=has_ids, where=where)
+    marks.put(marked if where is None else taken, None)
+    log.info("marked_rows_taken", rows=len(taken))
+    if not taken:
+        log.warning(
+            "no_marked_rows",
+            note="no row is marked for retry, or has the outcome that was; `batchfox view DIR` marks rows",
+        )
+    elif marks.trouble:
+        log.warning("marks_kept", note=marks.trouble)
 
 
 def _fitted(text: str | None, checkpoint: Checkpoint) -> Fitted | None:
