@@ -34,5 +34,8 @@ def part_paths(folder: Path) -> list[Path]:
     """The parts of an output, by number. Raises `OutputError` where there is no output, or no part yet."""
     paths = parts_so_far(folder)
     if not paths:
-        raise OutputError(f"{folder}: no part is written yet; parts appear while the run goes on and at its end")
+        raise OutputError(
+            f"{folder}: no part is written yet; parts appear while a run goes on and at its end. "
+            f"`batchfox status {folder}` says how the run stands"
+        )
     return paths

@@ -46,12 +46,11 @@ def say_no_output(folder: Path, missing: Path) -> str:
     if folder.is_file():
         return f"{folder}: no output of batchfox but a file; name the folder that the job's [output] path names"
     try:
-        beside = [str(near) for near in folder.parent.iterdir() if near != folder and (near / OWN_FOLDER).is_dir()]
+        beside = [near.name for near in folder.parent.iterdir() if near != folder and (near / OWN_FOLDER).is_dir()]
     except OSError:
         beside = []
-    near = (
-        nearest(str(folder), beside) or "; name the folder that the job's [output] path names: the first run makes it"
-    )
+    near = nearest(folder.name, beside, before=str(folder).removesuffix(folder.name))
+    near = near or "; name the folder that the job's [output] path names: the first run makes it"
     return f"{folder}: no output of batchfox (there is no folder {missing}){near}"
 
 

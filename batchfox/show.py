@@ -34,10 +34,13 @@ def _lines(summary: Summary, command: list[str]) -> Iterator[str]:
         yield from map(_cause, summary.causes)
         if summary.more_causes:
             yield f"  and {count(summary.more_causes, 'more kind')} of causes"
+    program = command[: command.index("run")] if "run" in command else command[:1]
+    if (before := _not_completed(summary.by_status) - _not_completed(summary.settled)) > 0:
+        report = shlex.join([*program, "report", summary.output])
+        yield f"not completed before this time: {count(before, 'row')}; why: {report}"
     if summary.reason:
         yield printable(summary.reason)
     if total:
-        program = command[: command.index("run")] if "run" in command else command[:1]
         export = shlex.join([*program, "export", summary.output, "results.jsonl"])
         yield f"results: {summary.data} (Parquet); as one file: {export}"
     means = exit_means(summary.exit_status, is_limited=summary.is_limited)
@@ -48,6 +51,10 @@ def _lines(summary: Summary, command: list[str]) -> Iterator[str]:
         yield ASKS_OR_PAYS
     if (line := summary.next_step(command)) is not None:
         yield f"next: {line}"
+
+
+def _not_completed(rows_of: dict[str, int]) -> int:
+    return sum(rows for status, rows in rows_of.items() if status != "completed")
 
 
 def _work(summary: Summary) -> Iterator[str]:

@@ -49,17 +49,14 @@ def complete_statuses(context: click.Context, param: click.Parameter, incomplete
     """Statuses to retry, also behind a comma; those that stand there already are left out."""
     from batchfox.core.outcome import MARKED, STALE, STATUSES
 
-    before, comma, begun = incomplete.rpartition(",")
-    taken = before.split(",")
-    statuses = [status for status in (*STATUSES, STALE, MARKED) if status != "completed" and status not in taken]
-    return [CompletionItem(f"{before}{comma}{status}") for status in statuses if status.startswith(begun)]
+    return _listed([status for status in (*STATUSES, STALE, MARKED) if status != "completed"], incomplete)
 
 
 def complete_status(context: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Any status of a row."""
+    """Any status of a row, also behind a comma."""
     from batchfox.core.outcome import STATUSES
 
-    return _that_begin(STATUSES, incomplete)
+    return _listed(STATUSES, incomplete)
 
 
 def complete_format(context: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -91,6 +88,13 @@ def complete_data(context: click.Context, param: click.Parameter, incomplete: st
     from batchfox.paths import SUFFIXES
 
     return _paths(incomplete, tuple(SUFFIXES))
+
+
+def _listed(words: Iterable[str], incomplete: str) -> list[CompletionItem]:
+    """The next of a list with commas; those that stand there already are left out."""
+    before, comma, begun = incomplete.rpartition(",")
+    left = [word for word in words if word.startswith(begun) and word not in before.split(",")]
+    return [CompletionItem(f"{before}{comma}{word}") for word in left]
 
 
 def _that_begin(words: Iterable[str], begun: str) -> list[CompletionItem]:

@@ -9,6 +9,8 @@ const asked = { search: "", filters: [], status: null, code: null, mark: null, s
 let found = { rows: [], total: 0, facets: {} };
 let version = "";
 let isEmpty = false;
+let isRunning = false;
+let shown = null;  // the row that is open
 let types = {};
 let chosen = -1;
 let askings = 0;
@@ -69,6 +71,7 @@ async function refresh() {
   byId("state").textContent = `${state.total.toLocaleString("en")} rows${state.is_running ? ", the run goes on" : ""}`;
   showMarks(state.marks, state.trouble);
   isEmpty = !state.total;
+  isRunning = state.is_running;
   if (state.version !== version) {
     const isFirst = !version;
     types = state.types;
@@ -115,7 +118,10 @@ function showFacets() {
   byId("facets").replaceChildren(...items);
 }
 
+const isSame = (row, other) => row !== null && row._index === other._index && row._id === other._id;
+
 function showRows() {
+  const isFocused = byId("rows").contains(document.activeElement);
   const isSorted = !["row_index", "row_id", "status", "text", "error_message"].includes(asked.sort);
   byId("sort-head").hidden = !isSorted;
   byId("sort-head").textContent = isSorted ? asked.sort : "";
@@ -133,9 +139,17 @@ function showRows() {
   const last = asked.offset + found.rows.length;
   byId("place").textContent = found.total
     ? `${(asked.offset + 1).toLocaleString("en")} to ${last.toLocaleString("en")} of ${found.total.toLocaleString("en")}`
-    : isEmpty ? "no row is written yet: rows come with the first part" : "no row is like this";
+    : !isEmpty ? "no row is like this"
+      : isRunning ? "no row is written yet: rows come with the first part"
+        : "no row is written: the run had none, or was stopped before its first part; batchfox status says which";
   byId("previous").disabled = asked.offset === 0;
   byId("next").disabled = last >= found.total;
+  if (isFocused) focusChosen();
+}
+
+// A button that keeps the focus would take the next Enter for its own row.
+function focusChosen() {
+  byId("rows").children[chosen]?.querySelector("button").focus({ preventScroll: true });
 }
 
 async function choose(at, { isOpened }) {
@@ -143,6 +157,7 @@ async function choose(at, { isOpened }) {
   chosen = at;
   [...byId("rows").children].forEach((line, number) => line.setAttribute("aria-selected", String(number === at)));
   byId("rows").children[at].scrollIntoView({ block: "nearest" });
+  if (byId("rows").contains(document.activeElement)) focusChosen();
   if (isOpened || !byId("row").hidden) await open(found.rows[at]);
 }
 
@@ -150,6 +165,7 @@ async function open(row) {
   const mine = ++openings;
   const whole = await call("/api/row", { index: row._index, id: row._id });
   if (mine !== openings) return;
+  shown = row;
   const pane = byId("row");
   pane.replaceChildren(...parts(whole));
   pane.hidden = false;
@@ -159,6 +175,7 @@ async function open(row) {
 }
 
 function close() {
+  shown = null;
   byId("row").hidden = true;
   byId("row").replaceChildren();
   byId("row").parentElement.classList.remove("both");
@@ -167,7 +184,7 @@ function close() {
 function* parts(row) {
   const buttons = [["Retry (r)", "retry"], ["Accept (a)", "accept"], ["Unmark (u)", null]].map(([text, given]) => {
     const button = element("button", { type: "button", text });
-    button.addEventListener("click", guarded(() => mark(given)));
+    button.addEventListener("click", guarded(() => mark(given, shown)));
     return button;
   });
   const shut = element("button", { type: "button", text: "Close (Esc)" });
@@ -230,13 +247,13 @@ function show(row, medium, number) {
   return made;
 }
 
-async function mark(given) {
-  const row = found.rows[chosen];
+// The chosen row, else the one that is open: a search or a filter may have left it behind.
+async function mark(given, row = found.rows[chosen] ?? shown) {
   if (!row) return;
   const answer = await call("/api/mark", { rows: [{ index: row._index, id: row._id }], mark: given });
-  row._mark = given;
+  for (const listed of found.rows) if (isSame(row, listed)) listed._mark = given;
   showRows();
-  if (byId("row-mark")) byId("row-mark").textContent = given || "";
+  if (byId("row-mark") && isSame(shown, row)) byId("row-mark").textContent = given || "";
   showMarks(answer.marks, answer.trouble);
 }
 

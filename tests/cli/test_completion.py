@@ -79,6 +79,7 @@ def press(folder: Path, *words: str) -> list[str]:
         (["status", "o"], ["out/first", "out/second"]),
         (["export", "out/f"], ["out/first"]),
         (["export", "out/first", "x.csv", "--status", "c"], ["completed"]),
+        (["export", "out/first", "x.csv", "--status", "completed,in"], ["completed,invalid", "completed,in_doubt"]),
         (["init", "in"], ["in.jsonl"]),
         (["completion", ""], list(SHELLS)),
         (["models", "--js"], ["--json"]),

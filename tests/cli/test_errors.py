@@ -279,6 +279,18 @@ def test_a_folder_that_is_no_output(batchfox: Run, tmp_path: Path) -> None:
         assert "no output of batchfox" in told(batchfox, *command)
 
 
+def test_an_output_is_suggested_by_its_own_name_alone(batchfox: Run, tmp_path: Path) -> None:
+    Path("results/captions/_batchfox").mkdir(parents=True)
+    assert '(did you mean "results/captions"?)' in told(batchfox, "status", "results/caption")
+    assert "did you mean" not in told(batchfox, "status", "results/inv")
+
+
+def test_a_run_without_a_part_yet_is_not_said_to_go_on(batchfox: Run, tmp_path: Path) -> None:
+    Path("dead/data").mkdir(parents=True)
+    for command in (("report", "dead"), ("export", "dead", "x.csv")):
+        assert "`batchfox status dead` says how the run stands" in told(batchfox, *command)
+
+
 def test_a_file_in_the_place_of_an_output(batchfox: Run, job: Path) -> None:
     for command in (["status"], ["report"], ["ctl", "pause"]):
         words = [command[0], "job.toml", *command[1:]]

@@ -60,6 +60,13 @@ def test_invalid_rows_are_not_to_be_tried_again_as_they_are() -> None:
         assert not any(line.startswith("first:") for line in fine)
 
 
+def test_rows_that_did_not_complete_before_are_told_apart_from_the_causes_of_this_time() -> None:
+    text = lines_of(exit_status=3, by_status={"completed": 1, "failed": 2, "invalid": 3}, settled={"failed": 2})
+    assert "not completed before this time: 3 rows; why: batchfox report out" in text
+    all_now = lines_of(exit_status=3, by_status={"failed": 2}, settled={"failed": 2})
+    assert not any("before this time" in line for line in all_now)
+
+
 @pytest.mark.parametrize(("kinds", "said"), [(10, None), (11, "1 more kind"), (13, "3 more kinds")])
 def test_the_causes_that_are_not_listed_are_counted_by_kind(kinds: int, said: str | None) -> None:
     causes = Causes()

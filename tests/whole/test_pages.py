@@ -207,6 +207,20 @@ def test_a_person_searches_filters_opens_marks_and_exports(browser: Browser, out
         page.keyboard.press("Escape")
         expect(page, "() => document.getElementById('row').hidden")
 
+        # Enter opens the row that is chosen, not the one that was clicked before.
+        page.locator("#rows tr button").nth(0).click()
+        expect(page, "() => document.querySelector('#row h2')?.textContent.startsWith('0 ')")
+        page.keyboard.press("j")
+        expect(page, "() => document.querySelector('#row h2').textContent.startsWith('1 ')")
+        page.keyboard.press("Enter")
+        assert page.locator("#rows tr").nth(1).get_attribute("aria-selected") == "true"
+        # A row that the search has left behind is still open, and can still be marked.
+        page.get_by_label("Search", exact=True).fill("no row says this")
+        page.keyboard.press("Enter")
+        expect(page, "() => document.getElementById('place').textContent === 'no row is like this'")
+        page.get_by_role("button", name="Accept (a)").click()
+        expect(page, "() => document.getElementById('row-mark').textContent === 'accept'")
+
 
 def test_the_view_is_whole_on_a_phone_and_in_the_dark(browser: Browser, output: Path) -> None:
     with served(output) as url:
