@@ -52,13 +52,15 @@ class ParquetRows:
         self._path, self._file, self._column = path, file, id_column
         self._size = Path(path).stat().st_size
         self._total = max(file.metadata.num_rows, 1)
-        self._batches = file.iter_batches(batch_size=IDS, columns=[id_column])
+        self._batches = file.iter_batches(batch_size=IDS, columns=[id_column], use_threads=False)
         self._ids: list[str | None] = []
         self._at = self._taken = 0
         self._wanted: _Wanted | None = None
 
     def take(self, most: int, most_bytes: int) -> list[Line]:
         while self._at >= len(self._ids):
+            # Arrow would keep what each row group took: memory must not grow with their number.
+            pa.default_memory_pool().release_unused()
             with _as_input_error(self._path, self._taken):
                 batch = next(self._batches, None)
                 if batch is None:
