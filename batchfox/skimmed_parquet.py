@@ -128,7 +128,9 @@ class _Wanted:
         """The batch that holds the row, which is in this one or beyond."""
         if row >= self._ends_at:
             group = bisect.bisect_right(self._ends, row)
-            self._batches = self._file.iter_batches(batch_size=self._rows_a_batch, row_groups=[group])
+            self._batches = self._file.iter_batches(
+                batch_size=self._rows_a_batch, row_groups=[group], use_threads=False
+            )
             self._ends_at = self._ends[group]
             self._first, self._batch = self._ends[group - 1] if group else 0, None
         while self._batch is None or row >= self._first + self._batch.num_rows:
