@@ -221,7 +221,7 @@ def make_pool(
     if purse is not None:
         held, budget = purse, fleet.gate.budget
         held.failed = pool.stop_for_machine
-        pool.settle_day = lambda: held.settle(budget.spent + budget.standing, budget.reserved)
+        pool.each_beat.append(lambda: held.settle(budget.spent + budget.standing, budget.reserved))
     return pool
 
 

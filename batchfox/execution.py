@@ -18,7 +18,7 @@ from batchfox import history, metrics, runs
 from batchfox.api import Api
 from batchfox.assembly import Workshop, carry_of, make_feed, make_filing, make_fleet, make_pool, make_twins
 from batchfox.checkpoint import Checkpoint
-from batchfox.closing import Ending, said_of, summarize
+from batchfox.closing import Ending, running_summary, said_of, summarize
 from batchfox.control import serving
 from batchfox.core.addresses import Allowed
 from batchfox.core.budget import Budget
@@ -124,7 +124,7 @@ async def arun(
         )
     after = After(job)
     try:
-        summary = await _execute(job, chosen, display or Silence(), only)
+        summary = await _execute(Execution(job, chosen, display or Silence(), after, only=only))
     except Exception as error:
         await after.failed(error)
         raise
@@ -133,10 +133,10 @@ async def arun(
     return summary
 
 
-async def _execute(job: Job, options: Options, display: Display, only: frozenset[bytes] | None) -> Summary:
+async def _execute(execution: Execution) -> Summary:
     """One execution; what the machine refused is told in our words."""
     try:
-        return await Execution(job, options, display, only=only).run()
+        return await execution.run()
     except (OSError, ExceptionGroup) as error:
         if isinstance(error, OSError) and (mistake := path_error(error)) is not None:
             raise mistake from error
@@ -148,8 +148,11 @@ async def _execute(job: Job, options: Options, display: Display, only: frozenset
 class Execution:
     """One execution of a job, from the open folder to the summary."""
 
-    def __init__(self, job: Job, options: Options, display: Display, *, only: frozenset[bytes] | None = None) -> None:
+    def __init__(
+        self, job: Job, options: Options, display: Display, after: After, *, only: frozenset[bytes] | None = None
+    ) -> None:
         self._job = job
+        self._after = after
         self._only = only
         self._options = options
         self._display = display
@@ -279,6 +282,8 @@ class Execution:
             steering = self._steering(pool, feed, preparer)
             viewer.limits = lambda: steering.limits
             late = LateRows(shop.connect, shop.thread("late"), self._folders.data, has_ids=self._has_ids)
+            self._after.is_spend_told = pool.is_spend_told
+            pool.each_beat.append(lambda: self._see_spend(pool))
             pool.warm_up = _settle_heap
             if fleet.lives:
                 _settle_heap()
@@ -390,6 +395,14 @@ class Execution:
     def _warn_unsteered(self, why: str) -> None:
         self._log.warning("control_unavailable", error=why, note="the run goes on; batchfox ctl cannot reach it")
 
+    def _see_spend(self, pool: Pool) -> None:
+        """Has the run passed `notify.spend`? That is told at once."""
+        after, spent = self._after, pool.fleet.gate.budget.spent
+        running = lambda: running_summary(self._run, str(self._folders.root), pool.progress())  # noqa: E731
+        if after.see_spend(spent, running):
+            self._log.warning("spend_passed", run=self._run.run_id, credits_spent=spent, limit=self._job.notify.spend)
+        pool.is_spend_told = after.is_spend_told
+
     def _list_run(self) -> None:
         """Adds the last execution to the list of runs, where it is not on it. A list that cannot be written holds no
         run up: the next one makes up for it."""
@@ -423,6 +436,7 @@ class Execution:
         """Puts the end on record, and says what was done."""
         monitor.show()  # an outage may have ended since the last time
         checkpoint, run = self._shop.checkpoint, self._run
+        pool.is_spend_told = self._after.closes()
         ending = Ending(
             pool=pool, fed=feed.fed, progress=pool.progress(), signal=self._signal, unix_s=self._clock.unix()
         )

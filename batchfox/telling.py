@@ -1,4 +1,5 @@
-"""What happens when a run has ended: those named in `[notify]` are told, and the commands of `[hooks]` are run.
+"""What happens when a run has ended: those named in `[notify]` are told, and the commands of `[hooks]` are run. That it
+has cost more than `notify.spend` is told while it runs.
 
 Neither changes how the run ended. What goes wrong here is told on stderr, without addresses and without the key.
 """
@@ -10,17 +11,20 @@ import contextlib
 import logging
 import os
 import shlex
+import socket
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from batchfox.core.job import Job
-from batchfox.core.notice import HIDDEN, Notice, is_web_address, name_in, notice_of, without_secret
+from batchfox.core.notice import HIDDEN, Notice, is_web_address, name_in, notice_of, notice_of_spend, without_secret
 from batchfox.core.secret import Secret
 from batchfox.errors import BatchfoxError, JobError, UserError
 from batchfox.jobfile import secret_of, value_named
@@ -48,6 +52,30 @@ class After:
         urls = [_resolve("notify.urls", url) for url in notify.urls]
         self._addresses = Secret(self._webhook or ""), *map(Secret, urls)
         self._notify = _apprise(urls, notify.urls) if urls else None
+        self._spend_teller: threading.Thread | None = None
+        # Was it told, in this execution or before, that the run has passed `notify.spend`?
+        self.is_spend_told = False
+
+    def see_spend(self, spent: float, running: Callable[[], dict[str, Any]]) -> bool:
+        """What the run has spent by now, in credits. Is that the moment at which it passes `notify.spend`? It is told,
+        then, in a thread of its own, which holds nothing up. `running`: what the summary of the run would say now."""
+        most = self._job.notify.spend
+        if most is None or self.is_spend_told or self._spend_teller is not None or spent <= most:
+            return False
+        told = self._secret.hide_in({"job": self._job.name, "exit_status": None, **_placed(running())})
+        notice = notice_of_spend(self._job.name, told, most)
+
+        def tell() -> None:
+            self._tell(notice, told)
+            self.is_spend_told = True
+
+        self._spend_teller = threading.Thread(target=tell, name="tell", daemon=True)
+        self._spend_teller.start()
+        return True
+
+    def closes(self) -> bool:
+        """The run is about to end. Is it told by then that `notify.spend` was passed, or is that under way?"""
+        return self.is_spend_told or self._spend_teller is not None
 
     async def ended(self, summary: Summary) -> None:
         """The run came to an end."""
@@ -61,9 +89,12 @@ class After:
 
     async def _follow(self, summary: dict[str, Any]) -> None:
         summary = self._secret.hide_in({"job": self._job.name, **summary})
-        notice = notice_of(self._job.name, summary, self._job.notify)
+        told = _placed(summary)
+        notice = notice_of(self._job.name, told, self._job.notify, is_spend_told=self.closes())
+        if self._spend_teller is not None and summary["exit_status"] not in NO_HOOKS:
+            await asyncio.to_thread(self._spend_teller.join)
         if notice is not None:
-            await asyncio.to_thread(self._tell, notice, summary)
+            await asyncio.to_thread(self._tell, notice, told)
         # Who stops a run wants it to end; and a run that did not get the output did nothing.
         for command in () if summary["exit_status"] in NO_HOOKS else self._job.hooks.after:
             await asyncio.to_thread(self._run, command, summary)
@@ -76,7 +107,7 @@ class After:
             body = msgspec.json.encode({"event": notice.why, "title": notice.title, "text": notice.body, **summary})
             self._try(without_secret(webhook), lambda: post(webhook, body))
         if notify is not None:
-            self._try("notify.urls", lambda: notify(notice))
+            self._try("notify.urls", notify(notice))
 
     def _try(self, shown: str, send: Callable[[], str | None]) -> None:
         """Until it is said that nothing went wrong."""
@@ -111,6 +142,11 @@ class After:
             sys.stderr.write(f"batchfox: {line}\n")
 
 
+def _placed(summary: dict[str, Any]) -> dict[str, Any]:
+    """As whoever is elsewhere has to read it: the whole path of the output, and the machine."""
+    return {**summary, "output": str(Path(summary["output"]).absolute()), "host": socket.gethostname()}
+
+
 def _stderr() -> int:
     """Where a command's output goes: standard output is for results."""
     try:
@@ -131,8 +167,9 @@ def _resolve(where: str, target: str) -> str:
     return value
 
 
-def _apprise(urls: list[str], shown: list[str]) -> Callable[[Notice], str | None]:
-    """Sends to all these addresses. Raises `JobError`, and `UserError` where Apprise is not there."""
+def _apprise(urls: list[str], shown: list[str]) -> Callable[[Notice], Callable[[], str | None]]:
+    """Of a notice, what sends it to all these addresses: who took it is not told again when it is sent once more.
+    Raises `JobError`, and `UserError` where Apprise is not there."""
     try:
         with _unwarned():
             import apprise
@@ -140,25 +177,29 @@ def _apprise(urls: list[str], shown: list[str]) -> Callable[[Notice], str | None
         raise UserError("notify.urls needs Apprise: pip install 'batchfox[notify]'") from error
     logging.getLogger("apprise").addHandler(logging.NullHandler())
     logging.getLogger("apprise").propagate = False
-    # Who was told is not told again when another could not be.
-    left = []
+    targets = []
     for url, name in zip(urls, shown, strict=True):
         one = apprise.Apprise()
         with _unwarned():  # it loads what serves this kind of address
             is_known = one.add(url)
         if not is_known:
             raise JobError(f"notify.urls: {without_secret(name)} is no address that Apprise knows")
-        left.append((one, without_secret(name)))
+        targets.append((one, without_secret(name)))
     kinds = {"failure": apprise.NotifyType.FAILURE, "spend": apprise.NotifyType.WARNING}
 
-    def send(notice: Notice) -> str | None:
+    def sender_of(notice: Notice) -> Callable[[], str | None]:
+        left = list(targets)
         kind = kinds.get(notice.why, apprise.NotifyType.SUCCESS)
-        for one, name in list(left):
-            if one.notify(title=notice.title, body=notice.body, notify_type=kind):
-                left.remove((one, name))
-        return f"{', '.join(name for _, name in left)} took nothing" if left else None
 
-    return send
+        def send() -> str | None:
+            for one, name in list(left):
+                if one.notify(title=notice.title, body=notice.body, notify_type=kind):
+                    left.remove((one, name))
+            return f"{', '.join(name for _, name in left)} took nothing" if left else None
+
+        return send
+
+    return sender_of
 
 
 @contextlib.contextmanager

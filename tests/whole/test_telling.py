@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -11,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import KEY, Simulate, job_of, rows_with_ids, write_rows
+from conftest import GUARD_S, KEY, Simulate, job_of, once, rows_with_ids, write_rows
 
-from batchfox import run, telling
+from batchfox import pool, run, telling
 from batchfox.core.job import Job
 from batchfox.core.notice import notice_of
 from batchfox.errors import InputError, JobError, OutputBusyError, UserError
@@ -27,12 +28,16 @@ class Hearer:
 
     def __init__(self, *statuses: int) -> None:
         heard = self.heard = list[tuple[str, dict[str, Any]]]()
+        self.may_reply = threading.Event()
+        self.may_reply.set()
+        may_reply = self.may_reply
         left = list(statuses)
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 heard.append((self.path, json.loads(body)))
+                may_reply.wait(GUARD_S)
                 self.send_response(left.pop(0) if len(left) > 1 else left[0])
                 self.send_header("Location", "/elsewhere")
                 self.send_header("Content-Length", "0")
@@ -105,6 +110,32 @@ def test_a_bad_end_is_told_with_retry_and_without_secrets(
         assert not any(secret.encode() in data for data in kept)
 
 
+def test_spending_is_told_once_a_run_while_it_goes_on(
+    simulate: Simulate, tmp_path: Path, hearers: list[Hearer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "BEAT_EVERY_S", 0.01)
+    monkeypatch.setattr(pool, "SHOW_EVERY_S", 0.01)
+    monkeypatch.chdir(tmp_path)
+    hearer, simulator = hearers[1], simulate()
+    source = write_rows(tmp_path / "in.jsonl", rows_with_ids(70))
+    notify = {"webhook": f"http://{hearer.place}/", "spend": 0.1, "success": True}
+    job = job_of(source, Path("out"), simulator.url, limits={"in_flight": 2}, notify=notify)
+    hearer.may_reply.clear()
+    # Who is told holds on until all rows of this execution are sent: it is not waited for.
+    with once(lambda: simulator.book()["totals"]["submits_received"] == 60, "the other rows", hearer.may_reply.set):
+        assert run(job, limit=60).exit_status == 0
+    summary = run(job)
+    assert summary.is_resume
+    assert summary.whole_run.credits_spent == pytest.approx(0.7)
+    assert [body["event"] for _, body in hearer.heard] == ["spend", "success", "success"]
+    told = hearer.heard[0][1]
+    assert (told["run_id"], told["exit_status"], told["host"]) == (summary.run_id, None, socket.gethostname())
+    assert 0.1 < told["whole_run"]["credits_spent"] < 0.6
+    assert told["output"] == str(tmp_path / "out")
+    assert "notify.spend = 0.1 is passed and the run goes on" in told["text"]
+    assert f"output {tmp_path / 'out'} on {socket.gethostname()}" in hearer.heard[1][1]["text"]
+
+
 def test_a_run_that_could_not_begin_is_told_too(simulate: Simulate, tmp_path: Path, hearers: list[Hearer]) -> None:
     notify = {"webhook": f"http://{hearers[1].place}/"}
     job = job_of(tmp_path / "none.jsonl", tmp_path / "out", simulate().url, notify=notify)
@@ -121,6 +152,7 @@ def test_who_is_told_of_what() -> None:
         tables = {"input": {"path": "x"}, "output": {"path": "y"}}
         job = Job.from_dict({**tables, "notify": {"webhook": "https://example.org"} | notify})
         summary = {"exit_status": status, "stopped": stopped, "whole_run": {"credits_spent": spent}, "run_id": None}
+        summary |= {"output": "/data/out", "host": "fox"}
         notice = notice_of("job", summary, job.notify)
         return None if notice is None else notice.why
 
