@@ -9,6 +9,7 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Unpack
 
@@ -162,7 +163,9 @@ class Execution:
         scheduled = options.scheduled
         self._begins = self._clock.unix() if scheduled is None else scheduled.timestamp()
         self._began_at = self._clock.unix()
-        self._until = None if scheduled is None else ends_at(job, scheduled)
+        self._until = (
+            None if scheduled is None else ends_at(job, scheduled, datetime.fromtimestamp(self._began_at, UTC))
+        )
 
     async def run(self) -> Summary:
         """Opens, recovers, runs, closes. Raises `BatchfoxError`."""

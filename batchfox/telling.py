@@ -24,7 +24,16 @@ from typing import Any
 import msgspec
 
 from batchfox.core.job import Job
-from batchfox.core.notice import HIDDEN, Notice, is_web_address, name_in, notice_of, notice_of_spend, without_secret
+from batchfox.core.notice import (
+    HIDDEN,
+    Notice,
+    is_web_address,
+    name_in,
+    notice_of,
+    notice_of_spend,
+    warning,
+    without_secret,
+)
 from batchfox.core.secret import Secret
 from batchfox.errors import BatchfoxError, JobError, UserError
 from batchfox.jobfile import secret_of, value_named
@@ -76,6 +85,13 @@ class After:
     def closes(self) -> bool:
         """The run is about to end. Is it told by then that `notify.spend` was passed, or is that under way?"""
         return self.is_spend_told or self._spend_teller is not None
+
+    def warn(self, title: str, text: str) -> None:
+        """Tells of what is no run. Returns when that is done."""
+        told = self._secret.hide_in(
+            _placed({"job": self._job.name, "exit_status": None, "reason": text, "output": self._job.output.path})
+        )
+        self._tell(warning(self._job.name, title, told), told)
 
     async def ended(self, summary: Summary) -> None:
         """The run came to an end."""

@@ -126,6 +126,11 @@ def notice_of_spend(job: str, running: dict[str, Any], most: float) -> Notice:
     return Notice(why="spend", title=_title(job, running, "spend", spent), body="\n".join(lines))
 
 
+def warning(job: str, title: str, told: dict[str, Any]) -> Notice:
+    """What is to be told of a job that nothing runs of now. `told`: the `reason`, the `output`, the `host`."""
+    return Notice(why="failure", title=f"batchfox: {job}: {title}", body="\n".join([told["reason"], *_place(told)]))
+
+
 def _title(job: str, summary: dict[str, Any], why: str, spent: float) -> str:
     short = sum(rows for status, rows in summary.get("settled", {}).items() if status != "completed")
     if why == "success":

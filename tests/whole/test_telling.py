@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import socket
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import GUARD_S, KEY, Simulate, job_of, once, rows_with_ids, write_rows
+from conftest import KEY, Hearer, Simulate, job_of, once, rows_with_ids, write_rows
 
 from batchfox import pool, run, telling
 from batchfox.core.job import Job
@@ -21,40 +19,6 @@ from batchfox.errors import InputError, JobError, OutputBusyError, UserError
 from batchfox.output import hold
 
 TOKEN = "t0ken-s3cret"
-
-
-class Hearer:
-    """A server that is told things. `statuses`: what it replies, the last again and again."""
-
-    def __init__(self, *statuses: int) -> None:
-        heard = self.heard = list[tuple[str, dict[str, Any]]]()
-        self.may_reply = threading.Event()
-        self.may_reply.set()
-        may_reply = self.may_reply
-        left = list(statuses)
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                heard.append((self.path, json.loads(body)))
-                may_reply.wait(GUARD_S)
-                self.send_response(left.pop(0) if len(left) > 1 else left[0])
-                self.send_header("Location", "/elsewhere")
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self.server = HTTPServer(("127.0.0.1", 0), Handler)
-        self.place = f"127.0.0.1:{self.server.server_port}"
-        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.01,))
-        self.thread.start()
-
-    def close(self) -> None:
-        self.server.shutdown()
-        self.thread.join()
-        self.server.server_close()
 
 
 @pytest.fixture
