@@ -10,15 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import msgspec
-
 from batchfox.bodies import Bodies
 from batchfox.checkpoint import Checkpoint
 from batchfox.core.breaker import Breaker
 from batchfox.core.budget import Budget
 from batchfox.core.carry import Carry
 from batchfox.core.dispatch import Fleet
-from batchfox.core.drift import Bounds, DriftWatch, Sums
+from batchfox.core.drift import DriftWatch, Sums, bounds_of
 from batchfox.core.first_look import FirstLook
 from batchfox.core.gate import Doubts, Gate
 from batchfox.core.job import Job
@@ -227,9 +225,7 @@ def make_pool(
 
 def make_drift_watch(job: Job, past: Sums) -> DriftWatch:
     """What `[guard]` allows."""
-    guard = job.guard
-    bounds = Bounds(**{field.name: getattr(guard, field.name) for field in msgspec.structs.fields(Bounds)})
-    return DriftWatch(bounds, guard.after, past)
+    return DriftWatch(bounds_of(job.guard), job.guard.after, past)
 
 
 def make_bodies(job: Job, shop: Workshop, uploader: Uploader, fetcher: Fetcher, book: RuleBook, clock: Clock) -> Bodies:

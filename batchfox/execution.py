@@ -37,6 +37,7 @@ from batchfox.errors import ApiGoneError, BatchfoxError, JobError, MachineError,
 from batchfox.feed import Feed
 from batchfox.fetching import Fetcher
 from batchfox.fit.workers import demand_packages
+from batchfox.guarding import past_figures
 from batchfox.jobfile import find_key, load_job, refuse_key_in_job, secret_of
 from batchfox.key_ledger import KeyLedger
 from batchfox.late import LateRows, file_late
@@ -258,7 +259,7 @@ class Execution:
                 self._run.before,
                 self._source.secret,
                 until=self._until,
-                past=runs.figures_before(self._folders.root, job.guard.runs, job.guard.since),
+                past=past_figures(job, self._folders.root, self._log),
                 key_ledger=self._key_ledger,
                 purse=purse,
             )

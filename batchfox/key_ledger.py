@@ -14,13 +14,14 @@ import sqlite3
 from collections.abc import Iterator
 from hashlib import blake2b
 from importlib.resources import files
-from pathlib import Path
 
 import msgspec
 
 from batchfox.core.shares import Grant, Level, draw
 from batchfox.durable import make_folder
 from batchfox.errors import MachineError, UserError
+from batchfox.locks import is_locked
+from batchfox.sqlite_border import transaction
 from batchfox.states import state_folder
 
 BUSY_S = 30.0
@@ -46,7 +47,7 @@ class KeyLedger:
         try:
             self._db = self.connect()
             self._db.executescript(files("batchfox").joinpath("key_ledger.sql").read_text(encoding="utf-8"))
-            with self._transaction():
+            with transaction(self._db):
                 self._db.execute("INSERT INTO run VALUES (?, ?, 0)", (self.name, per_minute))
         except sqlite3.Error as error:
             os.close(self._lock)
@@ -63,11 +64,11 @@ class KeyLedger:
 
     def is_live(self, name: str) -> bool:
         """Does the execution live whose lock has this name?"""
-        return name == self.name or _is_held(self.path.with_name(name))
+        return name == self.name or is_locked(self.path.with_name(name))
 
     def lease(self, most: int, now: float) -> Grant:
         """Submits that this run may send, at most so many. Raises `MachineError`."""
-        with self._border(), self._transaction():
+        with self._border(), transaction(self._db):
             others = self._others()
             limits = [self._per_minute, *(per_minute for per_minute, _ in others)]
             free_until = max((until for _, until in others), default=0.0)
@@ -85,7 +86,7 @@ class KeyLedger:
 
     def leave(self) -> None:
         """The run ends; its row goes. What cannot be written then, the next one takes away."""
-        with contextlib.suppress(sqlite3.Error), self._transaction():
+        with contextlib.suppress(sqlite3.Error), transaction(self._db):
             self._db.execute("DELETE FROM run WHERE name = ?", (self.name,))
         self._db.close()
         with contextlib.suppress(OSError):
@@ -102,22 +103,12 @@ class KeyLedger:
         found = []
         for name, per_minute, free_until in rows:
             path = self.path.with_name(name)
-            if _is_held(path):
+            if is_locked(path):
                 found.append((per_minute, free_until))
             else:
                 self._db.execute("DELETE FROM run WHERE name = ?", (name,))
                 path.unlink(missing_ok=True)
         return found
-
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
 
     @contextlib.contextmanager
     def _border(self) -> Iterator[None]:
@@ -131,18 +122,3 @@ class KeyLedger:
 
 def _digest(key: str, base_url: str) -> str:
     return blake2b(f"{base_url.rstrip('/')}\0{key}".encode(), digest_size=16, person=b"batchfox-key").hexdigest()
-
-
-def _is_held(path: Path) -> bool:
-    """Does the process live that made this lock?"""
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(handle)
-    return False

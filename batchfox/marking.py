@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from batchfox.source import Source
 
 KEPT = "changed, and cannot be sent as they are now: they keep their answers; `batchfox validate` names them"
+NOTHING = "no row of these statuses fits: none gets fresh attempts, and the run goes on with what is not done"
 
 
 async def mark_rows(
@@ -44,10 +45,12 @@ async def mark_rows(
     was found of these. Raises `UserError`."""
     checkpoint, has_ids = shop.checkpoint, source.id_column is not None
     statuses = [status for status in options.statuses if status != STALE]
+    marked = 0
     if statuses:
-        mark(checkpoint, data, statuses, has_ids=has_ids, where=_fitted(options.where, checkpoint))
+        marked = mark(checkpoint, data, statuses, has_ids=has_ids, where=_fitted(options.where, checkpoint))
     order = checkpoint.get(ASKED)
     if order is None:
+        _say_nothing_fits(log, options, marked)
         return Found()
     refuse_stale(job.input.paths, source.id_column)
     while filing.file(job.output.rows_per_part):
@@ -56,20 +59,26 @@ async def mark_rows(
     chosen, stop = Chosen(shop.connect(read_only=True)), threading.Event()
     connection = shop.connect(read_only=True)
 
-    def find() -> Found:
-        found = find_stale(connection, source.batches(), preparer, chosen.add, stop)
+    def find() -> tuple[Found, int]:
+        found, stale = find_stale(connection, source.batches(), preparer, chosen.add, stop), 0
         if not stop.is_set():
-            mark(checkpoint, data, (), has_ids=has_ids, chosen=chosen, where=_fitted(order, checkpoint))
-        return found
+            stale = mark(checkpoint, data, (), has_ids=has_ids, chosen=chosen, where=_fitted(order, checkpoint))
+        return found, stale
 
     try:
-        found = await asyncio.get_running_loop().run_in_executor(shop.thread("stale"), find)
+        found, stale = await asyncio.get_running_loop().run_in_executor(shop.thread("stale"), find)
     finally:
         stop.set()
+    _say_nothing_fits(log, options, marked + stale)
     log.info("stale_rows_found", rows=found.stale)
     if found.kept:
         log.warning("stale_rows_kept", rows=found.kept, note=KEPT)
     return found
+
+
+def _say_nothing_fits(log: Log, options: Options, marked: int) -> None:
+    if options.where is not None and marked == 0:
+        log.warning("where_fits_nothing", where=options.where, retry=",".join(options.statuses), note=NOTHING)
 
 
 def _fitted(text: str | None, checkpoint: Checkpoint) -> Fitted | None:

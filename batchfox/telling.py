@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import shlex
+import signal
 import socket
 import subprocess
 import sys
@@ -144,18 +145,27 @@ class After:
                 words, input=msgspec.json.encode(summary), env=env, timeout=HOOK_S, check=False, stdout=_stderr()
             )
         except subprocess.TimeoutExpired:
-            self._say(f"hooks.after: {words[0]} was ended: not done after {HOOK_S / 60:.0f} minutes")
+            self._say(f"hooks.after: `{command}` was ended: not done after {HOOK_S / 60:.3g} minutes")
         except (OSError, ValueError) as error:
-            self._say(f"hooks.after: {words[0]}: {getattr(error, 'strerror', None) or error}")
+            self._say(f"hooks.after: `{command}`: {getattr(error, 'strerror', None) or error}")
         else:
             if done.returncode:
-                self._say(f"hooks.after: {words[0]} ended with status {done.returncode}")
+                self._say(f"hooks.after: `{command}` {_ended(done.returncode)}")
 
     def _say(self, line: str) -> None:
         for secret in (self._secret, *self._addresses):
             line = secret.hide(line)
         with contextlib.suppress(OSError, ValueError):
             sys.stderr.write(f"batchfox: {line}\n")
+
+
+def _ended(status: int) -> str:
+    if status > 0:
+        return f"ended with status {status}"
+    try:
+        return f"was killed by {signal.Signals(-status).name}"
+    except ValueError:  # a real-time signal
+        return f"was killed by signal {-status}"
 
 
 def _placed(summary: dict[str, Any]) -> dict[str, Any]:

@@ -66,8 +66,8 @@ def test_a_bad_end_is_told_with_retry_and_without_secrets(
     assert json.loads((tmp_path / "seen.json").read_text())["by_status"] == summary.by_status
     assert "False" in told
     assert "notify.urls: json://[hidden] took nothing (3 tries)" in told
-    assert f"hooks.after: {sys.executable} ended with status 7" in told
-    assert "hooks.after: no-such-command: No such file or directory" in told
+    assert f"hooks.after: `{sys.executable} -c 'raise SystemExit(7)'` ended with status 7" in told
+    assert "hooks.after: `no-such-command`: No such file or directory" in told
     kept = [path.read_bytes() for path in (tmp_path / "out" / "_batchfox").rglob("*") if path.is_file()]
     for secret in (KEY, TOKEN):
         assert secret not in told + json.dumps(unsteady.heard[-1][1]) + json.dumps(apprise.heard[0][1])
