@@ -9,18 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
-import shlex
-import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import msgspec
 
@@ -37,15 +33,17 @@ from batchfox.core.notice import (
 )
 from batchfox.core.secret import Secret
 from batchfox.errors import BatchfoxError, JobError, UserError
+from batchfox.hook import Hook
 from batchfox.jobfile import secret_of, value_named
 from batchfox.summary import Summary
 
 # Tries, and between them it waits 1, 2 s.
 TRIES = 3
 FIRST_WAIT_S = 1.0
+TRY_S = 20.0
 NO_HOOKS = frozenset({5, 129, 130, 143})
-# A command that is not done by then is ended: a run always ends.
-HOOK_S = 900.0
+
+T = TypeVar("T")
 
 
 class After:
@@ -60,7 +58,8 @@ class After:
         if self._webhook is not None and not is_web_address(self._webhook):
             raise JobError(f"notify.webhook: {notify.webhook} holds no http(s) URL without a user name")
         urls = [_resolve("notify.urls", url) for url in notify.urls]
-        self._addresses = Secret(self._webhook or ""), *map(Secret, urls)
+        hidden = [url for url in [self._webhook or "", *urls] if without_secret(url) != url]
+        self._addresses = list(map(Secret, hidden))
         self._notify = _apprise(urls, notify.urls) if urls else None
         self._spend_teller: threading.Thread | None = None
         # Was it told, in this execution or before, that the run has passed `notify.spend`?
@@ -109,12 +108,18 @@ class After:
         told = _placed(summary)
         notice = notice_of(self._job.name, told, self._job.notify, is_spend_told=self.closes())
         if self._spend_teller is not None and summary["exit_status"] not in NO_HOOKS:
-            await asyncio.to_thread(self._spend_teller.join)
+            await _in_thread(self._spend_teller.join)
         if notice is not None:
-            await asyncio.to_thread(self._tell, notice, told)
+            await _in_thread(lambda: self._tell(notice, told))
         # Who stops a run wants it to end; and a run that did not get the output did nothing.
         for command in () if summary["exit_status"] in NO_HOOKS else self._job.hooks.after:
-            await asyncio.to_thread(self._run, command, summary)
+            hook = Hook(command, msgspec.json.encode(summary), without=self._job.api.key_env)
+            try:
+                wrong = await _in_thread(hook.run)
+            finally:
+                hook.end()
+            if wrong is not None:
+                self._say(f"hooks.after: `{command}`{wrong}")
 
     def _tell(self, notice: Notice, summary: dict[str, Any]) -> None:
         webhook, notify = self._webhook, self._notify
@@ -132,25 +137,9 @@ class After:
         for number in range(TRIES):
             if number:
                 time.sleep(FIRST_WAIT_S * 2 ** (number - 1))
-            if (wrong := send()) is None:
+            if (wrong := _within(TRY_S, send)) is None:
                 return
         self._say(f"nobody was told through {shown}: {wrong} ({TRIES} tries)")
-
-    def _run(self, command: str, summary: dict[str, Any]) -> None:
-        words = shlex.split(command)
-        # The key is not for others.
-        env = {name: value for name, value in os.environ.items() if name != self._job.api.key_env}
-        try:
-            done = subprocess.run(
-                words, input=msgspec.json.encode(summary), env=env, timeout=HOOK_S, check=False, stdout=_stderr()
-            )
-        except subprocess.TimeoutExpired:
-            self._say(f"hooks.after: `{command}` was ended: not done after {HOOK_S / 60:.3g} minutes")
-        except (OSError, ValueError) as error:
-            self._say(f"hooks.after: `{command}`: {getattr(error, 'strerror', None) or error}")
-        else:
-            if done.returncode:
-                self._say(f"hooks.after: `{command}` {_ended(done.returncode)}")
 
     def _say(self, line: str) -> None:
         for secret in (self._secret, *self._addresses):
@@ -159,26 +148,44 @@ class After:
             sys.stderr.write(f"batchfox: {line}\n")
 
 
-def _ended(status: int) -> str:
-    if status > 0:
-        return f"ended with status {status}"
-    try:
-        return f"was killed by {signal.Signals(-status).name}"
-    except ValueError:  # a real-time signal
-        return f"was killed by signal {-status}"
-
-
 def _placed(summary: dict[str, Any]) -> dict[str, Any]:
     """As whoever is elsewhere has to read it: the whole path of the output, and the machine."""
     return {**summary, "output": str(Path(summary["output"]).absolute()), "host": socket.gethostname()}
 
 
-def _stderr() -> int:
-    """Where a command's output goes: standard output is for results."""
-    try:
-        return sys.stderr.fileno()
-    except (OSError, ValueError, AttributeError):  # a notebook's
-        return subprocess.DEVNULL
+def _within(most_s: float, send: Callable[[], str | None]) -> str | None:
+    """What it says, or that it said nothing in time: a server that sends a byte now and then holds on for ever."""
+    said: list[str | None] = []
+    sender = threading.Thread(target=lambda: said.append(send()), name="send", daemon=True)
+    sender.start()
+    sender.join(most_s)
+    return said[0] if said else f"no reply in {most_s:g} s"
+
+
+async def _in_thread(work: Callable[[], T]) -> T:
+    """What it returns. In a thread that holds nobody up: who leaves need not wait for it, as for one of asyncio's."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[T] = loop.create_future()
+
+    def tell(result: T | None, error: BaseException | None) -> None:
+        if done.cancelled():
+            return
+        if error is None:
+            done.set_result(cast("T", result))
+        else:
+            done.set_exception(error)
+
+    def do() -> None:
+        result, wrong = None, None
+        try:
+            result = work()
+        except BaseException as error:
+            wrong = error
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(tell, result, wrong)
+
+    threading.Thread(target=do, name="after", daemon=True).start()
+    return await done
 
 
 def _resolve(where: str, target: str) -> str:

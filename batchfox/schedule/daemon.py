@@ -175,7 +175,7 @@ class Daemon:
         if isinstance(found, BatchfoxError):
             said = f"{before.path}: cannot be used as it stands now, so its schedule stays as it was: {found}"
             self._tell(said)
-            threading.Thread(target=self._warn, args=(before, said), name="warn", daemon=True).start()
+            self._warn(before, "its job file cannot be used", said)
             return False
         if found is None or found.nights == before.nights:
             return False
@@ -187,11 +187,16 @@ class Daemon:
         self._tell(f"{found.path}: its schedule has changed: next run {show(start, found)}")
         return True
 
-    def _warn(self, planned: Planned, said: str) -> None:
-        try:
-            After(planned.job).warn("its job file cannot be used", said)
-        except BatchfoxError as error:
-            self._tell(f"{planned.path}: nobody could be told: {error}")
+    def _warn(self, planned: Planned, title: str, said: str) -> None:
+        """Tells those whom the job would tell, in a thread that holds nothing up."""
+
+        def warn() -> None:
+            try:
+                After(planned.job).warn(title, said)
+            except BatchfoxError as error:
+                self._tell(f"{planned.path}: nobody could be told: {error}")
+
+        threading.Thread(target=warn, name="warn", daemon=True).start()
 
     def _run_child(self, planned: Planned, scheduled: datetime) -> int:
         words = [*self._command, "run", str(planned.place), "--scheduled", scheduled.isoformat(), *self._options]
@@ -205,7 +210,10 @@ class Daemon:
         status = child.wait()
         del self._children[child.pid]
         if status != 5:
-            self._tell(f"{planned.path}: {_ended(status)}, after {duration(time.monotonic() - began_at)}")
+            said = f"{planned.path}: {_ended(status)}, after {duration(time.monotonic() - began_at)}"
+            self._tell(said)
+            if status < 0 and self._signal is None:  # it could tell nobody itself
+                self._warn(planned, f"its run was killed by {signal.Signals(-status).name}", said)
         return status
 
     def _note(self, event: JobEvent) -> None:

@@ -152,9 +152,10 @@ def test_a_job_waits_for_its_turn_or_the_next_window_and_its_file_may_change(
     an_hour_ago = datetime.now(ZoneInfo("Europe/Berlin")) - timedelta(hours=1)
     window = f"{an_hour_ago:%H:%M}-{an_hour_ago + timedelta(hours=12):%H:%M}"
     windowed = YEARLY | {"cron": f"{an_hour_ago:%M %H} 1 1 *", "window": window}
-    long = write_job(tmp_path, "long", simulator.url, rows=20, limits={"requests_per_minute": 600})
+    notify = {"webhook": f"http://{hearer.place}/"}
+    long = write_job(tmp_path, "long", simulator.url, rows=20, limits={"requests_per_minute": 600}, notify=notify)
     waits = write_job(tmp_path, "waits", simulator.url, schedule=windowed)
-    edited = write_job(tmp_path, "edited", simulator.url, notify={"webhook": f"http://{hearer.place}/"})
+    edited = write_job(tmp_path, "edited", simulator.url, notify=notify)
     memories = [miss_a_night(job) for job in (long, waits)]
     daemon = start("schedule", "--in-order", long, waits, edited, env=state, code=HASTY)
 
@@ -173,13 +174,17 @@ def test_a_job_waits_for_its_turn_or_the_next_window_and_its_file_may_change(
     # An edit that cannot be understood changes nothing, and is told once.
     good = edited.read_text()
     edited.write_text(good.replace('"0 0 1 1 *"', '"0 99 1 1 *"'))
-    eventually(lambda: hearer.heard, "the warning")
+    eventually(lambda: len(hearer.heard) == 2, "the warnings")
     edited.write_text(good.replace('"0 0 1 1 *"', '"0 0 2 1 *"'))
     this_year = datetime.now(ZoneInfo("Europe/Berlin")).year
     eventually(lambda: is_said(f"edited.toml: its schedule has changed: next run {this_year + 1}-01-02 00:00"), "")
     eventually(lambda: all(has_ended(memory, 0) for memory in memories), "the runs")
-    assert daemon.err.count("cannot be used") == len(hearer.heard) == 1
-    assert "schedule.cron: expected an hour of 0 to 23" in hearer.heard[0][1]["text"]
+    assert daemon.err.count("cannot be used") == 1
+    assert [body["title"] for _, body in hearer.heard] == [
+        "batchfox: long: its run was killed by SIGKILL",
+        "batchfox: edited: its job file cannot be used",
+    ]
+    assert "schedule.cron: expected an hour of 0 to 23" in hearer.heard[1][1]["text"]
     assert daemon.err.count("waits.toml: run scheduled for") == 1
     assert simulator.totals()["submits_received"] in (40, 41)  # one may have been on the wire
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import KEY, Hearer, Simulate, job_of, once, rows_with_ids, write_rows
+from conftest import KEY, Hearer, Simulate, eventually, job_of, once, rows_with_ids, write_rows
 
-from batchfox import pool, run, telling
+from batchfox import hook, pool, run, telling
 from batchfox.core.job import Job
 from batchfox.core.notice import notice_of
 from batchfox.errors import InputError, JobError, OutputBusyError, UserError
@@ -98,6 +98,33 @@ def test_spending_is_told_once_a_run_while_it_goes_on(
     assert told["output"] == str(tmp_path / "out")
     assert "notify.spend = 0.1 is passed and the run goes on" in told["text"]
     assert f"output {tmp_path / 'out'} on {socket.gethostname()}" in hearer.heard[1][1]["text"]
+
+
+def test_whoever_hangs_holds_a_run_up_for_so_long_only(
+    simulate: Simulate, tmp_path: Path, hearers: list[Hearer], monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    monkeypatch.setattr(telling, "TRY_S", 0.1)
+    monkeypatch.setattr(hook, "MOST_S", 0.5)
+    monkeypatch.chdir(tmp_path)
+    source, command = write_rows(tmp_path / "in.jsonl", rows_with_ids(2)), "sh -c 'sleep 600 & echo $! > pid; wait'"
+    job = job_of(
+        source,
+        tmp_path / "out",
+        simulate().url,
+        notify={"webhook": f"http://{hearers[1].place}/", "success": True},
+        hooks={"after": [command, "sh -c 'kill -9 $$'"]},
+    )
+    hearers[1].may_reply.clear()
+    try:
+        assert run(job).exit_status == 0
+    finally:
+        hearers[1].may_reply.set()
+    told = capfd.readouterr().err
+    assert f"nobody was told through http://{hearers[1].place}/: no reply in 0.1 s (3 tries)" in told
+    assert f"hooks.after: `{command}` was ended: not done after 0.00833 minutes" in told
+    assert "hooks.after: `sh -c 'kill -9 $$'` was killed by SIGKILL" in told
+    started = Path("/proc", (tmp_path / "pid").read_text().strip(), "stat")
+    eventually(lambda: not started.exists() or ") Z " in started.read_text(), "the end of what the hook started")
 
 
 def test_a_run_that_could_not_begin_is_told_too(simulate: Simulate, tmp_path: Path, hearers: list[Hearer]) -> None:
