@@ -12,16 +12,16 @@ import os
 import sqlite3
 from collections.abc import Iterable, Iterator
 from importlib.resources import files
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from batchfox.core import blocks
-from batchfox.core.lifecycle import Life, State
-from batchfox.core.outcome import STATUSES, Outcome
+from batchfox.core.lifecycle import Life
+from batchfox.core.outcome import STATUSES
 from batchfox.errors import OutputError
+from batchfox.group import RECORD_FIELDS, STATES, Group, Record, decode_outcome, decode_record
 from batchfox.kept import decode_columns
 from batchfox.sqlite_border import at_the_border, damaged
 
@@ -35,88 +35,21 @@ _STEPS = {
     ) WITHOUT ROWID
     """,
 }
-_STATES = {State.WAITING: 0, State.SENDING: 1, State.RUNNING: 2, State.SETTLED: 3}
-_STATE_OF = {number: state for state, number in _STATES.items()}
+_STATE_OF = {number: state for state, number in STATES.items()}
 _MOST_KEYS = 512
 # Fewer free pages (of 4 kB) than these are left where they are.
 LEAST_FREE_PAGES = 256
+# So long a connection waits for another one that writes.
+_BUSY_MS = 30_000
+# A group up to this size is written, not synced, by the event loop itself: what it takes is less than to wake a thread
+# for each statement.
+_SMALL_BYTES = 256 * 1024
 # Of each connection; what a million finished keys would fill, and ten thousand would not.
 _CACHE_KB = 4000
 # In the table `retry`: the row's outcome is in no part any more (`doctor --repair`).
 NO_PART = -1
 _UNFILED = "SELECT key, outcome FROM row WHERE state = 3"
 _RUNNING = "SELECT key, record FROM row WHERE state = 2"
-
-
-class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What of a `Life` outlives the process, the kept columns aside."""
-
-    index: int
-    id: str
-    group: str
-    model: str | None
-    request_hash: str | None
-    media: list[str]
-    submits: int
-    attempts: int
-    unresolved: int
-    maybe_billed_twice: bool
-    estimate: float
-    reserved: float | None
-    task_id: str | None
-    submitted_at: float | None
-    polls: int
-    # Later than the other fields, and left out by older versions. What the stream of its task told:
-    reasoning: str | None = None
-    is_told: bool = False
-    unfetched_at: float | None = None
-
-
-_record_fields = tuple(field.name for field in msgspec.structs.fields(Record))
-encode = msgspec.msgpack.Encoder(enc_hook=str).encode
-decode_record = msgspec.msgpack.Decoder(Record).decode
-decode_outcome = msgspec.msgpack.Decoder(Outcome).decode
-
-
-class Group:
-    """What one transaction records, in this order: blocks, new rows, records, outcomes, renewed columns, progress."""
-
-    def __init__(self) -> None:
-        self.blocks: dict[int, tuple[int, bytes]] = {}
-        self.rows: list[tuple[int, bytes, int, bytes | None, bytes, bytes | None, int | None]] = []
-        self.records: dict[int, tuple[int, bytes, int]] = {}
-        self.outcomes: list[tuple[bytes, int]] = []
-        self.columns: dict[int, bytes] = {}
-        self.forgotten: list[tuple[int]] = []
-        self.progress: tuple[float, bytes, str] | None = None
-
-    def __bool__(self) -> bool:
-        return bool(self.rows or self.records or self.outcomes or self.forgotten or self.progress or self.blocks)
-
-    def add_row(self, life: Life, kept: bytes, old_part: int | None, outcome: Outcome | None = None) -> None:
-        """A row's first record: its intent, or at once its outcome."""
-        state = 3 if outcome is not None else _STATES[life.state]
-        record = None if outcome is not None else _record_of(life)
-        payload = None if outcome is None else encode(outcome)
-        self.rows.append((life.slot, life.key, state, record, kept, payload, old_part))
-
-    def add_record(self, life: Life) -> None:
-        """Where a known row stands now; only the last word of a group counts."""
-        self.records[life.slot] = (_STATES[life.state], _record_of(life), life.slot)
-
-    def add_outcome(self, slot: int, outcome: Outcome) -> int:
-        """Returns the payload's size in bytes."""
-        payload = encode(outcome)
-        self.records.pop(slot, None)
-        self.outcomes.append((payload, slot))
-        return len(payload)
-
-
-_values_of = attrgetter(*_record_fields)
-
-
-def _record_of(life: Life) -> bytes:
-    return encode(_values_of(life))
 
 
 class Done(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -173,7 +106,8 @@ class Checkpoint:
                 "upgrade batchfox to go on with this output"
             )
         self.is_blank = version == 0
-        db.execute("PRAGMA busy_timeout = 30000")
+        self._busy_ms = 0
+        self._wait_for_others(_BUSY_MS)
         db.execute(f"PRAGMA cache_size = -{_CACHE_KB}")
         if read_only:
             if version == 0:
@@ -221,11 +155,10 @@ class Checkpoint:
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield self._db
+                self._db.execute("COMMIT")
             except BaseException:
-                with contextlib.suppress(sqlite3.Error):
-                    self._db.execute("ROLLBACK")
+                self._roll_back()
                 raise
-            self._db.execute("COMMIT")
 
     def query(self, sql: str, values: Iterable[Any] = ()) -> list[Any]:
         with at_the_border(self.path):
@@ -257,26 +190,42 @@ class Checkpoint:
             finally:
                 self._db.execute("COMMIT")
 
-    def commit(self, group: Group) -> None:
-        """Records a group, durably when it returns."""
-        with self.transaction() as db:
-            if group.blocks:
-                rows = [(number, *entry) for number, entry in group.blocks.items()]
-                db.executemany("INSERT OR REPLACE INTO block VALUES (?, ?, ?)", rows)
-            if group.rows:
-                sql = "INSERT INTO row (slot, key, state, record, kept, outcome, old_part) VALUES (?, ?, ?, ?, ?, ?, ?)"
-                db.executemany(sql, group.rows)
-            if group.records:
-                db.executemany("UPDATE row SET state = ?, record = ? WHERE slot = ?", group.records.values())
-            if group.outcomes:
-                db.executemany("UPDATE row SET state = 3, record = NULL, outcome = ? WHERE slot = ?", group.outcomes)
-            if group.columns:
-                columns = [(kept, slot) for slot, kept in group.columns.items()]
-                db.executemany("UPDATE row SET kept = ? WHERE slot = ?", columns)
-            if group.forgotten:
-                db.executemany("DELETE FROM row WHERE slot = ?", group.forgotten)
-            if group.progress:
-                db.execute("UPDATE run SET beat_at = ?, progress = ? WHERE run_id = ?", group.progress)
+    def begin(self, group: Group) -> bool:
+        """Writes a group into a transaction that `commit` ends. It neither syncs nor waits: False where that cannot be
+        done at once (another connection writes, much is to be written, the disk is full), and nothing has begun."""
+        if group.size > _SMALL_BYTES:
+            return False
+        self._wait_for_others(0)
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            group.write(self._db)
+        except sqlite3.Error:
+            self._roll_back()
+            return False
+        return True
+
+    def commit(self, group: Group, *, has_begun: bool = False) -> None:
+        """Records a group, durably when it returns. `has_begun`: by `begin`."""
+        if not has_begun:
+            self._wait_for_others(_BUSY_MS)
+            with self.transaction() as db:
+                group.write(db)
+            return
+        with at_the_border(self.path):
+            try:
+                self._db.execute("COMMIT")
+            except sqlite3.Error:
+                self._roll_back()
+                raise
+
+    def _wait_for_others(self, most_ms: int) -> None:
+        if most_ms != self._busy_ms:
+            self._db.execute(f"PRAGMA busy_timeout = {most_ms}")
+            self._busy_ms = most_ms
+
+    def _roll_back(self) -> None:
+        with contextlib.suppress(sqlite3.Error):
+            self._db.execute("ROLLBACK")
 
     # Facts about the output.
 
@@ -406,4 +355,4 @@ def _schema() -> str:
 
 
 def _fields(record: Record) -> dict[str, Any]:
-    return {name: getattr(record, name) for name in _record_fields}
+    return {name: getattr(record, name) for name in RECORD_FIELDS}

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from batchfox.checkpoint import Checkpoint, decode_outcome
+from batchfox.checkpoint import Checkpoint
 from batchfox.core import blocks
 from batchfox.core.outcome import EXTRA, STATUSES, Outcome
 from batchfox.core.prepare import UNREADABLE
 from batchfox.core.row import key_of_id
 from batchfox.durable import sync_folder
 from batchfox.errors import OutputError
+from batchfox.group import decode_outcome
 from batchfox.kept import decode_columns
 from batchfox.part_names import number_of, part_name
 from batchfox.twin_table import SHORT, Shared, put_shared

@@ -225,7 +225,8 @@ class Ledger:
     def _renew_columns(self, life: Life) -> None:
         if life.is_kept_new:
             life.is_kept_new = False
-            columns = self._recorder.group.columns[life.slot] = self._columns_of(life)
+            columns = self._columns_of(life)
+            self._recorder.group.add_columns(life.slot, columns)
             self._column_bytes[life.slot] = len(columns)
 
     def _columns_of(self, life: Life) -> bytes:
@@ -236,5 +237,5 @@ class Ledger:
     def forget(self, life: Life) -> None:
         """The row left no trace: nothing was paid, and the input no longer has it."""
         self._column_bytes.pop(life.slot, None)
-        self._recorder.group.forgotten.append((life.slot,))
+        self._recorder.group.forget(life.slot)
         self._recorder.touch()

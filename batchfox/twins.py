@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from batchfox.checkpoint import Again, Checkpoint, decode_outcome
+from batchfox.checkpoint import Again, Checkpoint
 from batchfox.closed_door import ClosedDoorError
 from batchfox.core.complaint import Complaint
 from batchfox.core.lifecycle import Life
@@ -25,6 +25,7 @@ from batchfox.core.outcome import Outcome
 from batchfox.core.settle import Orders
 from batchfox.core.shape import media_of, replace_media
 from batchfox.core.twins import COLUMNS, copy_outcome, outcome_of_row
+from batchfox.group import decode_outcome
 from batchfox.media import MediaDoor
 from batchfox.part_names import part_name
 from batchfox.twin_table import CREATE

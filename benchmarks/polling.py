@@ -36,6 +36,7 @@ IN_FLIGHT = 64
 LEARNED_AFTER = 200
 MEASURED = 400
 NEAR = 1.15  # times the optimum
+EQUAL = 1.25  # times the optimum: trying where tasks end costs a poll of each twentieth
 COLD = 1.5  # times every 5 s
 LEARN_MS = 5.0
 GROUP = "model|text"
@@ -229,6 +230,24 @@ def measure_balance(report: Report, seeds: int) -> None:
         show_learned(report, f"{polls_per_s:g} polls/s", law, seeds, 1.0, polls_per_s)
 
 
+def measure_equal(report: Report, seeds: int) -> None:
+    """Tasks that always take the same time, to a hundredth: the optimum is one poll each, as they end. it takes
+    some hundred rows until that is known; rows 3,000 to 6,000."""
+    print(f"\n{HEAD}cost to optimum")
+    for median_s in (1.0, 20.0):
+        law = Law("equal", ((1.0, median_s, 0.003),))
+        price_s = law.poll_price_s()
+        done = [run(draws(law, seed, 6_000), seed) for seed in range(min(seeds, 2))]
+        for one in done:
+            report.note(one.timing)
+        spent = total([one.part(3_000, 6_000) for one in done])
+        latencies = [latency for seed in range(min(seeds, 2)) for latency in draws(law, seed, 6_000)[3_000:]]
+        least = spend(latencies, going_on(optimum(law, price_s)))
+        ratio = spent.cost(price_s) / least.cost(price_s)
+        name = f"{median_s:.0f} s, equal"
+        print(show(name, price_s, spent, least) + report.judge("equal, to the optimum", name, ratio, EQUAL), flush=True)
+
+
 def show_learned(report: Report, name: str, law: Law, seeds: int, eagerness: float, polls_per_s: float) -> None:
     """Under a limit of polls the optimum is that of the price at which no more polls than were had are made."""
     price_s = law.poll_price_s() / eagerness
@@ -257,6 +276,7 @@ def main() -> None:
     measure_steady(report, arguments.seeds)
     measure_step(report, arguments.seeds)
     measure_balance(report, arguments.seeds)
+    measure_equal(report, arguments.seeds)
     learning = report.judge_learning()
     print()
     for line in report.beyond:

@@ -8,12 +8,13 @@ from typing import Any
 import msgspec
 
 from batchfox.audit.rolls import Rolls
-from batchfox.checkpoint import Checkpoint, decode_outcome, decode_record
+from batchfox.checkpoint import Checkpoint
 from batchfox.columns import mend
 from batchfox.core import blocks
 from batchfox.core.outcome import STATUSES
 from batchfox.core.row import key_of_position
 from batchfox.errors import DamagedError
+from batchfox.group import decode_outcome, decode_record
 from batchfox.sqlite_border import at_the_border, damaged
 
 # A row's state, by its number.

@@ -13,8 +13,8 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping
-from heapq import heappush, heappushpop
-from itertools import accumulate
+from heapq import heappush, heappushpop, nlargest
+from itertools import accumulate, chain
 
 SHORTEST_S = 0.005
 LONGEST_S = 2 * 86_400.0
@@ -110,10 +110,9 @@ class Sample:
 
     def latest(self, most: int) -> list[tuple[int, Interval]]:
         """The last `most` submits that something is known of, the latest first, each with its serial number."""
-        found = [(serial, (low, high)) for serial, low, high in self._closed]
-        found += [(serial, (low, BINS)) for serial, low in self._open.values() if low]
-        found.sort(reverse=True)
-        return found[:most]
+        closed = ((serial, (low, high)) for serial, low, high in self._closed)
+        running = ((serial, (low, BINS)) for serial, low in self._open.values() if low)
+        return nlargest(most, chain(closed, running))
 
     def forget_before(self, serial: int) -> None:
         """Forgets what was submitted earlier."""
@@ -199,9 +198,14 @@ def prior(median_s: float) -> list[float]:
     return [weight / whole for weight in weights]
 
 
+def quantile_s(weights: list[float], share: float) -> float:
+    """The age before which this share of the tasks of a fitted distribution ends."""
+    mass = [0.0, *accumulate(weights)]
+    at = min(max(bisect_left(mass, share), 1), BINS)
+    part = (share - mass[at - 1]) / max(mass[at] - mass[at - 1], 1e-300)
+    return GRID[at - 1] + min(max(part, 0.0), 1.0) * (GRID[at] - GRID[at - 1])
+
+
 def median_s(weights: list[float]) -> float:
     """The median of a fitted distribution."""
-    mass = [0.0, *accumulate(weights)]
-    at = min(max(bisect_left(mass, 0.5), 1), BINS)
-    share = (0.5 - mass[at - 1]) / max(mass[at] - mass[at - 1], 1e-300)
-    return GRID[at - 1] + min(max(share, 0.0), 1.0) * (GRID[at] - GRID[at - 1])
+    return quantile_s(weights, 0.5)

@@ -15,6 +15,8 @@ from batchfox.core.lifecycle import Life, Overdue, State
 from batchfox.core.outcome import Outcome
 
 MOST_NAMED = 5
+# The oldest are looked for among all, which takes milliseconds where thousands run: not with every record.
+NAMED_EVERY_S = 1.0
 
 
 class Straggler(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,6 +37,8 @@ class Tail:
         self._began_at = began_at
         self.given_up = 0
         self.oldest: list[Straggler] = []
+        self._named: list[Straggler] = []
+        self._named_at = float("-inf")
 
     def has_begun(self, *, is_input_over: bool) -> bool:
         """Is nothing left to be submitted, and something running?"""
@@ -43,10 +47,10 @@ class Tail:
         return is_all_sent and fleet.on_the_wire == 0 and fleet.in_flight > 0
 
     def figures(self, now: float, *, is_input_over: bool) -> dict[str, Any] | None:
-        """How many tasks run, and the oldest of them; None before the tail."""
+        """How many tasks run, and the oldest of them, as they were at most a second ago; None before the tail."""
         if not self.has_begun(is_input_over=is_input_over):
             return None
-        return {"tasks": self._fleet.in_flight, "oldest": [msgspec.to_builtins(one) for one in self._named(now)]}
+        return {"tasks": self._fleet.in_flight, "oldest": [msgspec.to_builtins(one) for one in self._name(now)]}
 
     def give_up(self, now: float, unix_s: float, *, is_input_over: bool) -> list[tuple[Life, Outcome]]:
         """Ends what still runs, once it is time. A task that is being asked about, or that this execution took up and
@@ -68,9 +72,12 @@ class Tail:
         is_known = life.polls_here > 0 or life.born == life.watched_since
         return life.state is State.RUNNING and is_known and self._fleet.watch.is_at_rest(life)
 
-    def _named(self, now: float) -> list[Straggler]:
-        lives = (life for life in self._fleet.lives.values() if life.state is State.RUNNING)
-        return [_straggler(life, now) for life in nsmallest(MOST_NAMED, lives, key=lambda life: life.born)]
+    def _name(self, now: float) -> list[Straggler]:
+        if now - self._named_at >= NAMED_EVERY_S:
+            lives = (life for life in self._fleet.lives.values() if life.state is State.RUNNING)
+            oldest = nsmallest(MOST_NAMED, lives, key=lambda life: life.born)
+            self._named, self._named_at = [_straggler(life, now) for life in oldest], now
+        return self._named
 
 
 def _straggler(life: Life, now: float) -> Straggler:

@@ -2,7 +2,8 @@
 
 Polling is an inspection problem: each poll costs something, each second between a task's end and the poll that notices
 it costs something, and for a known latency distribution the cheapest schedule can be computed. `latency.py` learns the
-distribution, `plan.py` computes the schedule, `shift.py` notices that the latency has changed.
+distribution, `steady.py` says more of one that is narrow, `plan.py` computes the schedule, `shift.py` notices that the
+latency has changed.
 """
 
 from __future__ import annotations
@@ -12,9 +13,21 @@ from collections.abc import Callable
 
 import msgspec
 
-from batchfox.core.latency import BINS, OBSERVATIONS, RATIO, SHORTEST_S, Interval, Sample, fit, interval, median_s
-from batchfox.core.plan import POINTS, plan
+from batchfox.core.latency import (
+    BINS,
+    OBSERVATIONS,
+    RATIO,
+    SHORTEST_S,
+    Interval,
+    Sample,
+    fit,
+    interval,
+    median_s,
+    quantile_s,
+)
+from batchfox.core.plan import POINTS, even, plan, steadied
 from batchfox.core.shift import WINDOW, onset
+from batchfox.core.steady import MOVED, Band, Steady
 
 # What one poll may cost, as seconds of delay: this share of the median latency, within these bounds. At a median of
 # 20 s that is one second, where (design.md) 4.4 polls with 2.0 s of delay are as good as 2.5 with 3.9.
@@ -36,6 +49,13 @@ CHECK_EVERY_S = 0.5
 CHECK_PER_SEEN = 8
 EARLY_SHARE = 0.04
 EARLY_AT = 0.4
+# Where the ages at which most tasks end are within such a ratio, so many tasks are asked at any of these ages: only
+# that tells where exactly they end.
+TRIED_SHARE = 0.04
+TRIED_WITHIN = 3.0
+TRIED_FROM = 0.05
+# Where a band is known: from so much below it, since it may have begun earlier all along.
+TRIED_BELOW = 1.02
 VERSION = 2
 
 RETRY_FIRST_S = 1.0
@@ -61,6 +81,7 @@ class Latency:
     """What is known of one group's latencies (one model and shape), and the schedule that follows from it."""
 
     __slots__ = (
+        "_band",
         "_due_check",
         "_due_fit",
         "_eagerness",
@@ -68,6 +89,9 @@ class Latency:
         "_has_changed",
         "_is_plan_due",
         "_new",
+        "_points",
+        "_steady",
+        "_tried_from_s",
         "_unchecked",
         "_weights",
         "sample",
@@ -78,6 +102,10 @@ class Latency:
         self._eagerness = eagerness
         self._weights: list[float] | None = None
         self._following: list[int] | None = None
+        self._points = POINTS
+        self._steady = Steady()
+        self._band: Band | None = None
+        self._tried_from_s: float | None = None
         self._new = 0
         self._unchecked = 0
         self._due_fit = self._due_check = 0.0
@@ -87,6 +115,7 @@ class Latency:
         """One observation: a task ran at age `low_s` and was found done at age `high_s`. It brings about one step of
         learning at most: each takes milliseconds, in which the caller's loop stands still."""
         self.sample.end(key, interval(low_s, high_s))
+        self._steady.see(low_s, high_s)
         self._new += 1
         self._unchecked += 1
         if self._is_plan_due:
@@ -104,10 +133,18 @@ class Latency:
 
     def _look_for_a_step(self, now: float) -> None:
         self._unchecked, self._due_check = 0, now + CHECK_EVERY_S
-        since = None if self._weights is None else onset(self.sample.latest(WINDOW), self._weights)
-        if since is not None:
+        if (since := self._changed_since()) is not None:
             self.sample.forget_before(since)
+            self._steady.forget()
             self._weights, self._has_changed = None, True
+
+    def _changed_since(self) -> int | None:
+        """The serial number of the first submit after a change of the latency; None where there was none."""
+        if self._weights is None:
+            return None
+        if self._band is None:
+            return onset(self.sample.latest(WINDOW), self._weights)
+        return self.sample.latest(MOVED)[-1][0] if self._steady.has_left(self._band) else None
 
     def _fit(self, now: float) -> None:
         self._weights = fit(self.sample.counts(), self._weights)
@@ -116,23 +153,49 @@ class Latency:
 
     def _plan(self) -> None:
         assert self._weights is not None
-        self._following = plan(self._weights, poll_price_s(median_s(self._weights), self._eagerness))
+        price_s = poll_price_s(median_s(self._weights), self._eagerness)
+        self._points, shares = POINTS, even(self._weights)
+        self._band = self._steady.band()
+        if self._band is not None:
+            self._points, shares = steadied(shares, self._band)
+        self._following = plan(self._points, shares, price_s)
+        self._tried_from_s = self._trying()
         self._is_plan_due = False
+
+    def _trying(self) -> float | None:
+        """From what age on tasks are asked to learn where exactly they end; None where they spread too far for that."""
+        assert self._weights is not None
+        if self._band is not None:
+            return self._band[0][0] / TRIED_BELOW
+        low_s, high_s = (quantile_s(self._weights, share) for share in (TRIED_FROM, 1.0 - TRIED_FROM))
+        return low_s if high_s <= TRIED_WITHIN * low_s else None
 
     @property
     def is_planned(self) -> bool:
         """False while too little was seen."""
         return self._following is not None
 
-    def next_age_s(self, age_s: float, *, is_early: bool = False) -> float:
+    def first_age_s(self, draw: float) -> float:
+        """The age at which to poll a task first, with `draw` in [0, 1): as planned, but for the few that are asked to
+        learn from: early, where a drop of the latency shows, or about where tasks end."""
+        planned = self.next_age_s(0.0)
+        if self._following is None:
+            return planned
+        if draw < EARLY_SHARE:
+            return max(planned * EARLY_AT, SHORTEST_S)
+        since = self._tried_from_s
+        if since is not None and since < planned and draw < EARLY_SHARE + TRIED_SHARE:
+            return max(since + (planned - since) * (draw - EARLY_SHARE) / TRIED_SHARE, SHORTEST_S)
+        return planned
+
+    def next_age_s(self, age_s: float) -> float:
         """The age at which to poll a task next that ran at age `age_s` (0: just submitted). Always later."""
-        following = self._following
+        following, points = self._following, self._points
         if following is not None:
-            at = min(bisect_left(POINTS, age_s * 0.999_999), len(POINTS) - 1)
+            at = min(bisect_left(points, age_s * 0.999_999), len(points) - 1)
             target = following[at]
             if target > at:
-                planned = POINTS[target] * (EARLY_AT if is_early and age_s == 0.0 else 1.0)
-                return max(planned, age_s + SHORTEST_S)
+                return max(points[target], age_s + SHORTEST_S)
         else:
             for cold_s in COLD_S:
                 if cold_s > age_s * 1.05 + SHORTEST_S:
@@ -193,7 +256,7 @@ class Timing:
         """Seconds from the submit's reply to the first poll; a few tasks are asked early, so that a drop is seen."""
         if self._first_s is not None:
             return self._first_s
-        return self._of(group).next_age_s(0.0, is_early=self._draw() < EARLY_SHARE)
+        return self._of(group).first_age_s(self._draw())
 
     def next_poll_s(self, group: str, age_s: float, key: bytes | None = None) -> float:
         """Seconds from now to the next poll of a task that was found running at `age_s`."""

@@ -352,17 +352,23 @@ def read_error(reply: Reply) -> ApiError:
 
 
 def error_of(value: Any, *, default_code: str | None) -> ApiError:
-    """An error object, or a text in its place."""
+    """An error object, or a text in its place. A part that holds no letter says nothing and is None."""
     if isinstance(value, dict):
         code = value.get("code")
-        code = str(code) if isinstance(code, (str, int)) and not isinstance(code, bool) else default_code
-        message = _text(value.get("message"))
-        return ApiError(code=_short(_text(code)), type=_short(_text(value.get("type"))), message=_short(message))
-    return ApiError(code=default_code, message=_short(_text(value) if isinstance(value, str) else None))
+        code = str(code) if isinstance(code, int) and not isinstance(code, bool) else code
+        return ApiError(
+            code=_said(code) or default_code, type=_said(value.get("type")), message=_said(value.get("message"))
+        )
+    return ApiError(code=default_code, message=_said(value))
 
 
-def _short(text: str | None) -> str | None:
-    return text if text is None or len(text) <= _MOST_MESSAGE else text[: _MOST_MESSAGE - 1] + "…"
+def _said(value: Any) -> str | None:
+    text = _text(value)
+    return _short(text) if text and any(letter.isprintable() and not letter.isspace() for letter in text) else None
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _MOST_MESSAGE else text[: _MOST_MESSAGE - 1] + "…"
 
 
 def _glimpse(body: bytes) -> str:

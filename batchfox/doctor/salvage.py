@@ -11,10 +11,11 @@ from typing import Any
 
 import msgspec
 
-from batchfox.checkpoint import Checkpoint, decode_outcome, decode_record
+from batchfox.checkpoint import Checkpoint
 from batchfox.columns import decode_types
 from batchfox.core import blocks
 from batchfox.core.row import key_of_id, key_of_line, key_of_position
+from batchfox.group import decode_outcome, decode_record
 from batchfox.kept import decode_columns
 
 _HEADER = b"SQLite format 3\0"

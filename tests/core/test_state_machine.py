@@ -20,7 +20,6 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from batchfox.checkpoint import Record
 from batchfox.core.breaker import TRIP, Breaker
 from batchfox.core.budget import Budget
 from batchfox.core.dispatch import Fleet, StopCause
@@ -50,6 +49,7 @@ from batchfox.core.paces import Paces
 from batchfox.core.settle import Orders
 from batchfox.core.timing import RETRY_FIRST_S, Timing
 from batchfox.core.watch import Watch
+from batchfox.group import Record
 
 LISTED = 3.0
 TIMEOUT_S = 150.0

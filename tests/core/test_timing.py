@@ -16,10 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchfox.core.latency import BINS, GRID, OBSERVATIONS, RATIO, SHORTEST_S, Interval, fit, median_s
-from batchfox.core.plan import POINTS, plan
+from batchfox.core.plan import POINTS, even, plan
 from batchfox.core.timing import (
     COLD_S,
-    EARLY_SHARE,
     LEARN_FROM,
     POLL_SHARE,
     RETRY_MOST_S,
@@ -100,9 +99,9 @@ def watch(latency: Latency, draw: Callable[[], float], tasks: int, random: Rando
     polls, delay_s = 0, 0.0
     for nth in range(tasks):
         ends, age, found_running = draw(), 0.0, 0.0
-        is_early = random.random() < EARLY_SHARE
+        first = random.random()
         while True:
-            following = latency.next_age_s(age, is_early=is_early)
+            following = latency.next_age_s(age) if age else latency.first_age_s(first)
             assert following > age
             polls, age = polls + 1, following
             if age >= ends:
@@ -120,7 +119,7 @@ def watch(latency: Latency, draw: Callable[[], float], tasks: int, random: Rando
 def test_the_plan_for_a_known_distribution_is_near_the_optimum(name: str) -> None:
     law = LAWS[name]
     poll_cost_s = POLL_SHARE * law.median()
-    following = plan(law.weights(), poll_cost_s)
+    following = plan(POINTS, even(law.weights()), poll_cost_s)
     at, polls, delay_s = 0, 0.0, 0.0
     random = Random(1)
     draws = [law.draw(random) for _ in range(20_000)]
@@ -209,7 +208,7 @@ def test_any_observations_give_weights_and_a_plan_that_always_goes_on(
     weights = fit(seen)
     assert sum(weights) == pytest.approx(1.0)
     assert all(weight >= 0.0 for weight in weights)
-    following = plan(weights, poll_cost_s)
+    following = plan(POINTS, even(weights), poll_cost_s)
     assert all(j == 0 or j > i for i, j in enumerate(following))
     assert following[0] > 0
 
@@ -234,8 +233,8 @@ def test_without_early_polls_the_first_poll_would_hide_a_drop() -> None:
     latency = Latency()
     for nth in range(400):
         latency.see(8.0, 12.0, float(nth))
-    assert latency.next_age_s(0.0, is_early=True) < 0.5 * latency.next_age_s(0.0)
-    assert latency.next_age_s(9.0, is_early=True) == latency.next_age_s(9.0), "only the first poll is early"
+    assert latency.first_age_s(0.0) < 0.5 * latency.next_age_s(0.0)
+    assert latency.first_age_s(0.99) == latency.next_age_s(0.0)
 
 
 def test_a_rise_of_the_latency_is_learned_too() -> None:
@@ -263,14 +262,15 @@ def test_before_anything_is_known_polls_spread_out() -> None:
 @settings(max_examples=300, deadline=None)
 @given(
     age=st.one_of(st.floats(0.0, 1e6), st.sampled_from(GRID), st.sampled_from(COLD_S)),
-    is_early=st.booleans(),
+    draw=st.floats(0.0, 1.0, exclude_max=True),
     seen=st.lists(st.tuples(st.floats(0.0, 3e5), st.floats(0.0, 3e5)), max_size=3),
 )
-def test_the_next_poll_is_always_later(age: float, is_early: bool, seen: list[tuple[float, float]]) -> None:
+def test_the_next_poll_is_always_later(age: float, draw: float, seen: list[tuple[float, float]]) -> None:
     latency = Latency()
     for low_s, width_s in seen * LEARN_FROM:
         latency.see(low_s, low_s + width_s, 1e9)
-    following = latency.next_age_s(age, is_early=is_early)
+    following = latency.next_age_s(age)
+    assert SHORTEST_S * 0.999 <= latency.first_age_s(draw) <= latency.next_age_s(0.0)
     assert following >= age + SHORTEST_S * 0.999
     assert following <= max(age * 1.5, GRID[-1]) + 60.0
 

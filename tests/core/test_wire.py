@@ -476,6 +476,17 @@ def test_an_error_is_cut_and_cleaned_for_people() -> None:
     assert long.endswith("…")
 
 
+@pytest.mark.parametrize("said", ["", {"message": ""}, {"code": " ", "type": "\n", "message": "\0"}, {}, [], 7, None])
+def test_an_error_that_says_nothing_is_told_by_its_status_and_body(said: Any) -> None:
+    body = json.dumps({"error": said}).encode()
+    error = read_error(reply(body, 422))
+    assert (error.code, error.type) == (None, None)
+    assert error.message == f"HTTP 422: {body.decode()}"
+    failed = read_poll(reply({"id": "t", "status": "failed", "error": said}), NOW, "t")
+    assert isinstance(failed, TaskFailed)
+    assert (failed.error.code, failed.error.message) == ("task_failed", None)
+
+
 def test_a_task_id_from_outside_cannot_change_the_path() -> None:
     assert task_path("task-llm-1-a") == "/v1/tasks/task-llm-1-a"
     assert task_path("../x?y=1#z&é") == "/v1/tasks/..%2Fx%3Fy%3D1%23z%26%C3%A9"

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import msgspec
 import pytest
 from conftest import GUARD_S
 
-from batchfox.checkpoint import VERSION, Again, Checkpoint, Done, Group, decode_outcome, encode
+from batchfox.checkpoint import VERSION, Again, Checkpoint, Done
 from batchfox.core.event import Answer, ApiError
 from batchfox.core.lifecycle import Life, State
 from batchfox.core.outcome import STATUSES, Outcome
 from batchfox.core.row import key_of_id, key_of_position
 from batchfox.errors import DamagedError, MachineError, OutputError
+from batchfox.group import Group, decode_outcome, encode
 
 
 def life(number: int, **values: object) -> Life:
@@ -365,3 +368,45 @@ def test_a_checkpoint_that_cannot_be_opened_for_want_of_descriptors_is_the_machi
     )
     assert "MachineError" in done.stderr
     assert "ulimit -n" in done.stderr
+
+
+# A group that is begun in one place and synced in another.
+
+
+def test_a_group_that_was_begun_is_there_once_it_is_committed(tmp_path: Path) -> None:
+    with contextlib.closing(Checkpoint(tmp_path / "c.db")) as checkpoint:
+        group = Group()
+        group.add_row(life(1), encode({}), None)
+        with contextlib.closing(Checkpoint(tmp_path / "c.db")) as other:
+            assert checkpoint.begin(group)
+            assert other.last_slot() == 0
+            checkpoint.commit(group, has_begun=True)
+            assert other.last_slot() == 2
+
+
+def test_nothing_is_begun_that_would_keep_the_loop_waiting(tmp_path: Path) -> None:
+    with contextlib.closing(Checkpoint(tmp_path / "c.db")) as checkpoint:
+        large, small = Group(), Group()
+        large.add_row(life(1), encode({"text": "x" * 1_000_000}), None)
+        small.add_row(life(2), encode({}), None)
+        assert not checkpoint.begin(large)
+        checkpoint.commit(large)
+        began_s = time.monotonic()
+        with contextlib.closing(Checkpoint(tmp_path / "c.db")) as other, other.transaction():
+            assert not checkpoint.begin(small)
+        assert time.monotonic() - began_s < 5.0, "another connection's transaction is not waited for"
+        checkpoint.commit(small)
+        assert checkpoint.last_slot() == 3
+
+
+def test_a_commit_of_a_begun_group_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    with contextlib.closing(Checkpoint(tmp_path / "c.db")) as checkpoint:
+        group = Group()
+        group.add_row(life(1), encode({}), None)
+        assert checkpoint.begin(group)
+        checkpoint._db.execute("ROLLBACK")
+        with pytest.raises(MachineError):
+            checkpoint.commit(group, has_begun=True)
+        assert checkpoint.last_slot() == 0
+        checkpoint.commit(group)
+        assert checkpoint.last_slot() == 2

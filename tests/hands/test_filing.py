@@ -12,7 +12,7 @@ import pytest
 from conftest import by_id, parts_of, rows_of, superseded_rows
 
 from batchfox import filing, parts
-from batchfox.checkpoint import Checkpoint, Group, encode
+from batchfox.checkpoint import Checkpoint
 from batchfox.core.event import Answer, ApiError
 from batchfox.core.lifecycle import Life
 from batchfox.core.outcome import COLUMNS, Outcome, Status
@@ -20,6 +20,7 @@ from batchfox.core.prepare import UNREADABLE
 from batchfox.core.row import key_of_id, key_of_line, key_of_position
 from batchfox.errors import OutputError
 from batchfox.filing import Filing, Folders
+from batchfox.group import Group, encode
 
 
 class Desk:

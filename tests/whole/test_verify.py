@@ -35,7 +35,7 @@ from conftest import (
 from batchfox import run
 from batchfox.audit import Choice, audit_output
 from batchfox.audit.finding import Audit
-from batchfox.checkpoint import Checkpoint, encode
+from batchfox.checkpoint import Checkpoint
 from batchfox.cli import main, verify
 from batchfox.core.job import Job
 from batchfox.core.outcome import Outcome
@@ -43,6 +43,7 @@ from batchfox.core.prepare import key_of_outcome
 from batchfox.core.render import request_hash
 from batchfox.doctor import repair
 from batchfox.errors import DamagedError, OutputBusyError, OutputError
+from batchfox.group import encode
 from batchfox.simulator import Settings, SimulatorThread
 
 Row = dict[str, Any]
