@@ -39,7 +39,7 @@ from batchfox.fetching import Fetcher
 from batchfox.fit.workers import demand_packages
 from batchfox.guarding import past_figures
 from batchfox.jobfile import find_key, load_job, refuse_key_in_job, secret_of
-from batchfox.key_ledger import KeyLedger
+from batchfox.key_ledger import KeyLedger, account_of
 from batchfox.late import LateRows, file_late
 from batchfox.log import Log
 from batchfox.marking import mark_rows
@@ -261,8 +261,11 @@ class Execution:
                 until=self._until,
                 past=past_figures(job, self._folders.root, self._log),
                 key_ledger=self._key_ledger,
+                account=account_of(self._folders.root),
                 purse=purse,
             )
+            if pool.token_share is not None:
+                self._stack.callback(pool.token_share.leave)
             for life, old_part in shop.checkpoint.unfinished():
                 pool.adopt(life, old_part)
             preparer = Preparer(

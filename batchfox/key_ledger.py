@@ -14,10 +14,11 @@ import sqlite3
 from collections.abc import Iterator
 from hashlib import blake2b
 from importlib.resources import files
+from pathlib import Path
 
 import msgspec
 
-from batchfox.core.shares import Grant, Level, draw
+from batchfox.core.shares import Grant, Level, draw, token_share
 from batchfox.durable import make_folder
 from batchfox.errors import MachineError, UserError
 from batchfox.locks import is_locked
@@ -25,6 +26,8 @@ from batchfox.sqlite_border import transaction
 from batchfox.states import state_folder
 
 BUSY_S = 30.0
+# What an ended run took counts so long, on its clock and ours.
+MINUTE_S = 61.0
 
 
 class KeyLedger:
@@ -80,6 +83,29 @@ class KeyLedger:
             self._db.execute("UPDATE run SET free_until = ?, per_minute = ? WHERE name = ?", values)
             return grant
 
+    def share_tokens(self, account: str, per_minute: float, taken: float, was: float, now: float) -> tuple[float, bool]:
+        """As `token_share`: what this run may have from now on. `account`: of its output; `taken`: what counts now, and
+        `was` what it might have until now. Raises `MachineError`."""
+        with self._border(), transaction(self._db):
+            sql = "SELECT account, holder, per_minute, may, at FROM tokens WHERE account != ?"
+            counted = []
+            for other, holder, limit, may, at in self._db.execute(sql, (account,)).fetchall():
+                lives = self.is_live(holder)
+                if lives or 0 <= now - at <= MINUTE_S:
+                    counted.append((limit, may, lives))
+                else:
+                    self._db.execute("DELETE FROM tokens WHERE account = ?", (other,))
+            share, is_whole = token_share(per_minute, counted)
+            # What it is given less from now on, others have once it has told again: until then it may be on its way.
+            values = (account, self.name, per_minute, max(taken, was, share), now)
+            self._db.execute("INSERT OR REPLACE INTO tokens VALUES (?, ?, ?, ?, ?)", values)
+            return share, is_whole
+
+    def leave_tokens(self, account: str, taken: float, now: float) -> None:
+        """The run ends: what it has taken counts for a minute still."""
+        with contextlib.suppress(sqlite3.Error), transaction(self._db):
+            self._db.execute("UPDATE tokens SET may = ?, at = ? WHERE account = ?", (taken, now, account))
+
     def limit(self, per_minute: float) -> None:
         """Another limit of this run, from its next lease on."""
         self._per_minute = per_minute
@@ -118,6 +144,11 @@ class KeyLedger:
             raise MachineError(
                 f"{self.path}: {error}; it is what runs of one key share: mend that, then run the same command again"
             ) from error
+
+
+def account_of(root: Path) -> str:
+    """What names an output (its folder) in a ledger, and tells nothing of it."""
+    return blake2b(str(root.resolve()).encode(errors="surrogateescape"), digest_size=16).hexdigest()
 
 
 def _digest(key: str, base_url: str) -> str:

@@ -36,6 +36,7 @@ from batchfox.recorder import Recorder
 from batchfox.sharing import Share
 from batchfox.streaming import Streamer, Streams
 from batchfox.submitting import Builder, Submits, Submitter
+from batchfox.token_share import TokenShare
 
 SHOW_EVERY_S = 0.5
 BEAT_EVERY_S = 1.0
@@ -128,6 +129,8 @@ class Pool:
         self.warm_up: Callable[[], None] | None = None
         # Called once a second: what this run has spent is told to the other runs of the key, and to people.
         self.each_beat: list[Callable[[], None]] = []
+        # Its part of its key's tokens a minute, where it has a limit of them.
+        self.token_share: TokenShare | None = None
         # Was it told that the run has passed `notify.spend`?
         self.is_spend_told = bool(self._before.get("spend_told"))
         recorder.failed = self.stop_for_machine
