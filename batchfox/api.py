@@ -285,8 +285,6 @@ class Api:
 
     def _told(self, status: int, headers: Mapping[str, str], body: bytes) -> wire.Reply:
         content = self._secret.hide_bytes(body)  # an echo must not carry it into the output
-        if status == 200:
-            return wire.Reply(status=200, body=content)
         return wire.Reply(status=status, body=content, retry_after=headers.get("Retry-After"), date=headers.get("Date"))
 
     def _describe(self, error: BaseException, code: str) -> ApiError:

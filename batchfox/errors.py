@@ -97,10 +97,13 @@ def machine_error(error: BaseException) -> MachineError | None:
 _PATH = frozenset({errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR})
 
 
-def path_error(error: OSError) -> UserError | None:
-    """A foreign error as one of the path that the user gave; None where it is not that."""
+def path_error(error: OSError, owner: str = "") -> UserError | None:
+    """A foreign error as one of the path that the user gave; None where it is not that. `owner`: whose it is, where it
+    is somebody else's."""
     if error.filename is None or error.errno not in _PATH:
         return None
     name = str(error.filename)
     shown = name if len(name) <= 300 else f"{name[:200]}… ({len(name):,} characters)"
+    if owner:
+        return UserError(f"{shown}: {error.strerror}: {owner}; ask them for the right to it, or give another path")
     return UserError(f"{shown}: {error.strerror}; give another path, or mend its permissions")

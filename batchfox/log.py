@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import MutableMapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -31,6 +32,21 @@ class _Terminal:
     def flush(self) -> None:
         if sys.stderr is not None:
             sys.stderr.flush()
+
+
+class _Console(structlog.dev.ConsoleRenderer):
+    """Lines for people, in colours that are read on a light ground as on a dark one: no yellow, green or cyan text."""
+
+    @classmethod
+    def get_default_column_styles(cls, colors: bool, force_colors: bool = False) -> structlog.dev.ColumnStyles:
+        styles = super().get_default_column_styles(colors, force_colors)
+        return replace(styles, kv_key=styles.timestamp) if colors else styles
+
+    @staticmethod
+    def get_default_level_styles(colors: bool = True) -> dict[str, str]:
+        styles = structlog.dev.ConsoleRenderer.get_default_level_styles(colors)
+        reverse = "\x1b[7m"
+        return styles | {"warn": reverse, "warning": reverse, "info": "", "debug": ""} if colors else styles
 
 
 def _tame(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -59,7 +75,7 @@ class Log:
             self._sinks.append((self._level, self._make(self._file, [*shared, as_json])))
         if not quiet:
             is_colored = form == "console" and sys.stderr is not None and sys.stderr.isatty()
-            form_of = as_json if form == "json" else structlog.dev.ConsoleRenderer(colors=is_colored)
+            form_of = as_json if form == "json" else _Console(colors=is_colored)
             to_people = [] if form == "json" else [_tame]
             self._sinks.append((_LEVELS[level or "warning"], self._make(_Terminal(), [*shared, *to_people, form_of])))
         self.lowest = min((least for least, _ in self._sinks), default=logging.ERROR)

@@ -1,4 +1,5 @@
-"""Which rows a run gives fresh attempts: those of the statuses that `--retry` names, and those that are stale."""
+"""Which rows a run gives fresh attempts: those of the statuses that `--retry` names, those that somebody marked, and
+those that are stale."""
 
 from __future__ import annotations
 
@@ -7,10 +8,11 @@ import threading
 from typing import TYPE_CHECKING
 
 from batchfox.core.carry import Carry
-from batchfox.core.outcome import STALE
+from batchfox.core.outcome import MARKED, STALE
 from batchfox.core.prepare import Preparer
+from batchfox.marks import Marks
 from batchfox.narrowing import Fitted, Where
-from batchfox.retry import Chosen, mark
+from batchfox.retry import Chosen, mark, mark_marked
 from batchfox.stale import ASKED, Found, find_stale, refuse_stale
 
 if TYPE_CHECKING:
@@ -44,10 +46,12 @@ async def mark_rows(
     """Marks them in the checkpoint. Stale rows also by the order of an execution that did not come to it. Returns what
     was found of these. Raises `UserError`."""
     checkpoint, has_ids = shop.checkpoint, source.id_column is not None
-    statuses = [status for status in options.statuses if status != STALE]
-    marked = 0
+    statuses, marked = [status for status in options.statuses if status not in (STALE, MARKED)], 0
     if statuses:
         marked = mark(checkpoint, data, statuses, has_ids=has_ids, where=_fitted(options.where, checkpoint))
+    if MARKED in options.statuses:
+        where = _fitted(options.where, checkpoint)
+        marked += _take_marked(Marks(data.parent), checkpoint, data, where, log, has_ids=has_ids)
     order = checkpoint.get(ASKED)
     if order is None:
         _say_nothing_fits(log, options, marked)
@@ -79,6 +83,25 @@ async def mark_rows(
 def _say_nothing_fits(log: Log, options: Options, marked: int) -> None:
     if options.where is not None and marked == 0:
         log.warning("where_fits_nothing", where=options.where, retry=",".join(options.statuses), note=NOTHING)
+
+
+def _take_marked(
+    marks: Marks, checkpoint: Checkpoint, data: Path, where: Fitted | None, log: Log, *, has_ids: bool
+) -> int:
+    """The rows that were marked for retry in `batchfox view`; returns how many those are. Their marks go once the checkpoint has taken them over;
+    a crash in between retries no row twice, for a mark is of one outcome."""
+    marked = marks.retried()
+    taken = mark_marked(checkpoint, data, marked, has_ids=has_ids, where=where)
+    marks.put(marked if where is None else taken, None)
+    log.info("marked_rows_taken", rows=len(taken))
+    if not taken:
+        log.warning(
+            "no_marked_rows",
+            note="no row is marked for retry, or has the outcome that was; `batchfox view DIR` marks rows",
+        )
+    elif marks.trouble:
+        log.warning("marks_kept", note=marks.trouble)
+    return len(taken)
 
 
 def _fitted(text: str | None, checkpoint: Checkpoint) -> Fitted | None:

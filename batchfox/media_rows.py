@@ -39,7 +39,13 @@ def read_media(folder: str, *, with_digest: bool) -> Iterator[Record]:
         media = {field: path} if field == "audio_url" else {field: [path]}
         columns = {"path": path, "name": Path(path).stem, "kind": kind, "size": size} | media
         yield Record(
-            columns={} if problem else columns, line=line, size=len(path), position=0, problem=problem, digest=digest
+            columns={} if problem else columns,
+            line=line,
+            size=len(path),
+            position=0,
+            problem=problem,
+            digest=digest,
+            name=path,
         )
 
 

@@ -51,7 +51,7 @@ async def _ask(base_url: str, key: str, shown: str, key_env: str) -> tuple[Any, 
     async with Api(base_url, key, connections=2) as api:
         try:
             async with asyncio.timeout(MOST_S):
-                listed = _read(await api.ask(MODELS_PATH), shown, key_env)
+                listed = read_listed(await api.ask(MODELS_PATH), shown, key_env)
         except TimeoutError as error:
             raise ApiGoneError(f"{shown} gave no list of models within {MOST_S:g} s; try again later") from error
         except ApiGoneError as error:
@@ -64,8 +64,8 @@ async def _ask(base_url: str, key: str, shown: str, key_env: str) -> tuple[Any, 
     return listed, prices, "" if read_prices(prices) else "the API gives no price list"
 
 
-def _read(reply: Reply, shown: str, key_env: str) -> Any:
-    """The list. Raises `UserError`, `ApiGoneError`."""
+def read_listed(reply: Reply, shown: str, key_env: str) -> Any:
+    """The list of models that the API gives; None where that is no JSON. Raises `UserError`, `ApiGoneError`."""
     if reply.status == 200:
         try:
             return msgspec.json.decode(reply.body)

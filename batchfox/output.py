@@ -15,6 +15,7 @@ from batchfox.core.job import Job
 from batchfox.durable import make_folder, rename, sync_folder
 from batchfox.errors import JobError, OutputBusyError, OutputError, machine_error
 from batchfox.filing import Folders
+from batchfox.owners import say_owner
 from batchfox.swap import finish_swap
 
 # How long a lock is tried for: a live run keeps it, a look at the output lets go of it at once.
@@ -102,7 +103,11 @@ def _refuse_locked(folders: Folders) -> None:
     """Raises `OutputError` where a run could not write what it has to write."""
     for place in (folders.data, folders.own, folders.tmp, folders.superseded, folders.log, folders.job):
         if place.exists() and not os.access(place, os.W_OK):
-            raise OutputError(f"{place}: not writable; choose another [output] path or mend its permissions")
+            raise OutputError(_say_locked(place))
+
+
+def _say_locked(place: Path) -> str:
+    return f"{place}: not writable{say_owner(place, ': ')}; choose another [output] path or mend its permissions"
 
 
 def _lock(handle: int, root: Path) -> None:
@@ -144,7 +149,9 @@ def _at_the_border(root: Path) -> Iterator[None]:
         raise OutputError(f"{root}: a file is in the way; [output] path must be a folder") from error
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise OutputError(f"{root}: {error.strerror}; the output folder must be writable") from error
+            raise OutputError(
+                f"{root}: {error.strerror}{say_owner(root, ': ')}; the output folder must be writable"
+            ) from error
         raise machine_error(error) or OutputError(f"{root}: {error.strerror}") from error
 
 
@@ -163,7 +170,7 @@ def refuse_unusable(root: Path, checkpoint: str | None) -> None:
             raise OutputError(f"{there}: a file is in the way; [output] path must be a folder")
         if there != root:
             if not os.access(there, os.W_OK | os.X_OK):
-                raise OutputError(f"{there}: not writable; choose another [output] path or mend its permissions")
+                raise OutputError(_say_locked(there))
         elif not (root / "_batchfox").exists() and any(root.iterdir()):
             raise OutputError(
                 f"{root}: not empty, and not an output of batchfox; choose an empty or new folder for [output] path"

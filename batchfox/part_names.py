@@ -21,12 +21,18 @@ def number_of(name: str) -> int | None:
     return int(found[1]) if found else None
 
 
-def part_paths(folder: Path) -> list[Path]:
-    """The parts of an output, by number. Raises `OutputError` where there is no output."""
+def parts_so_far(folder: Path) -> list[Path]:
+    """The parts of an output, by number; none where a run has just begun. Raises `OutputError` where there is no
+    output."""
     data = folder / "data"
     if not data.is_dir():
         raise OutputError(say_no_output(folder, data))
-    paths = sorted(path for path in data.iterdir() if number_of(path.name) is not None)
+    return sorted(path for path in data.iterdir() if number_of(path.name) is not None)
+
+
+def part_paths(folder: Path) -> list[Path]:
+    """The parts of an output, by number. Raises `OutputError` where there is no output, or no part yet."""
+    paths = parts_so_far(folder)
     if not paths:
         raise OutputError(f"{folder}: no part is written yet; parts appear while the run goes on and at its end")
     return paths

@@ -46,10 +46,13 @@ def say_no_output(folder: Path, missing: Path) -> str:
     if folder.is_file():
         return f"{folder}: no output of batchfox but a file; name the folder that the job's [output] path names"
     try:
-        beside = [str(near) for near in folder.parent.iterdir() if (near / OWN_FOLDER).is_dir()]
+        beside = [str(near) for near in folder.parent.iterdir() if near != folder and (near / OWN_FOLDER).is_dir()]
     except OSError:
         beside = []
-    return f"{folder}: no output of batchfox (there is no folder {missing}){nearest(str(folder), beside)}"
+    near = (
+        nearest(str(folder), beside) or "; name the folder that the job's [output] path names: the first run makes it"
+    )
+    return f"{folder}: no output of batchfox (there is no folder {missing}){near}"
 
 
 def list_files(paths: Sequence[str]) -> list[str]:

@@ -34,6 +34,10 @@ _SPARKS_NARROW, _SPARKS_WIDE = 12, 20
 # What the names of the lines take.
 _NAMES = 9
 
+# Yellow and green text, and whatever is bold and so perhaps bright, are lost on a white ground. So what has to be seen
+# brings its ground with it; red is read on both.
+GOOD, CARE, BAD = "black on green", "black on yellow", "white on red"
+
 Line = tuple[str, Text]
 
 
@@ -54,7 +58,7 @@ def draw(
     flow += [_latency(shown, most_sparks)]
     cost = [_sent(figures), _money(figures, shown), _tokens(figures), _time(vitals)]
     last = _trouble(figures)
-    state = ("died", "bold red") if is_dead else state_of(figures, shown, vitals, age_s)
+    state = ("died", BAD) if is_dead else state_of(figures, shown, vitals, age_s)
     head = _head(shown, vitals, state, width)
     if is_wide:
         both = Table.grid(padding=(0, 4))
@@ -78,7 +82,7 @@ def _head(shown: Shown, vitals: Vitals, state: tuple[str, str], width: int) -> T
     told = f"{share}{vitals.ended:,}{of} rows"
     word, style = state
     name = shorten(shown.title, max(width // 5, 12))
-    bar_width = max(min(width - len(name) - len(told) - len(word) - 10, 60), 8)
+    bar_width = max(min(width - len(name) - len(told) - len(word) - 12, 60), 8)
     bar = ProgressBar(  # in the terminal's own colours, which fit light and dark alike
         total=1.0,
         completed=vitals.share or 0.0,
@@ -92,7 +96,7 @@ def _head(shown: Shown, vitals: Vitals, state: tuple[str, str], width: int) -> T
     head = Table.grid(padding=(0, 1))
     for _ in range(4):
         head.add_column(no_wrap=True)
-    head.add_row(Text(name, style="bold"), Text(f"● {word}", style=style), bar, Text(told))
+    head.add_row(Text(name, style="bold"), Text(f" ● {word} ", style=style), bar, Text(told))
     return head
 
 
@@ -100,26 +104,26 @@ def state_of(figures: Mapping[str, Any], shown: Shown, vitals: Vitals, age_s: fl
     """In a word whether the run is well, and its colour."""
     settled = vitals.completed + vitals.not_completed
     if figures["stopped"]:
-        return "stopping", "bold yellow"
+        return "stopping", CARE
     if figures.get("paused_s") is not None:
-        return f"paused {duration(figures['paused_s'] + age_s)}", "bold yellow"
+        return f"paused {duration(figures['paused_s'] + age_s)}", CARE
     if figures["outage"] is not None:
-        return "the API is away", "bold red"
+        return "the API is away", BAD
     if settled >= OF_ROWS and vitals.not_completed >= MANY * settled:
-        return "rows fail", "bold red"
+        return "rows fail", BAD
     if shown.cooling_s > age_s:
-        return f"cooling down {shown.cooling_s - age_s:.0f} s", "bold yellow"
-    return ("finishing" if shown.binds == "tail" else "running"), "bold green"
+        return f"cooling down {shown.cooling_s - age_s:.0f} s", CARE
+    return ("finishing" if shown.binds == "tail" else "running"), GOOD
 
 
 def _rows(figures: Mapping[str, Any], shown: Shown, vitals: Vitals, *, is_wide: bool) -> Line:
     doubts = figures["in_doubt_resubmitted"] + figures["in_doubt_held"]
     text = Text.assemble(
-        (f"{vitals.completed:,} done", "green" if vitals.completed else ""),
+        f"{vitals.completed:,} done",
         "   ",
         (f"{vitals.not_completed:,} failed", "red" if vitals.not_completed else "dim"),
         f"   {figures['in_flight']:,} of {shown.in_flight_limit:,} in flight   ",
-        (f"{doubts:,} in doubt", "yellow" if doubts else "dim"),
+        (f"{doubts:,} in doubt", CARE if doubts else "dim"),
     )
     if vitals.before and is_wide:
         text.append(f"   {vitals.before:,} before", "dim")
@@ -128,7 +132,7 @@ def _rows(figures: Mapping[str, Any], shown: Shown, vitals: Vitals, *, is_wide: 
 
 def _speed(shown: Shown, vitals: Vitals, most: int, width: int, age_s: float) -> Line:
     text = Text(f"{vitals.recent_per_s:,.1f} rows/s  ")
-    text.append(sparks(shown.rates[-most:]), "cyan")
+    text.append(sparks(shown.rates[-most:]))
     if shown.binds is not None:
         text.append(f"  limit: {shown.binds}", "bold")
         cools_s = shown.cooling_s - age_s if shown.binds == "cool-down" else 0.0
@@ -144,7 +148,7 @@ def _pace(figures: Mapping[str, Any], shown: Shown) -> Line:
 
 def _latency(shown: Shown, most: int) -> Line:
     text = Text(latency_words(shown) or "not known yet", "" if shown.p50_s is not None else "dim")
-    text.append(f"  {sparks(shown.medians[-most:])}", "cyan")
+    text.append(f"  {sparks(shown.medians[-most:])}")
     return "latency", text
 
 
@@ -175,5 +179,5 @@ def _trouble(figures: Mapping[str, Any]) -> list[Line]:
     if figures.get("tail") is not None:
         lines.append(("tail", Text(tail_words(figures["tail"]))))
     if figures["stopped"]:
-        lines.append(("stop", Text(stop_words(dict(figures)), "yellow")))
+        lines.append(("stop", Text(stop_words(dict(figures)))))
     return lines

@@ -31,7 +31,8 @@ CsvLine = tuple[int, list[str] | str, int]
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """One record as read. `position`: bytes of the file read so far (compressed ones where it is compressed)."""
+    """One record as read. `position`: bytes of the file read so far (compressed ones where it is compressed). `name`:
+    the file below the input's folder that the record is, where it is one."""
 
     columns: dict[str, Any]
     line: int
@@ -39,6 +40,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     position: int
     problem: str | None = None
     digest: bytes = b""
+    name: str = ""
 
 
 def read_jsonl(path: str, *, with_digest: bool) -> Iterator[Record]:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from batchfox.checkpoint import Checkpoint
 from batchfox.core.lifecycle import EXPIRED, NO_RESULTS
-from batchfox.core.outcome import STALE, STATUSES
+from batchfox.core.outcome import MARKED, STALE, STATUSES
 from batchfox.core.prepare import key_of_outcome
 from batchfox.errors import UserError
 from batchfox.part_names import part_name
 from batchfox.stale import ASKED
+from batchfox.twin_table import forget_shared
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from batchfox.marks import Marked
     from batchfox.narrowing import Fitted
 
 _COLUMNS = ["row_index", "row_id", "status", "error_code", "submits", "maybe_billed_twice"]
@@ -28,7 +30,7 @@ def check_statuses(statuses: Collection[str]) -> None:
     """Raises `UserError` for a status that does not exist, or that has nothing to retry."""
     from batchfox.core.nearest import nearest
 
-    known = [*(status for status in STATUSES if status != "completed"), STALE]
+    known = [*(status for status in STATUSES if status != "completed"), STALE, MARKED]
     for status in statuses:
         if status not in known:
             raise UserError(f"--retry {status}: no such status{nearest(status, known)}; there are {', '.join(known)}")
@@ -89,8 +91,47 @@ def _entries(
         for key, row in zip(keys, rows, strict=True):
             if row["status"] not in statuses and key not in named:
                 continue
-            unresolved = row["status"] in ("in_doubt", "timed_out") or row["error_code"] in (EXPIRED, NO_RESULTS)
-            yield key, number, row["submits"], int(unresolved), int(row["maybe_billed_twice"])
+            yield _entry(key, number, row)
+
+
+def _entry(key: bytes, number: int, row: dict[str, Any]) -> _Entry:
+    unresolved = row["status"] in ("in_doubt", "timed_out") or row["error_code"] in (EXPIRED, NO_RESULTS)
+    return key, number, row["submits"], int(unresolved), int(row["maybe_billed_twice"])
+
+
+def mark_marked(
+    checkpoint: Checkpoint, data: Path, marked: Sequence[Marked], *, has_ids: bool, where: Fitted | None
+) -> list[Marked]:
+    """Marks, all or none, the filed rows that still have the outcome that somebody marked, as far as `where` fits.
+    Returns them. An answer that was not liked is shared with no other row (`[input] dedupe`)."""
+    found: list[Marked] = []
+    numbers = [number for (number,) in checkpoint.query("SELECT number FROM part WHERE is_filed ORDER BY number")]
+    with checkpoint.transaction() as db:
+        for number in numbers:
+            rows = list(read_marked(data / part_name(number), marked, where))
+            entries = [_entry(key_of_outcome(row, has_ids=has_ids), number, row) for _, row in rows]
+            db.executemany("INSERT OR REPLACE INTO retry VALUES (?, ?, ?, ?, ?)", entries)
+            answered = [row for _, row in rows if row["status"] == "completed" and row["request_hash"] is not None]
+            forget_shared(db, number, [(row["row_index"], bytes.fromhex(row["request_hash"])) for row in answered])
+            found += [one for one, _ in rows]
+    return found
+
+
+def read_marked(path: Path, marked: Sequence[Marked], where: Fitted | None) -> Iterator[tuple[Marked, dict[str, Any]]]:
+    """The rows of a part that still have the outcome that was marked, and that `where` fits."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    wanted = {(one.row_index, one.row_id): one for one in marked}
+    positions = pa.array(sorted({one.row_index for one in marked}), pa.int64())
+    names = [*_COLUMNS, "request_hash"]
+    for table in read_where(path, [*names, "finished_at"], where):
+        table = table.filter(pc.is_in(table["row_index"], value_set=positions))
+        moments = table["finished_at"].cast(pa.int64()).to_pylist()
+        for moment, row in zip(moments, table.select(names).to_pylist(), strict=True):
+            one = wanted.get((row["row_index"], row["row_id"]))
+            if one is not None and one.finished_at in (None, moment):
+                yield one, row
 
 
 def choose(chosen: Chosen, data: Path, where: Fitted, *, has_ids: bool) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from batchfox.core.complaint import printable
 from batchfox.core.nearest import nearest
 from batchfox.core.render import BATCH_HINT, is_batch_line
 from batchfox.core.row import Row, id_text, key_of_id, key_of_line, key_of_position
@@ -182,7 +183,8 @@ class Source:
 
     def _row(self, record: Record, index: int, line_overall: int, file: str) -> Row:
         problem = record.problem
-        shown = "standard input" if file == STDIN else file
+        shown = "standard input" if file == STDIN else printable(f"{file}{record.name}") if record.name else file
+        place = shown if record.name else f"{shown} line {record.line}"
         if self.id_column is None:
             row_id, key = str(index), key_of_position(index)
         else:
@@ -199,9 +201,9 @@ class Source:
             id=row_id,
             key=key,
             columns=record.columns,
-            line=record.line,
+            line=0 if record.name else record.line,
             file=shown,
-            problem=None if problem is None else f"{shown} line {record.line}: {problem}",
+            problem=None if problem is None else f"{place}: {problem}",
             digest=record.digest if self._with_digest else b"",
         )
 

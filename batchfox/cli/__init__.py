@@ -89,6 +89,7 @@ class _Commands(click.Group):
     def invoke(self, context: click.Context) -> Any:
         """A user's mistake, or a machine that failed, is one line on stderr and an exit status."""
         from batchfox.errors import BatchfoxError, machine_error, path_error
+        from batchfox.owners import say_owner
 
         try:
             return super().invoke(context)
@@ -97,7 +98,7 @@ class _Commands(click.Group):
         except OSError as error:  # here, for click makes exit 1 of a closed pipe
             if error.filename is None and _is_output_lost():
                 return _lose_output(error)
-            if (named := path_error(error) or machine_error(error)) is None:
+            if (named := path_error(error, say_owner(error.filename or "")) or machine_error(error)) is None:
                 raise
             told = named
         _tell(told, told.exit_status, as_json=context.meta.get("batchfox.log_format") == "json")

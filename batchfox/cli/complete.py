@@ -47,11 +47,11 @@ def complete_output(context: click.Context, param: click.Parameter, incomplete: 
 
 def complete_statuses(context: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Statuses to retry, also behind a comma; those that stand there already are left out."""
-    from batchfox.core.outcome import STALE, STATUSES
+    from batchfox.core.outcome import MARKED, STALE, STATUSES
 
     before, comma, begun = incomplete.rpartition(",")
     taken = before.split(",")
-    statuses = [status for status in (*STATUSES, STALE) if status != "completed" and status not in taken]
+    statuses = [status for status in (*STATUSES, STALE, MARKED) if status != "completed" and status not in taken]
     return [CompletionItem(f"{before}{comma}{status}") for status in statuses if status.startswith(begun)]
 
 
@@ -70,6 +70,13 @@ def complete_format(context: click.Context, param: click.Parameter, incomplete: 
 def complete_base_url(context: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """The embedded server."""
     return _that_begin(("simulator",), incomplete)
+
+
+def complete_model(context: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The models that rules are known for by their whole name; which others there are, only the API knows."""
+    from batchfox.core.rulebook import MODELS
+
+    return _that_begin((facts.match for facts in MODELS if not facts.match.endswith("*")), incomplete)
 
 
 def complete_key(context: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:

@@ -26,7 +26,9 @@ def _complete_word(context: click.Context, param: click.Parameter, incomplete: s
 
 
 @click.command("ctl", short_help="Steer a running job: pause, resume, set, retry, stop.")
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path), shell_complete=complete_output)
+@click.argument(
+    "folder", metavar="DIR", type=click.Path(path_type=Path, readable=False), shell_complete=complete_output
+)
 @click.argument("order", metavar="pause|resume|set|retry|stop", type=click.Choice(ORDERS), shell_complete=_complete)
 @click.argument("word", metavar="[KEY=VALUE|ROW]", required=False, shell_complete=_complete_word)
 def command(folder: Path, order: str, word: str | None) -> int:

@@ -10,7 +10,9 @@ from batchfox.cli.complete import complete_format, complete_output, complete_sta
 
 
 @click.command("export", short_help="Write the results to one file in input order.")
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path), shell_complete=complete_output)
+@click.argument(
+    "folder", metavar="DIR", type=click.Path(path_type=Path, readable=False), shell_complete=complete_output
+)
 @click.argument("target", metavar="FILE", type=click.Path(path_type=Path))
 @click.option(
     "--format",

@@ -10,7 +10,9 @@ from batchfox.cli.complete import complete_output
 
 
 @click.command("report", short_help="Write one HTML file that says what a run did.")
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path), shell_complete=complete_output)
+@click.argument(
+    "folder", metavar="DIR", type=click.Path(path_type=Path, readable=False), shell_complete=complete_output
+)
 @click.option(
     "--to",
     "target",

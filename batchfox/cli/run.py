@@ -14,6 +14,7 @@ from batchfox.cli.complete import (
     complete_data,
     complete_job,
     complete_key,
+    complete_model,
     complete_output,
     complete_statuses,
 )
@@ -42,7 +43,7 @@ def job_options(function: Any) -> Any:
             help="Override one key; repeatable.",
         ),
         click.option("--id", "id_column", metavar="COLUMN", help="The column that names a row."),
-        click.option("--model", metavar="NAME", help="[request] model."),
+        click.option("--model", metavar="NAME", shell_complete=complete_model, help="[request] model."),
         click.option("--prompt", metavar="TEXT", help="[request] prompt; a template over the row's columns."),
         click.option("--system-prompt", metavar="TEXT", help="[request] system_prompt."),
         click.option("--max-tokens", type=int, metavar="N", help="[request] max_tokens."),
@@ -93,7 +94,7 @@ def read_job(job: str | None, values: dict[str, Any]) -> Any:
     "--retry",
     metavar="STATUS[,...]",
     shell_complete=complete_statuses,
-    help="Give rows of these statuses fresh attempts: failed, ..., stale.",
+    help="Give rows of these statuses fresh attempts: failed, ..., stale, marked.",
 )
 @click.option(
     "--where", metavar="CONDITION", help="Of these rows only those that fit: \"error_code = 'x' and model = 'y'\"."

@@ -10,7 +10,9 @@ from batchfox.cli.complete import complete_output
 
 
 @click.command("runs", short_help="List the runs of an output.")
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path), shell_complete=complete_output)
+@click.argument(
+    "folder", metavar="DIR", type=click.Path(path_type=Path, readable=False), shell_complete=complete_output
+)
 @click.option("--last", type=click.IntRange(min=1), metavar="N", help="Only the last N.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def command(folder: Path, last: int | None, as_json: bool) -> int:

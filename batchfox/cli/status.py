@@ -20,7 +20,9 @@ WATCH_EVERY_S = 2.0
 
 
 @click.command("status", short_help="Show what a run is doing or did.")
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path), shell_complete=complete_output)
+@click.argument(
+    "folder", metavar="DIR", type=click.Path(path_type=Path, readable=False), shell_complete=complete_output
+)
 @click.option("--watch", is_flag=True, help="Again every two seconds, until the run ends.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object (with --watch: one a line).")
 def command(folder: Path, watch: bool, as_json: bool) -> int:

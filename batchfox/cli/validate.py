@@ -49,6 +49,6 @@ def command(job: str | None, as_json: bool, with_media: bool, **values: Any) -> 
         said = msgspec.to_builtins(found) | ({} if looked is None else {"preflight": msgspec.to_builtins(looked)})
         click.echo(msgspec.json.encode(said).decode())
     else:
-        for line in (*describe(found), *(describe_media(looked) if looked is not None else ())):
+        for line in (*describe(found), *(describe_media(looked, rows=found.valid) if looked is not None else ())):
             click.echo(line)
     return 0 if found.is_clean and not (looked is not None and looked.problems) else 3

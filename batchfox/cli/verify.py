@@ -9,13 +9,16 @@ from pathlib import Path
 import click
 
 from batchfox.cli import common, say
+from batchfox.cli.complete import complete_output
 
 ON_TERMINAL_EVERY_S = 0.5
 PLAIN_EVERY_S = 15.0
 
 
 @click.command("verify", short_help="Recount input, checkpoint and Parquet of an output.")
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument(
+    "folder", metavar="DIR", type=click.Path(path_type=Path, readable=False), shell_complete=complete_output
+)
 @click.option("--input", "inputs", multiple=True, metavar="PATH", help="Where the input is now; repeatable.")
 @click.option("--no-input", is_flag=True, help="Compare the parts with the checkpoint alone.")
 @click.option("--no-hash", is_flag=True, help="Do not make the requests again to see which rows were edited.")

@@ -12,7 +12,9 @@ from batchfox.cli.complete import complete_output
 
 
 @click.command("view", short_help="Browse the results on a local page.")
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path), shell_complete=complete_output)
+@click.argument(
+    "folder", metavar="DIR", type=click.Path(path_type=Path, readable=False), shell_complete=complete_output
+)
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="Port on 127.0.0.1.  [default: any free one]")
 @click.option("--open", "is_opened", is_flag=True, help="Open the page in the browser.")
 def command(folder: Path, port: int, is_opened: bool) -> None:

@@ -84,6 +84,7 @@ class Fleet:
         self.health = Health()
         self._draw = draw
         self.lives: dict[bytes, Life] = {}
+        self._unshown: dict[bytes, Life] = {}  # known from the checkpoint, and not yet met in the input
         self._queue = Queue(self.lives, gate.pace.opens_at)
         self._sending: dict[bytes, float] = {}
         self._running = 0
@@ -186,7 +187,7 @@ class Fleet:
         """Takes a row that an earlier run left: RUNNING with its task id, or WAITING for another attempt; one that
         was SENDING when the run died is in doubt. Returns its outcome where that ends it."""
         assert life.key not in self.lives, life.id
-        self.lives[life.key] = life
+        self.lives[life.key] = self._unshown[life.key] = life
         if life.state is State.SENDING:
             self.gate.budget.reserve(held(life))
             self.gate.budget.let_stand(held(life))
@@ -209,7 +210,7 @@ class Fleet:
     def meet(self, life: Life, now: float) -> None:
         """The input showed a row that is known from the checkpoint: it can be sent again from now on."""
         known = self.lives[life.key]
-        if known.request is not None:
+        if self._unshown.pop(life.key, None) is None:
             return
         known.request, known.group = life.request, life.group
         known.is_sync, known.is_streamed = life.is_sync, life.is_streamed
@@ -232,7 +233,7 @@ class Fleet:
 
     def orphans(self) -> list[Life]:
         """Rows from the checkpoint that wait for another attempt but that the input did not show."""
-        return [life for life in self.lives.values() if life.request is None and life.state is State.WAITING]
+        return [life for life in self._unshown.values() if life.state is State.WAITING]
 
     def abandon(self, life: Life, unix_s: float, why: ApiError = GONE) -> Outcome | None:
         """Ends a row without another POST: in doubt, if something may have been paid for it; else, where none was ever
@@ -424,6 +425,7 @@ class Fleet:
         self._queue.drop(life.key)
         self.bytes_held -= life.size
         del self.lives[life.key]
+        self._unshown.pop(life.key, None)
 
     def _around(self, life: Life, event: Event) -> Surroundings:
         """Rows that nobody serves get in the way of others once they fill the fleet: their patience runs then too."""

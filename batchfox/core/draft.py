@@ -12,7 +12,9 @@ from batchfox.core.guess import Guess
 
 _ASIDE = 30
 _MOST_COLUMNS = 40
-_OPTIONAL = (("reasoning", "true", "some thinking models require it"), ("temperature", "0.3", "0 to 2"))
+NEEDS_REASONING = "gemini-2.5-pro"
+_REASONING = ("reasoning", "true", "thinking models such as gemini-2.5-pro may require it")
+_OPTIONAL = (_REASONING, ("temperature", "0.3", "0 to 2"))
 _LAST = ("max_tokens", "messages")
 
 
@@ -94,10 +96,16 @@ def _request(guess: Guess) -> Iterator[str]:
         yield from _wrapped(f"Taken from the row's own columns: {', '.join(guess.taken)}.")
     for name, value_shown, meaning in _OPTIONAL if guess.request else ():
         if name not in guess.taken:
-            yield _aside(f"# {name} = {value_shown}", meaning)
+            is_needed = name == "reasoning" and _may_need_reasoning(guess)
+            yield _aside(f"{'' if is_needed else '# '}{name} = {value_shown}", meaning)
     if isinstance(messages := guess.request.get("messages"), list):
         yield ""
         yield from _messages(messages)
+
+
+def _may_need_reasoning(guess: Guess) -> bool:
+    """A prompt for the model of which the API's documents say so (seeds 000, 001; of `messages` they say nothing)."""
+    return guess.request.get("model") == NEEDS_REASONING and "messages" not in {*guess.request, *guess.taken}
 
 
 def _rest(output: str, root: str | None) -> Iterator[str]:

@@ -15,6 +15,8 @@ Status = Literal["completed", "failed", "invalid", "in_doubt", "timed_out"]
 STATUSES: tuple[Status, ...] = ("completed", "failed", "invalid", "in_doubt", "timed_out")
 # No status of its own: rows of any status whose request has changed since they were answered. `--retry` takes it.
 STALE = "stale"
+# What `--retry` calls rows that somebody marked so in `batchfox view`, whatever their status.
+MARKED = "marked"
 
 # Column → type, in the words of Arrow; the carried input columns stand behind them, then `input_extra`.
 COLUMNS: dict[str, str] = {

@@ -33,6 +33,7 @@ class Renderer:
 
     `fields`: the only columns that may fill a field, also such as no row fills by itself; None: `ROW_FIELDS`.
     `names`: what `[request]` sets; `constants`: what of it holds no template.
+    `excluded`: the fields that no column may fill; `fillable`: those that one may.
     Raises `JobError` with place and line for a template that is none, and where `[request]` mixes messages and prompt.
     """
 
@@ -53,12 +54,12 @@ class Renderer:
                 self._base[name] = constant
         self.constants = {name: value for name, value in self._base.items() if value is not None}
         self.names = frozenset(request)
-        self._excluded = _excluded_by(request)
+        self.excluded = _excluded_by(request)
         takeable = tuple(dict.fromkeys(ROW_FIELDS if fields is None else fields))
-        self._fillable = tuple(name for name in takeable if name not in self._excluded)
+        self.fillable = tuple(name for name in takeable if name not in self.excluded)
         read = frozenset(name for template in self._templates for name in template.names)
         self._reasons = {name: reason for name, reason in _reasons(request) if name in takeable and name not in read}
-        self._may_mix = "messages" in self._fillable
+        self._may_mix = "messages" in self.fillable
 
     @property
     def variables(self) -> dict[str, str]:
@@ -83,8 +84,8 @@ class Renderer:
             else:
                 request[name] = value
         if is_batch_line(columns):
-            return _fill_from_batch(request, columns, self._excluded)
-        for name in self._fillable:
+            return _fill_from_batch(request, columns, self.excluded)
+        for name in self.fillable:
             value = columns.get(name)
             if value is not None and (value := coerce(name, value)) is not None:
                 request[name] = value
@@ -99,13 +100,13 @@ class Renderer:
         columns = row.columns
         if is_batch_line(columns):
             body = columns["body"]
-            return [f"body.{name}" for name in body if body[name] is not None and name not in self._excluded]
-        return [name for name in self._fillable if coerce(name, columns.get(name)) is not None]
+            return [f"body.{name}" for name in body if body[name] is not None and name not in self.excluded]
+        return [name for name in self.fillable if coerce(name, columns.get(name)) is not None]
 
     def may_give(self, row: Row, name: str) -> bool:
         """Does the row have a column that may fill this field, whatever is in it?"""
         columns = row.columns
-        return name in columns["body"] if is_batch_line(columns) else name in self._fillable and name in columns
+        return name in columns["body"] if is_batch_line(columns) else name in self.fillable and name in columns
 
     def passed_over(self, row: Row) -> dict[str, str]:
         """The row's content that `[request]` keeps out of the request, with the reason."""

@@ -14,9 +14,9 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One input record.
 
     `index` is its position in the whole input, from 0; `line` the place a person would look for it (from 1, counted
-    over blank lines and, with several files, within `file`). `problem` is set where the record could not be read
-    at all; `columns` is then empty. `digest` is BLAKE2b-128 of the raw record, the basis of the check for a changed
-    input (source: contract.md, "Without ids").
+    over blank lines and, with several files, within `file`; 0 where the row is the whole file). `problem` is set where
+    the record could not be read at all; `columns` is then empty. `digest` is BLAKE2b-128 of the raw record, the basis
+    of the check for a changed input (source: contract.md, "Without ids").
     """
 
     index: int
@@ -27,6 +27,13 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     file: str = ""
     problem: str | None = None
     digest: bytes = b""
+
+    @property
+    def place(self) -> str:
+        """Where a person finds it: "in.jsonl:7", "line 7", or the file that it is."""
+        if not self.file:
+            return f"line {self.line}"
+        return f"{self.file}:{self.line}" if self.line else self.file
 
 
 def key_of_id(text: str) -> bytes:

@@ -103,11 +103,19 @@ class _Field(msgspec.Struct, frozen=True, kw_only=True):
     nullable: bool = True
 
 
+_TEXTS = ("prompt", "system_prompt")
+
+
 def _complain_of_field(name: str, field: _Field, value: Any, custom: bool) -> Complaint:
     shown = "null" if value is None else show(value)
     if isinstance(value, str) and len(value) > MOST_SYSTEM_PROMPT:
         shown = f"{len(value):,} characters"
-    return complain(field.rule, name, shown, (custom and field.in_custom) or field.allowed)
+    allowed = (custom and field.in_custom) or field.allowed
+    if name in _TEXTS and isinstance(value, int | float):
+        # One whole expression keeps its type (contract.md, "Templates"), and so does a column.
+        shown += ", a number" if not isinstance(value, bool) else ", no text"
+        allowed += f'; {name} = "{{{{ COLUMN | string }}}}" in [request] sends it as text'
+    return complain(field.rule, name, shown, allowed)
 
 
 def _is_number(value: Any) -> bool:

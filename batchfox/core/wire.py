@@ -131,7 +131,7 @@ def read_submit(reply: Reply, now_unix_s: float, *, is_sync: bool) -> SubmitEven
         case "refused":
             return Refused(error=error, http_status=reply.status)
         case "rate" | "service" | "row":
-            wait_s = retry_after_s(reply.retry_after, _moment_of(reply.date) or now_unix_s)
+            wait_s = retry_after_s(reply.retry_after, moment_of(reply.date) or now_unix_s)
             return Deferred(error=error, scope=meaning, http_status=reply.status, retry_after_s=wait_s)
         case "key" | "balance" | "gateway":
             return Halted(cause=meaning, error=error, http_status=reply.status)
@@ -165,7 +165,7 @@ def read_poll(reply: Reply, now_unix_s: float, task_id: str) -> PollEvent:
         case "key" | "gateway":
             return Halted(cause=meaning, error=error, http_status=reply.status)
         case "rate" | "again":
-            wait_s = retry_after_s(reply.retry_after, _moment_of(reply.date) or now_unix_s)
+            wait_s = retry_after_s(reply.retry_after, moment_of(reply.date) or now_unix_s)
             is_rate = meaning == "rate"
             return Unheard(error=error, http_status=reply.status, retry_after_s=wait_s, is_rate=is_rate)
 
@@ -173,7 +173,7 @@ def read_poll(reply: Reply, now_unix_s: float, task_id: str) -> PollEvent:
 def read_no_stream(reply: Reply, now_unix_s: float) -> StreamEnd:
     """What a reply means that should have been a stream and is none."""
     error = msgspec.structs.replace(read_error(reply), code="no_stream")
-    wait_s = retry_after_s(reply.retry_after, _moment_of(reply.date) or now_unix_s)
+    wait_s = retry_after_s(reply.retry_after, moment_of(reply.date) or now_unix_s)
     passes = verdict.of_poll(reply.status, error, reply.body) in ("rate", "again") and reply.status >= 400
     return StreamEnd(error=error, http_status=reply.status, may_open_again=passes, retry_after_s=wait_s)
 
@@ -386,14 +386,14 @@ def retry_after_s(header: str | None, now_unix_s: float) -> float | None:
     try:
         wait_s = float(header.strip())
     except ValueError:
-        moment = _moment_of(header)
+        moment = moment_of(header)
         if moment is None:
             return None
         wait_s = moment - now_unix_s
     return min(max(wait_s, 0.0), _MOST_WAIT_S) if math.isfinite(wait_s) else None
 
 
-def _moment_of(header: str | None) -> float | None:
+def moment_of(header: str | None) -> float | None:
     """An HTTP date as unix seconds; None where it is none."""
     try:
         moment = parsedate_to_datetime((header or "").strip())

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from batchfox.core.job import Job
+from batchfox.doctor.account import ask_around
 from batchfox.doctor.inspection import Inspector
 from batchfox.doctor.remark import Remark
 from batchfox.doctor.repair import repair
-from batchfox.doctor.surroundings import look_around
+from batchfox.doctor.surroundings import look_around, look_at_key
 from batchfox.errors import OutputBusyError, UserError
 from batchfox.paths import GONE
 from batchfox.status import is_held
@@ -15,13 +17,21 @@ from batchfox.status import is_held
 __all__ = ["examine_output", "examine_setup", "repair"]
 
 
-def examine_setup() -> list[Remark]:
-    """This machine, as a run in the working directory would find it."""
+def examine_setup(job: Job, *, is_offline: bool = False) -> list[Remark]:
+    """This machine, as a run of the job would find it, and, unless told otherwise, the API: by requests that cost
+    nothing."""
     try:
-        folder = Path.cwd()
+        Path.cwd()
     except FileNotFoundError as error:
         raise UserError(GONE) from error
-    return list(look_around(folder))
+    remarks = list(look_around(_folder_of(job)))
+    return remarks + list(look_at_key(job) if is_offline else ask_around(job))
+
+
+def _folder_of(job: Job) -> Path:
+    """Where the output lies, or will: the nearest folder that is there."""
+    folder = Path(job.output.path.partition("{{")[0]).absolute()
+    return next(place for place in (folder, *folder.parents) if place.is_dir())
 
 
 def examine_output(root: Path) -> list[Remark]:

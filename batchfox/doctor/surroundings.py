@@ -1,4 +1,4 @@
-"""What is wrong with this set-up: interpreter, packages, key, SQLite, limits, clock, disk. Needs no network."""
+"""What is wrong with this set-up: interpreter, packages, extras, SQLite, limits, clock, disk. Needs no network."""
 
 from __future__ import annotations
 
@@ -14,24 +14,32 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from batchfox.core.sections import Api
+from batchfox.core.job import Job
 from batchfox.descriptors import MOST_DESCRIPTORS
 from batchfox.doctor.remark import Remark, note
 from batchfox.errors import UserError
-from batchfox.jobfile import find_key_named
+from batchfox.jobfile import find_key
 from batchfox.reserve import RESERVE_BYTES
 from batchfox.version import __version__
 
 _FIRST_DAY = 1_735_689_600  # 2025-01-01: no machine that runs this lives before it
 _LAST_DAY = 4_102_444_800  # 2100-01-01
 _SKEW_S = 10.0
+# Extra → what cannot be done without it.
+EXTRAS = {
+    "media": "no [media] that makes pictures and films fit, no length of films in `validate`",
+    "view": "no `batchfox view`",
+    "report": "no thumbnails of large pictures in `batchfox report`",
+    "notify": "no [notify] urls",
+    "stores": "no input from s3://, gs:// and the like",
+}
 
 
 def look_around(folder: Path) -> Iterator[Remark]:
-    """Everything there is to say of this machine, with `folder` the working directory."""
+    """Everything there is to say of this machine, with `folder` where the output lies."""
     yield note(f"batchfox {__version__}, Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}")
     yield from _look_at_packages()
-    yield from _look_at_key()
+    yield from _look_at_extras()
     yield from _look_at_disk(folder)
     yield from look_at_limits()
     yield from look_at_clock(folder)
@@ -65,18 +73,45 @@ def _look_at_packages() -> Iterator[Remark]:
     yield note(", ".join(sorted(found)))
 
 
+def _look_at_extras() -> Iterator[Remark]:
+    """The extras that a user may want, each with what it is for."""
+    try:
+        wanted = importlib.metadata.requires("batchfox") or []
+    except importlib.metadata.PackageNotFoundError:
+        return
+    there, missing = [], []
+    for extra, use in EXTRAS.items():
+        names = [re.findall(r"^[\w.-]+", line)[0] for line in wanted if re.search(f"extra == ['\"]{extra}['\"]", line)]
+        if all(map(_is_installed, names)):
+            there.append(extra)
+        else:
+            missing.append(note(f"the extra {extra} is not installed: {use}", next=f"pip install 'batchfox[{extra}]'"))
+    if there:
+        yield note(f"extras: {', '.join(there)}")
+    yield from missing
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
 def _numbers(version: str) -> list[int]:
     return [int(number) for number in re.findall(r"\d+", version)[:3]]
 
 
-def _look_at_key() -> Iterator[Remark]:
-    name = Api().key_env
+def look_at_key(job: Job) -> Iterator[Remark]:
+    """Is there a key? Without the network nothing more can be said of it."""
+    name = job.api.key_env
     try:
-        find_key_named(name)
+        find_key(job)
     except UserError as error:
         yield Remark(what=str(error))
     else:
-        yield note(f"the key in {name} is there; whether the API takes it, only a request tells")
+        yield note(f"the key in {name} is there; whether the API takes it, only a request tells: leave out --offline")
 
 
 def _look_at_disk(folder: Path) -> Iterator[Remark]:
@@ -85,6 +120,8 @@ def _look_at_disk(folder: Path) -> Iterator[Remark]:
         yield Remark(
             what=f"only {free >> 20} MB are free", where=str(folder), next="make room: a run keeps 8 MB in reserve"
         )
+    else:
+        yield note(f"{free / 1e9:,.1f} GB are free", where=str(folder))
     with tempfile.TemporaryDirectory() as name:
         db = sqlite3.connect(Path(name) / "probe.db")
         try:

@@ -22,6 +22,7 @@ from batchfox.report.charts import Chart, charts_of
 from batchfox.report.gallery import Gallery, can_shrink, choose
 from batchfox.report.notes import Outage, read_log
 from batchfox.report.reasons import reason_of
+from batchfox.report.shapes import Shapes
 from batchfox.report.tally import Cause, Tally, tally
 from batchfox.status import Status, look
 from batchfox.summary import RETRYABLE
@@ -51,7 +52,7 @@ def write_report(folder: Path, target: Path, *, rows: int = 60, program: list[st
     """
     refuse_target(target)
     _refuse_other(target)
-    found = tally(part_paths(folder), sample=rows)
+    found = tally(part_paths(folder), Shapes(folder), sample=rows)
     outages = read_log(folder, found.timeline)
     gallery = Gallery(folder)
     cards = gallery.cards(choose(found, rows))

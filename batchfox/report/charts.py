@@ -118,4 +118,6 @@ def _models(tally: Tally) -> list[Chart]:
         for name, share, color in (("half of the rows", 0.5, "first"), ("95 of 100", 0.95, "second"))
     ]
     unit = "seconds from submit to settled"
-    return [Chart(id="models", title="Latency by model", unit=unit, kind="bars", labels=labels, series=quantiles)]
+    return [
+        Chart(id="models", title="Latency by model and shape", unit=unit, kind="bars", labels=labels, series=quantiles)
+    ]

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from batchfox.arrow_types import without_views
 from batchfox.errors import OutputError
 from batchfox.parts import say_unreadable
+from batchfox.report.shapes import Shapes
 from batchfox.report.timeline import RATIO, Latencies, Timeline
 
 MOST_CAUSES = 200
@@ -48,7 +49,7 @@ class Cause(msgspec.Struct):
 
 
 class Tally(msgspec.Struct, kw_only=True):
-    """`latencies`: by model, and whether its rows had media. `sample`: completed rows, drawn evenly."""
+    """`latencies`: by model and shape. `sample`: completed rows, drawn evenly."""
 
     rows: int = 0
     by_status: Counter[str] = msgspec.field(default_factory=Counter)
@@ -66,22 +67,23 @@ class Tally(msgspec.Struct, kw_only=True):
     last_at: int | None = None
 
 
-def tally(paths: list[Path], *, sample: int) -> Tally:
+def tally(paths: list[Path], shapes: Shapes, *, sample: int) -> Tally:
     """Counts the parts; `sample`: how many completed rows to draw. Raises `OutputError`."""
     found = Tally()
     for path in paths:
         try:
             with pq.ParquetFile(path, pre_buffer=False) as file:
+                columns = [*_COLUMNS, *shapes.columns(file.schema_arrow.names)]
                 for group in range(file.metadata.num_row_groups):
-                    table = without_views(file.read_row_group(group, columns=_COLUMNS))
+                    table = without_views(file.read_row_group(group, columns=columns))
                     if table.num_rows:
-                        _add(found, table, path, group, sample)
+                        _add(found, table, shapes, path, group, sample)
         except (OSError, pa.ArrowException) as error:
             raise OutputError(f"{path}: {say_unreadable(error, path)}") from error
     return found
 
 
-def _add(tally: Tally, table: pa.Table, path: Path, group: int, sample: int) -> None:
+def _add(tally: Tally, table: pa.Table, shapes: Shapes, path: Path, group: int, sample: int) -> None:
     tally.rows += table.num_rows
     counts = table.group_by("status").aggregate([("status", "count"), ("credits", "sum")])
     for row in counts.to_pylist():
@@ -94,7 +96,7 @@ def _add(tally: Tally, table: pa.Table, path: Path, group: int, sample: int) -> 
     tally.maybe_billed_twice += _sum(table["maybe_billed_twice"])
     is_completed = pc.equal(table["status"], "completed")
     _add_times(tally, table, is_completed)
-    _add_latencies(tally, table)
+    _add_latencies(tally, table, shapes)
     _add_causes(tally, table, is_completed, path, group)
     _add_sample(tally, table, is_completed, path, group, sample)
 
@@ -141,15 +143,14 @@ def _add_times(tally: Tally, table: pa.Table, is_completed: pa.ChunkedArray) -> 
                 setattr(span, name, getattr(span, name) + (row[f"{name}_sum"] or 0))
 
 
-def _add_latencies(tally: Tally, table: pa.Table) -> None:
+def _add_latencies(tally: Tally, table: pa.Table, shapes: Shapes) -> None:
     table = table.filter(pc.is_valid(table["latency_s"]))
-    has_media = pc.if_else(pc.greater(pc.coalesce(pc.list_value_length(table["media"]), 0), 0), "with media", "text")
     found = pa.table(
         {
             "second": _seconds(table["finished_at"]),
             "step": _steps(table["latency_s"]),
             "model": pc.coalesce(table["model"], "no model"),
-            "shape": has_media,
+            "shape": shapes.of(table),
         }
     )
     for row in found.group_by(["second", "step"]).aggregate([([], "count_all")]).to_pylist():

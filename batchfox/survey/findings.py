@@ -39,7 +39,7 @@ class Findings:
         finding.rows += 1
         finding.done_rows += is_done
         if len(finding.places) < MOST_PLACES:
-            finding.places.append(f"{row.file}:{row.line}" if row.file else f"line {row.line}")
+            finding.places.append(row.place)
 
     def note_all(self, row: Row, complaints: list[Complaint], *, is_done: bool) -> None:
         for complaint in complaints:

@@ -10,12 +10,14 @@ from pathlib import Path
 from batchfox.checkpoint import Checkpoint
 from batchfox.core.blocks import Comparison
 from batchfox.core.job import Job
+from batchfox.core.prepare import key_of_outcome
 from batchfox.core.row import Row
 from batchfox.filing import Folders
+from batchfox.marks import Marks
 from batchfox.narrowing import Where
 from batchfox.opening import refuse_change, refuse_lost
 from batchfox.output import Output, refuse_unusable
-from batchfox.retry import Chosen, choose
+from batchfox.retry import Chosen, choose, read_marked
 
 RUNNING = "running"
 
@@ -95,6 +97,17 @@ class Past:
         chosen = Chosen(self._checkpoint)
         choose(chosen, self._folders.data, fitted, has_ids=self._has_ids)
         return chosen
+
+    def marked(self) -> frozenset[bytes]:
+        """The rows that somebody marked for retry, and that have had no other outcome since."""
+        if self._folders is None:
+            return frozenset()
+        marked, data = Marks(self._folders.root).retried(), self._folders.data
+        return frozenset(
+            key_of_outcome(row, has_ids=self._has_ids)
+            for path in (sorted(data.glob("part-*.parquet")) if marked else ())
+            for _, row in read_marked(path, marked, None)
+        )
 
     def has_answer(self, digest: bytes) -> bool:
         """Was a row with this request answered (`[input] dedupe`)?"""

@@ -81,11 +81,10 @@ class Media:
         for medium in media:
             if not is_remote([medium]):
                 self.durations.note(medium)
-        place = f"{row.file}:{row.line}" if row.file else f"line {row.line}"
         for medium in to_fetch(request):
             self._db.execute(
                 "INSERT INTO medium VALUES (?, ?, 1, ?, ?, ?) ON CONFLICT DO UPDATE SET uses = uses + 1, last_use = ?",
-                (medium.value, medium.kind, self.requests, self.requests, place, self.requests),
+                (medium.value, medium.kind, self.requests, self.requests, row.place, self.requests),
             )
         self.requests += 1
 
@@ -163,8 +162,11 @@ class _Look:
             problem.places.append(place)
 
 
-def describe_media(found: Preflight) -> Iterator[str]:
-    """The preflight in plain lines: what would fail, by reason, with where each first is."""
+def describe_media(found: Preflight, *, rows: int) -> Iterator[str]:
+    """The preflight in plain lines: what would fail, by reason, with where each first is. `rows`: still to be sent."""
+    if not found.media:
+        yield f"media: none to look at: no row {'that is to be sent has any' if rows else 'is to be sent'}"
+        return
     yield (
         f"media: {found.media:,}; remote ones: {found.remote:,} distinct, {found.repeated:,} used more than once, "
         f"{found.reachable:,} reachable, {found.bytes / 1e6:,.1f} MB"

@@ -12,7 +12,7 @@ import msgspec
 
 from batchfox.core.job import Job
 from batchfox.core.lifecycle import Life
-from batchfox.core.outcome import STALE
+from batchfox.core.outcome import MARKED, STALE
 from batchfox.core.prepare import Invalid
 from batchfox.core.prices import refuse_unpriced
 from batchfox.core.row import Row
@@ -55,21 +55,24 @@ def preview(job: Job, options: Options) -> list[str]:
             past = stack.enter_context(open_past(job, root, id_column, asks_stale=asks_stale))
         where = options.narrowed()
         fitting = None if where is None else past.fitting(where)
+        marked = past.marked() if MARKED in options.statuses else frozenset()
         most = min(MOST_ROWS, options.limit or MOST_ROWS)
-        rows = itertools.islice(_unfinished(surveyor, past, options.statuses, fitting), most)
+        rows = itertools.islice(_unfinished(surveyor, past, options.statuses, marked, fitting), most)
         return [_show(surveyor, row) for row in rows]
 
 
-def _unfinished(surveyor: Surveyor, past: Past, again: tuple[str, ...], fitting: Chosen | None) -> Iterator[Row]:
-    """Rows that a run would take: those no run ended, and those of the statuses in `again` that are among `fitting`;
-    duplicates aside."""
+def _unfinished(
+    surveyor: Surveyor, past: Past, again: tuple[str, ...], marked: frozenset[bytes], fitting: Chosen | None
+) -> Iterator[Row]:
+    """Rows that a run would take: those no run ended, and those of the statuses in `again`, or with a key in `marked`,
+    that are among `fitting`; duplicates aside."""
     seen: set[bytes] = set()
     for batch in surveyor.batches():
         for row, before, answered in zip(batch, past.look_up(batch), past.answered(batch), strict=True):
             past.compare(row)
             if row.key in seen:
                 continue
-            is_again = before in again or (STALE in again and _is_stale(surveyor, row, answered))
+            is_again = before in again or row.key in marked or (STALE in again and _is_stale(surveyor, row, answered))
             if is_again and fitting is not None:
                 is_again = bool(fitting.among([row.key]))
             if before is None or is_again:

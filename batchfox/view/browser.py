@@ -5,19 +5,28 @@ A search is answered once, as a table of the rows that it found: page, total and
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from batchfox.core.outcome import COLUMNS
 from batchfox.errors import OutputError, UserError
-from batchfox.part_names import part_paths
+from batchfox.part_names import parts_so_far
 from batchfox.view.question import MOST_ROWS, Question, as_text, demand_column, quote, text_condition
 
 INSTALL = "batchfox view needs DuckDB: pip install 'batchfox[view]'"
 SHOWN = 240
 _BASE = ("row_index", "row_id", "status", "error_code", "model", "latency_s", "credits")
 _OWN_NAMES = ("filename", "file_row_number")
+# Arrow's word for a type → DuckDB's, where they differ.
+_TYPES = {"string": "VARCHAR", "list<string>": "VARCHAR[]", "timestamp": "TIMESTAMPTZ", "date32": "DATE"} | {
+    "int64": "BIGINT", "int32": "INTEGER", "int16": "SMALLINT", "float64": "DOUBLE", "bool": "BOOLEAN"
+}  # fmt: skip
+_EMPTY = {name: _TYPES[kind] for name, kind in COLUMNS.items()} | {"filename": "VARCHAR", "file_row_number": "BIGINT"}
+# Before there is a part: the output's own columns, and no row.
+_NOTHING = f"(SELECT {', '.join(f'CAST(NULL AS {kind}) AS {name}' for name, kind in _EMPTY.items())} LIMIT 0)"
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,7 +68,7 @@ class Browser:
         ):
             self._db.execute(f"SET {setting}")
         self.types: dict[str, str] = {}
-        self._parts: list[tuple[str, int, int]] = []
+        self._parts: list[tuple[str, int, int]] | None = None
         self._found: tuple[str, Question] | None = None
         self.version = ""
         self.refresh()
@@ -69,7 +78,7 @@ class Browser:
 
     def refresh(self) -> bool:
         """Takes in what was written since. Was there anything?"""
-        paths = part_paths(self._folder.resolve())
+        paths = parts_so_far(self._folder.resolve())
         parts = []
         for path in paths:
             try:
@@ -79,8 +88,7 @@ class Browser:
             parts.append((str(path), state.st_mtime_ns, state.st_size))
         if parts == self._parts:
             return False
-        names = ", ".join("'" + name.replace("'", "''") + "'" for name, _, _ in parts)
-        source = f"read_parquet([{names}], filename = true, file_row_number = true)"
+        source = _read(name for name, _, _ in parts) if parts else _NOTHING
         try:
             self._db.execute(f"CREATE OR REPLACE VIEW part AS SELECT * FROM {source}")
             found = self._db.execute("DESCRIBE part").fetchall()
@@ -90,7 +98,7 @@ class Browser:
             raise OutputError(f"{self._folder}: cannot be read as Parquet: {reason}; {doctor}") from error
         self.types = {row[0]: row[1] for row in found if row[0] not in _OWN_NAMES}
         self._parts, self._found = parts, None
-        self.version = f"{len(parts)}-{max(mtime for _, mtime, _ in parts):x}"
+        self.version = f"{len(parts)}-{max((mtime for _, mtime, _ in parts), default=0):x}"
         return True
 
     def total(self) -> int:
@@ -135,11 +143,9 @@ class Browser:
         columns += [f'left({quote("text")}, {SHOWN}) AS "text"', f"left(error_message, {SHOWN}) AS error_message"]
         columns += [f"{quote('row_index')} AS _index", f"{quote('row_id')} AS _id", "filename", "file_row_number"]
         files = sorted({name for name, _ in spots})
-        listed = ", ".join("'" + name.replace("'", "''") + "'" for name in files)
         numbers = sorted({number for _, number in spots})
         found = self._db.execute(
-            f"SELECT {', '.join(columns)} FROM read_parquet([{listed}], filename = true, file_row_number = true) "
-            f"WHERE file_row_number IN ({', '.join(map(str, numbers))})"
+            f"SELECT {', '.join(columns)} FROM {_read(files)} WHERE file_row_number IN ({', '.join(map(str, numbers))})"
         )
         heads = [head[0] for head in found.description]
         rows = {(row[-2], row[-1]): dict(zip(heads[:-2], row[:-2], strict=True)) for row in found.fetchall()}
@@ -177,6 +183,20 @@ class Browser:
         sql = "SELECT filename, file_row_number FROM part WHERE row_index = ? AND row_id = ? LIMIT 1"
         found = self._db.execute(sql, [row_index, row_id]).fetchone()
         return None if found is None else Spot(Path(found[0]), found[1])
+
+    def finished(self, rows: list[tuple[int, str]]) -> dict[tuple[int, str], int | None]:
+        """When those of these rows (row_index, row_id) that are there ended, in microseconds since 1970 UTC."""
+        self.refresh()
+        sql = "SELECT row_index, row_id, epoch_us(finished_at) FROM part WHERE list_contains(?::BIGINT[], row_index)"
+        found = self._db.execute(sql, [[index for index, _ in rows]]).fetchall()
+        wanted = set(rows)
+        return {(index, row_id): moment for index, row_id, moment in found if (index, row_id) in wanted}
+
+
+def _read(names: Iterable[str]) -> str:
+    """These parts as a table in SQL, each row with its place."""
+    listed = ", ".join("'" + name.replace("'", "''") + "'" for name in names)
+    return f"read_parquet([{listed}], filename = true, file_row_number = true)"
 
 
 def _choice(question: Question, marked: dict[str, list[str]]) -> tuple[str, list[Any]]:

@@ -8,6 +8,7 @@ const token = takeToken();
 const asked = { search: "", filters: [], status: null, code: null, mark: null, sort: "row_index", is_descending: false, offset: 0, limit: LIMIT };
 let found = { rows: [], total: 0, facets: {} };
 let version = "";
+let isEmpty = false;
 let types = {};
 let chosen = -1;
 let askings = 0;
@@ -67,6 +68,7 @@ async function refresh() {
   document.title = `${state.folder} · batchfox view`;
   byId("state").textContent = `${state.total.toLocaleString("en")} rows${state.is_running ? ", the run goes on" : ""}`;
   showMarks(state.marks, state.trouble);
+  isEmpty = !state.total;
   if (state.version !== version) {
     const isFirst = !version;
     types = state.types;
@@ -131,7 +133,7 @@ function showRows() {
   const last = asked.offset + found.rows.length;
   byId("place").textContent = found.total
     ? `${(asked.offset + 1).toLocaleString("en")} to ${last.toLocaleString("en")} of ${found.total.toLocaleString("en")}`
-    : "no row is like this";
+    : isEmpty ? "no row is written yet: rows come with the first part" : "no row is like this";
   byId("previous").disabled = asked.offset === 0;
   byId("next").disabled = last >= found.total;
 }

@@ -16,10 +16,11 @@ import msgspec
 from aiohttp import web
 
 from batchfox.errors import BatchfoxError
+from batchfox.marks import Mark, Marked, Marks
 from batchfox.status import is_held
 from batchfox.view.browser import Browser
-from batchfox.view.marks import Mark, Marks
 from batchfox.view.question import Question
+from batchfox.words import shorten
 
 if TYPE_CHECKING:
     from batchfox.view.whole_row import Reader
@@ -163,6 +164,7 @@ class ViewServer:
 
         def look() -> dict[str, Any]:
             self._browser.refresh()
+            self._marks.refresh()
             return {
                 "folder": str(self._folder),
                 "version": self._browser.version,
@@ -180,6 +182,7 @@ class ViewServer:
 
         def find() -> dict[str, Any]:
             self._browser.refresh()
+            self._marks.refresh()
             answer = self._browser.answer(question, self._marks.ids())
             for row in answer.rows:
                 row["_mark"] = self._marks.of(row["_index"], row["_id"])
@@ -201,13 +204,24 @@ class ViewServer:
 
     async def _mark(self, request: web.Request) -> web.Response:
         marking = msgspec.json.decode(await request.read(), type=_Marking)
-        rows = [(row.index, row.id) for row in marking.rows]
-        await self._run(lambda: self._marks.put(rows, marking.mark))
+        named = [(row.index, row.id) for row in marking.rows]
+
+        def put() -> list[str]:
+            """Marks all of them, or says which are not there; what is marked and gone can still be unmarked."""
+            self._marks.refresh()
+            there = self._browser.finished(named)
+            gone = [key for key in named if key not in there and (marking.mark or not self._marks.of(*key))]
+            if not gone:
+                self._marks.put([Marked(*key, finished_at=there.get(key)) for key in named], marking.mark)
+            return [row_id for _, row_id in gone]
+
+        if gone := await self._run(put):
+            said = f"no such row in the output: {shorten(gone[0])}" + (f", and {len(gone) - 1} more" * (len(gone) > 1))
+            return _json({"error": f"{said}; nothing is marked"}, status=404)
         return _json({"marks": self._marks.counts(), "trouble": self._marks.trouble})
 
     async def _export(self, request: web.Request) -> web.Response:
-        wanted = request.query.get("mark")
-        mark: Mark | None = wanted if wanted in ("retry", "accept") else None  # type: ignore[assignment]
+        mark = msgspec.convert(request.query.get("mark"), Mark | None)
         name = f'attachment; filename="{mark or "marks"}.jsonl"'
         body = self._marks.export(mark)
         return web.Response(body=body, content_type="application/jsonl", headers={"Content-Disposition": name})

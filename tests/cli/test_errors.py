@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import pwd
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import KEY, MODEL, Simulate, rows_with_ids, write_rows
+from conftest import KEY, MODEL, Simulate, as_anybody, environment, rows_with_ids, write_rows
 
 from batchfox.cli import main
 from batchfox.jobfile import find_key_named
@@ -166,7 +168,7 @@ def test_a_key_file_that_is_no_text_is_told(
     monkeypatch.delenv("FOXAPI_API_KEY")
     Path(".env").write_bytes(content)
     assert ".env: not UTF-8 text" in told(batchfox, "run", "job.toml")
-    assert ".env: not UTF-8 text" in batchfox("doctor")[1]
+    assert ".env: not UTF-8 text" in batchfox("doctor", "--offline")[1]
 
 
 def test_a_key_file_may_begin_with_a_byte_order_mark(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -300,6 +302,50 @@ def test_clicks_own_complaints_are_exit_2_too(batchfox: Run, job: Path) -> None:
     assert "0 is not in the range" in usage(batchfox, "run", "job.toml", "--limit", "0")
     assert "log-level" in usage(batchfox, "run", "job.toml", "--log-level", "loud")
     assert "Missing argument" in usage(batchfox, "status")
+
+
+def test_what_validate_says_of_numbers_files_and_media_that_are_not_there(batchfox: Run, job: Path) -> None:
+    """What is wrong, where, and what to write instead."""
+    write_rows(Path("in.jsonl"), [{"prompt": 7}])
+    status, out, _ = batchfox("validate", job)
+    assert (status, "refusal prompt: 1 row (in.jsonl:1)" in out) == (3, True)
+    assert 'found 7, a number; allowed: text of at most 100,000 characters; prompt = "{{ COLUMN | string }}"' in out
+    as_said = ("validate", job, "--prompt", "{{ prompt | string }}", "--base-url", "simulator", "--media")
+    status, out, _ = batchfox(*as_said)
+    assert (status, "media: none to look at: no row that is to be sent has any" in out) == (0, True)
+    assert batchfox("run", *as_said[1:-1], "--quiet")[0] == 0
+    status, out, _ = batchfox(*as_said)
+    assert (status, "media: none to look at: no row is to be sent" in out) == (0, True)
+    Path("pictures/deep").mkdir(parents=True)
+    Path("pictures/deep/a.png").write_text("no picture")
+    Path(os.fsdecode(b"pictures/b\xff.png")).touch()
+    status, out, _ = batchfox("validate", "--input", "pictures", "--output", "out2", "--model", MODEL, "--prompt", "x")
+    assert status == 3
+    assert "(pictures/deep/a.png)" in out
+    assert "pictures/b\\udcff.png: its name is not UTF-8: rename the file" in out
+    assert "line" not in out
+
+
+def test_an_output_of_somebody_else_says_whose_it_is(batchfox: Run, tmp_path: Path) -> None:
+    (tmp_path / "theirs" / "_batchfox").mkdir(parents=True)
+    is_root = os.geteuid() == 0
+    if is_root:
+        os.chown(tmp_path / "theirs", 65534, 65534)
+    (tmp_path / "theirs").chmod(0)
+    whose = f"belongs to {pwd.getpwuid(65534).pw_name}, and this is" if is_root else "mend its permissions"
+    code = (
+        "import sys\nfrom batchfox.cli import main\n"
+        "for words in (['status', 'theirs'], ['ctl', 'theirs', 'stop'], ['verify', 'theirs'], ['view', 'theirs']):\n"
+        "    try:\n        main(words)\n    except SystemExit as left:\n        print(left.code, file=sys.stderr)\n"
+    )
+    child = subprocess.run(
+        as_anybody("-c", code), capture_output=True, text=True, env=environment(), check=False, cwd=tmp_path
+    )
+    (tmp_path / "theirs").chmod(0o700)
+    lines = child.stderr.splitlines()
+    assert lines[1::2] == ["2"] * 4, child.stderr
+    assert all("Permission denied" in line and whose in line for line in lines[::2]), child.stderr
+    assert "the first run makes it" in told(batchfox, "ctl", "elsewhere", "pause")
 
 
 def test_an_output_that_is_not_there_names_the_nearest(batchfox: Run) -> None:

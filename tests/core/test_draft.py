@@ -68,3 +68,12 @@ def test_what_is_commented_out_is_a_job_too_when_it_is_not() -> None:
     assert data["request"]["reasoning"] is True
     assert set(data["limits"]) == {"in_flight", "requests_per_minute", "credits"}
     assert data["input"]["id"] == "COLUMN"
+
+
+def test_a_model_that_may_need_reasoning_gets_it() -> None:
+    def reasoning(**request: Any) -> Any:
+        return tomllib.loads(write(Guess(request=request)))["request"].get("reasoning")
+
+    assert reasoning(model="gemini-2.5-pro", prompt="x") is True
+    assert reasoning(model="gemini-2.5-flash", prompt="x") is None
+    assert reasoning(model="gemini-2.5-pro", messages=[{"role": "user", "content": ["x"]}]) is None

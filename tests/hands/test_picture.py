@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from typing import Any
 
 import msgspec
@@ -105,6 +106,23 @@ def test_the_state_is_said_first_whatever_the_colours() -> None:
     with dead.capture() as capture:
         dead.print(draw(FIGURES, SHOWN, width=80, is_dead=True))
     assert "● died" in capture.get()
+
+
+def test_no_text_is_lost_on_a_light_ground() -> None:
+    """Yellow, green, cyan, white and bright text have to bring a ground of their own; the bar is no text."""
+    said = drawn(80, color=True) + drawn(80, color=True, stopped="ctl", leaves_in_s=3.0)
+    dead = Console(file=io.StringIO(), width=80, force_terminal=True)
+    with dead.capture() as capture:
+        dead.print(draw(FIGURES, SHOWN, width=80, is_dead=True))
+    pieces = re.findall(r"\x1b\[([0-9;]*)m([^\x1b\n]*)", said + capture.get())
+    grounds = {
+        code for codes, text in pieces for code in codes.split(";") if code.startswith("4") and text.strip(" ━╸╺")
+    }
+    assert grounds == {"43", "41"}, "care and bad"
+    for codes, text in pieces:
+        given = set(codes.split(";"))
+        is_pale = bool(given & {"32", "33", "36", "37", *map(str, range(90, 98))})
+        assert not is_pale or given & grounds or not text.strip(" ━╸╺"), (codes, text)
 
 
 def test_a_cool_down_is_counted_down_and_waited_for_whatever_else_is_wrong() -> None:

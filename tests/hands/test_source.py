@@ -490,7 +490,8 @@ def test_a_folder_of_media_is_one_row_a_file_in_the_order_of_paths(tmp_path: Pat
         {"path": "b/2.mp4", "name": "2", "kind": "video", "size": 7, "video_urls": ["b/2.mp4"]},
         {"path": "c.PNG", "name": "c", "kind": "image", "size": 7, "image_urls": ["c.PNG"]},
     ]
-    assert [(row.index, row.line) for row in rows] == [(0, 1), (1, 2), (2, 3), (3, 4)]
+    places = [(row.index, Path(row.place).relative_to(tmp_path).as_posix()) for row in rows]
+    assert places == [(0, "a.jpg"), (1, "b/1.wav"), (2, "b/2.mp4"), (3, "c.PNG")]
     digests = {
         row.digest
         for batch in open_source([str(tmp_path)], id_column=None, with_digest=True).batches()

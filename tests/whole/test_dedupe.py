@@ -13,6 +13,7 @@ from conftest import Simulate, by_id, job_of, parts_of, superseded_rows, write_r
 from batchfox import run, twins
 from batchfox.audit import audit_output
 from batchfox.core.job import Job
+from batchfox.marks import Marked, Marks
 from batchfox.show import describe
 from batchfox.simulator import SimulatorThread, answer
 from batchfox.survey.forecast import ask_prices
@@ -134,3 +135,30 @@ def test_local_media_count_by_their_bytes_and_an_interrupted_run_pays_no_answer_
     found = by_id(tmp_path / "out")
     assert found["a0"]["text"] == found["b0"]["text"] == found["b3"]["text"]
     assert found["a3"]["text"] == found["c0"]["text"], "a.png shows something else by now"
+
+
+def test_an_answer_that_was_marked_for_retry_is_nobodys_any_more(simulate: Simulate, tmp_path: Path) -> None:
+    """The one that was sent, and one that got its answer: each is asked anew, both together once."""
+    simulator = simulate()
+    rows = [{"id": f"r{n}", "prompt": "the same"} for n in range(6)]
+    job = job_of(
+        write_rows(tmp_path / "in.jsonl", rows),
+        tmp_path / "out",
+        simulator.url,
+        input={"dedupe": True},
+        rows_per_part=3,
+    )
+    run(job)
+    (sent,) = [row["row_index"] for row in by_id(tmp_path / "out").values() if row["submits"]]
+    copied = next(n for n in range(6) if n != sent)
+    paid = 1
+    for marked in ([sent], [copied], [sent, copied]):
+        before = by_id(tmp_path / "out")
+        Marks(tmp_path / "out").put([Marked(n, f"r{n}") for n in marked], "retry")
+        again = run(job, retry="marked")
+        paid += 1
+        assert (again.exit_status, submits(simulator)) == (0, paid), marked
+        now = by_id(tmp_path / "out")
+        newer = {name for name in now if now[name]["finished_at"] != before[name]["finished_at"]}
+        assert newer == {f"r{n}" for n in marked}
+    assert audit_output(tmp_path / "out").problems == []

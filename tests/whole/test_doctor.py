@@ -3,9 +3,12 @@ tests/crash/test_machine.py."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import re
 import shutil
 import sqlite3
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import (
+    GUARD_S,
     KEY,
     MODEL,
     Simulate,
@@ -20,16 +24,19 @@ from conftest import (
     by_id,
     environment,
     eventually,
+    http_reply,
     job_of,
     parts_of,
+    raw_server,
     rows_with_ids,
+    saying,
     tables_of,
     write_rows,
 )
 
 from batchfox import run
 from batchfox.core.job import Job
-from batchfox.doctor import examine_output, repair
+from batchfox.doctor import examine_output, examine_setup, repair
 from batchfox.doctor.remark import Remark
 from batchfox.errors import OutputError
 from batchfox.status import look
@@ -53,23 +60,104 @@ def out(tmp_path: Path, job: Job) -> Path:
 
 
 def test_a_set_up_without_a_key_is_a_problem_and_the_key_is_never_shown(start: Starter, tmp_path: Path) -> None:
-    with_key = start("doctor")
+    with_key = start("doctor", "--offline")
     assert with_key.wait() == 0, with_key.out
     assert "this set-up: nothing wrong" in with_key.out
     for name in ("Python 3.", "SQLite 3.", "uvloop", "pyarrow", "FOXAPI_API_KEY"):
         assert name in with_key.out
-    without = start("doctor", env=environment(FOXAPI_API_KEY=""))
+    without = start("doctor", "--offline", env=environment(FOXAPI_API_KEY=""))
     assert without.wait() == 3
     assert "set the environment variable FOXAPI_API_KEY" in without.out
     (tmp_path / ".env").write_text(f"FOXAPI_API_KEY={KEY}\n")
-    in_a_file = start("doctor", env=environment(FOXAPI_API_KEY=""))
+    in_a_file = start("doctor", "--offline", env=environment(FOXAPI_API_KEY=""))
     assert in_a_file.wait() == 0
     assert KEY not in with_key.out + with_key.err + in_a_file.out + in_a_file.err
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is there is waited for, however slow this machine is."""
+    for limit in ("reaching.STEP_S", "account.ANSWER_S", "account._BALANCE_S"):
+        monkeypatch.setattr(f"batchfox.doctor.{limit}", GUARD_S)
+
+
+def test_the_api_is_asked_whether_it_takes_the_key_and_what_is_left(
+    patient: None, simulate: Simulate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By free requests alone, of the job's API."""
+    good, poor = simulate(balance=100.0), simulate(balance=0.0)
+    strict = simulate(keys=("sk-another",))
+
+    def ask(url: str) -> tuple[list[str], str]:
+        remarks = examine_setup(job_of(Path("-"), tmp_path / "new" / "out", url))
+        return problems(remarks), "\n".join(remark.what for remark in remarks)
+
+    found, said = ask(good.url)
+    assert not found
+    for words in (
+        "lets it use 12 models",
+        "the balance is 100.00: 0 of 100.00",
+        "clock agrees",
+        "GB are free",
+        "extras:",
+    ):
+        assert words in said
+    assert good.book()["totals"]["submits_received"] == 0
+    assert ask(poor.url)[0] == [": the balance is gone: 0 of 0 is spent"]
+    found, said = ask(strict.url)
+    assert len(found) == 1
+    assert "refuses the key in FOXAPI_API_KEY" in found[0]
+    assert KEY not in said
+    monkeypatch.delenv("FOXAPI_API_KEY")
+    found, said = ask(good.url)
+    assert len(found) == 1, "without a key there is still a clock, and a way there"
+    assert "clock agrees" in said
+    assert ask("simulator")[0] == [], "which needs no key"
+
+
+def test_a_way_that_leads_nowhere_and_a_clock_that_is_off(
+    patient: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FOXAPI_API_KEY", KEY)
+    reaching, account = "batchfox.doctor.reaching.STEP_S", "batchfox.doctor.account.ANSWER_S"
+
+    async def ask(url: str) -> list[str]:
+        job = job_of(Path("-"), tmp_path / "out", url)
+        return problems(await asyncio.to_thread(examine_setup, job))
+
+    async def hang(_: bytes, __: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await writer.drain()
+
+    async def ask_them() -> None:
+        late = http_reply(b'{"data":[]}', "200 OK", "Date: Sat, 01 Jan 2000 00:00:00 GMT")
+        async with raw_server(saying(late)) as server:
+            (found,) = await ask(server.url)
+            assert re.fullmatch(r": this machine's clock is [\d,]+ s ahead of the API's", found)
+        async with raw_server(hang, is_tls=True) as server:
+            assert "the certificate is not trusted" in (await ask(server.url))[0]
+        assert "Connection refused" in (await ask(server.url))[0]
+        monkeypatch.setattr(account, 0.2)
+        async with raw_server(hang) as server:
+            assert "no answer came (within 0.2 s)" in (await ask(server.url))[0]
+            monkeypatch.setattr(reaching, 0.2)
+            assert "no TLS" in (await ask(server.url.replace("http:", "https:")))[0]
+        assert 'the name "nowhere.invalid" is not found' in (await ask("https://nowhere.invalid"))[0]
+
+    asyncio.run(ask_them())
+    monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: time.sleep(3600))
+    began = time.monotonic()
+    assert "no answer within 0.2 s" in asyncio.run(ask("https://nowhere.invalid"))[0]
+    assert time.monotonic() - began < 30, "a resolver that hangs holds nobody up"
 
 
 def test_a_repair_needs_a_folder_and_a_folder_must_be_an_output(start: Starter, tmp_path: Path) -> None:
     child = start("doctor", "--repair")
     assert (child.wait(), "doctor DIR --repair" in child.err) == (2, True)
+    child = start("doctor", tmp_path, "--offline")
+    assert (child.wait(), "leave out --offline" in child.err) == (2, True)
+    (tmp_path / "job.toml").write_text('[input]\npath = "-"\n[output]\npath = "out"\n')
+    child = start("doctor", "job.toml", "--base-url", "simulator")
+    assert (child.wait(), child.out.startswith("job.toml: nothing wrong\n")) == (0, True), child.err
     for options in ((), ("--repair",)):
         child = start("doctor", tmp_path, *options)
         assert (child.wait(), "no output of batchfox" in child.err) == (2, True)

@@ -17,7 +17,10 @@ from conftest import Simulate, Starter, job_of, log_events, rows_of, write_rows
 
 from batchfox import run
 from batchfox.errors import OutputError, UserError
+from batchfox.part_names import part_paths
 from batchfox.report import write_report
+from batchfox.report.shapes import Shapes
+from batchfox.report.tally import tally
 from batchfox.report.timeline import MOST_SPANS, Timeline
 
 HOSTILE = [
@@ -118,6 +121,42 @@ def test_a_report_tells_a_run_and_keeps_hostile_rows_in_their_place(
     again = start(*shlex.split(line)[1:])
     assert again.wait() == 3, again.err
     assert {row["status"] for row in rows_of(tmp_path / "out")} == {"completed", "invalid"}
+
+
+def test_latency_is_told_by_model_and_by_the_shape_that_each_request_had(simulate: Simulate, tmp_path: Path) -> None:
+    url = simulate().url
+    picture, clip, sound = "https://x.example/a.png", "https://x.example/a.mp4", "https://x.example/a.wav"
+    turns = [{"role": "user", "content": "Hello"}]
+    contents: list[dict[str, Any]] = [
+        *({"prompt": f"p{n}"} for n in range(2)),
+        *({"prompt": f"p{n}", "image_urls": [picture]} for n in range(3)),
+        *({"prompt": f"p{n}", "video_urls": [clip], "image_urls": None} for n in range(4)),
+        *({"prompt": f"p{n}", "audio_url": sound, "video_urls": None} for n in range(5)),
+        *({"messages": turns} for _ in range(6)),
+        {"prompt": "kept as no column", "image_urls": ["data:image/png;base64," + base64.b64encode(PIXEL).decode()]},
+    ]
+    source = write_rows(tmp_path / "in.jsonl", [{"id": f"r{n}"} | row for n, row in enumerate(contents)])
+    lines = [
+        {"custom_id": f"b{n}", "body": {"model": "gemini-2.5-flash"} | row} for n, row in enumerate(contents[1:3] * 2)
+    ]
+    batch = write_rows(tmp_path / "batch.jsonl", [*lines, {"custom_id": "c", "body": {"messages": turns}}])
+    model = {"model": "gemini-2.5-pro"}
+
+    def shapes(name: str, path: Path, id_column: str = "id", **tables: dict[str, Any]) -> dict[str, int]:
+        tables["input"] = {"id": id_column} | tables.get("input", {})
+        assert run(job_of(path, tmp_path / name, url, **({"request": model} | tables))).exit_status == 0
+        found = tally(part_paths(tmp_path / name), Shapes(tmp_path / name), sample=0)
+        assert {key[0] for key in found.latencies} <= {"gemini-2.5-pro"}
+        return {shape: times.counts.total() for (_, shape), times in found.latencies.items()}
+
+    told = {"text": 2, "vision": 3, "video": 4, "audio": 5, "custom": 6}
+    assert shapes("all", source) == told | {"with media": 1}
+    untold = {"without media": 8, "with media": 13}
+    assert shapes("few", source, input={"keep": ["id"]}) == untold, "nothing is made up where nothing was kept"
+    assert shapes("lines", batch, "custom_id") == {"text": 2, "vision": 2, "custom": 1}
+    request = model | {"prompt": "Say", "image_urls": ["{{ image_urls | default(none) }}", picture]}
+    fixed = write_rows(tmp_path / "fixed.jsonl", [{"id": "a", "image_urls": picture}])
+    assert shapes("fixed", fixed, request=request) == {"vision": 1}
 
 
 def test_what_cannot_be_reported_is_told(simulate: Simulate, tmp_path: Path) -> None:

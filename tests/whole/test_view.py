@@ -13,10 +13,12 @@ from typing import Any
 
 import aiohttp
 import pytest
-from conftest import Simulate, job_of, rows_of, write_rows
+from conftest import Simulate, by_id, in_the_end, job_of, log_events, put_forward, rows_of, write_rows
 
 from batchfox import arun
 from batchfox.errors import OutputError
+from batchfox.options import Options
+from batchfox.survey.preview import preview
 from batchfox.view.server import ViewServer
 
 PIXEL = base64.b64decode(
@@ -144,6 +146,54 @@ async def test_rows_are_found_sorted_marked_and_the_page_follows_a_run(simulate:
             {"row_id": f"r{n}", "row_index": n, "mark": "retry"} for n in (1, 2)
         ]
         assert "retry.jsonl" in headers["Content-Disposition"]
+        assert (await ask("/api/marks?mark=foo", raw=True))[0] == 400
+        status, _, data = await ask(
+            "/api/mark", {"rows": [{"index": 3, "id": "r3"}, {"index": 3, "id": "r4"}], "mark": "retry"}, raw=True
+        )
+        assert (status, json.loads(data)) == (404, {"error": "no such row in the output: r4; nothing is marked"})
+
+        # A run takes the rows that are marked, whatever their status, and their marks with them; what was marked once
+        # is not paid for twice, even where the marks come back (a crash before they were taken away).
+        await ask("/api/mark", {"rows": [{"index": 5, "id": "r5"}], "mark": "accept"})
+        before, marks_before = by_id(folder), (folder / "_batchfox" / "marks.jsonl").read_bytes()
+        marked = {"r1"} | ({"r2"} - failed)  # which has another outcome since
+        shown = "".join(preview(job, Options(retry="marked")))
+        assert [f'"r{n}"' in shown for n in (1, 5)] == [True, False]
+        submits = simulator.book()["totals"]["submits_received"]
+        await arun(job, retry="marked")
+        assert simulator.book()["totals"]["submits_received"] == submits + len(marked)
+        assert {name for name, row in by_id(folder).items() if row != before[name]} == marked
+        assert (await ask("/api/state"))["marks"] == {"retry": 0, "accept": 2}
+        (folder / "_batchfox" / "marks.jsonl").write_bytes(marks_before)
+        assert not preview(job, Options(retry="marked"))
+        await arun(job, retry="marked")
+        assert simulator.book()["totals"]["submits_received"] == submits + len(marked)
+        assert "no_marked_rows" in log_events(folder)
+
+
+async def test_a_run_that_has_just_begun_is_an_empty_page_that_fills(simulate: Simulate, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    simulator = simulate(latency="constant:600")
+    rows = [{"id": f"r{n}", "prompt": "x", "n": n} for n in range(5)]
+    running = asyncio.create_task(arun(job_of(write_rows(tmp_path / "in.jsonl", rows), folder, simulator.url)))
+    await in_the_end(lambda: simulator.book()["totals"]["submits_received"], "a submit")
+    async with asking(folder) as ask:
+        before = await ask("/api/state")
+        assert (before["total"], before["is_running"], before["types"]["latency_s"]) == (0, True, "DOUBLE")
+        assert await ask("/api/rows", {"search": "fox", "sort": "status", "mark": "none"}) == {
+            "total": 0,
+            "rows": [],
+            "facets": {"status": [], "code": []},
+            "version": before["version"],
+        }
+        assert (await ask("/api/row", {"index": 0, "id": "r0"}, raw=True))[0] == 404
+        put_forward(simulator, 600)
+        await running
+        after = await ask("/api/state")
+        assert (after["total"], after["is_running"], after["types"]["n"]) == (5, False, "BIGINT")
+        assert after["version"] != before["version"], "the page is to ask anew"
+        assert after["types"].items() >= before["types"].items()
+        assert ids(await ask("/api/rows", {"sort": "n", "is_descending": True, "limit": 2})) == ["r4", "r3"]
 
 
 async def test_nobody_else_is_told_anything(simulate: Simulate, tmp_path: Path) -> None:

@@ -1,4 +1,7 @@
-"""Marks of rows, "retry" or "accept": lines in `_batchfox/marks.jsonl`, the last line of a row holds."""
+"""Marks of rows, "retry" or "accept": lines in `_batchfox/marks.jsonl`, the last line of a row holds.
+
+A mark is of one outcome, which `finished_at` tells: once the row has another one, nothing is retried for it.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,21 @@ Mark = Literal["retry", "accept"]
 NAME = "marks.jsonl"
 
 
+class Marked(msgspec.Struct, frozen=True):
+    """An outcome that can be marked. `finished_at`: microseconds since 1970 UTC; None: not known, or never."""
+
+    row_index: int
+    row_id: str
+    finished_at: int | None = None
+
+
 class _Line(msgspec.Struct, omit_defaults=True):
     """`mark` None takes a mark away."""
 
     row_id: str
     row_index: int
     mark: Mark | None = None
+    finished_at: int | None = None
 
 
 class Marks:
@@ -27,11 +39,23 @@ class Marks:
     def __init__(self, folder: Path) -> None:
         self._path = folder / "_batchfox" / NAME
         self._marks: dict[tuple[int, str], Mark] = {}
+        self._finished: dict[tuple[int, str], int | None] = {}
+        self._seen: tuple[int, int] | None = None
         self.trouble: str | None = None
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Takes in what others wrote since: a run that took the rows takes their marks away."""
         try:
+            state = self._path.stat()
+            if (state.st_size, state.st_mtime_ns) == self._seen:
+                return
             lines = self._path.read_bytes().splitlines()
         except OSError:
-            lines = []
+            return
+        self._seen = (state.st_size, state.st_mtime_ns)
+        self._marks.clear()
+        self._finished.clear()
         for text in lines:
             try:
                 self._take(msgspec.json.decode(text, type=_Line))
@@ -44,10 +68,15 @@ class Marks:
             self._marks.pop(key, None)
         else:
             self._marks[key] = line.mark
+        self._finished[key] = line.finished_at
 
-    def put(self, rows: Iterable[tuple[int, str]], mark: Mark | None) -> None:
-        """Marks these rows, (row_index, row_id) each, for good where the file can be written."""
-        lines = [_Line(row_id=row_id, row_index=index, mark=mark) for index, row_id in rows]
+    def put(self, rows: Iterable[Marked], mark: Mark | None) -> None:
+        """Marks these rows, for good where the file can be written."""
+        lines = [
+            _Line(row_id=row.row_id, row_index=row.row_index, mark=mark, finished_at=row.finished_at) for row in rows
+        ]
+        if not lines:
+            return
         for line in lines:
             self._take(line)
         text = b"".join(msgspec.json.encode(line) + b"\n" for line in lines)
@@ -68,6 +97,10 @@ class Marks:
         with self._path.open("rb") as file:
             file.seek(-1, os.SEEK_END)
             return file.read(1) == b"\n"
+
+    def retried(self) -> list[Marked]:
+        """What is to be retried."""
+        return [Marked(*key, finished_at=self._finished[key]) for key, given in self._marks.items() if given == "retry"]
 
     def of(self, row_index: int, row_id: str) -> Mark | None:
         return self._marks.get((row_index, row_id))
