@@ -88,8 +88,8 @@ def _say_nothing_fits(log: Log, options: Options, marked: int) -> None:
 def _take_marked(
     marks: Marks, checkpoint: Checkpoint, data: Path, where: Fitted | None, log: Log, *, has_ids: bool
 ) -> int:
-    """The rows that were marked for retry in `batchfox view`; returns how many those are. Their marks go once the checkpoint has taken them over;
-    a crash in between retries no row twice, for a mark is of one outcome."""
+    """The rows that were marked for retry in `batchfox view`; returns how many those are. Their marks go once the
+    checkpoint has taken them over; a crash in between retries no row twice, for a mark is of one outcome."""
     marked = marks.retried()
     taken = mark_marked(checkpoint, data, marked, has_ids=has_ids, where=where)
     marks.put(marked if where is None else taken, None)
