@@ -224,7 +224,9 @@ def test_the_window_ends_the_run_and_the_next_night_goes_on(simulate: Simulate, 
 
 
 def test_a_scheduled_run_whose_window_is_over_says_so(start: Starter, tmp_path: Path, state: dict[str, str]) -> None:
-    job = write_job(tmp_path, "night", "http://127.0.0.1:9", schedule=YEARLY | {"window": "00:00-05:00"})
+    job = write_job(
+        tmp_path, "night", "http://127.0.0.1:9", schedule=YEARLY | {"window": "00:00-05:00", "catch_up": False}
+    )
     children = [
         start("run", job, "--scheduled", "last", env=state),
         start("run", job, "--scheduled", "tonight", env=state),
