@@ -10,15 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import msgspec
-
 from batchfox.bodies import Bodies
 from batchfox.checkpoint import Checkpoint
 from batchfox.core.breaker import Breaker
 from batchfox.core.budget import Budget
 from batchfox.core.carry import Carry
 from batchfox.core.dispatch import Fleet
-from batchfox.core.drift import Bounds, DriftWatch, Sums
+from batchfox.core.drift import DriftWatch, Sums, bounds_of
 from batchfox.core.first_look import FirstLook
 from batchfox.core.gate import Doubts, Gate
 from batchfox.core.job import Job
@@ -50,6 +48,7 @@ from batchfox.pool import Limits, Pool, Sender
 from batchfox.recorder import Recorder
 from batchfox.reserve import Reserve
 from batchfox.sharing import Share
+from batchfox.token_share import TokenShare
 from batchfox.twins import Twins
 from batchfox.upload_table import UploadTable
 from batchfox.uploads import Uploader, Uploads
@@ -175,12 +174,14 @@ def make_pool(
     until: float | None = None,
     past: Sums | None = None,
     key_ledger: KeyLedger | None = None,
+    account: str = "",
     purse: DayPurse | None = None,
 ) -> Pool:
     """The loops and what they work with. `before`: the run's figures as its earlier executions left them. `secret`:
     what no record may hold. `until`: when nothing more may be submitted (unix). `past`: what answers looked like
-    in the last runs. `key_ledger`: what the runs of its key share; `purse`: their money of the day."""
-    thread = shop.thread("file")
+    in the last runs. `key_ledger`: what the runs of its key share, `account`: the output's name there; `purse`: their
+    money of the day."""
+    thread, sharing = shop.thread("file"), shop.thread("share")
     rows_per_part = job.output.rows_per_part
 
     class InThread:
@@ -215,21 +216,23 @@ def make_pool(
         ),
         before=before,
         drift=make_drift_watch(job, past or Sums()),
-        share=Share(key_ledger, shop.thread("share"), clock=clock),
+        share=Share(key_ledger, sharing, clock=clock),
     )
+    if key_ledger is not None and fleet.gate.tokens.per_minute is not None:
+        pool.token_share = TokenShare(key_ledger, sharing, fleet.gate.tokens, account=account, now=clock.now)
+        pool.token_share.failed, pool.token_share.changed = pool.stop_for_machine, pool.look_again
+        pool.each_beat.append(pool.token_share.look)
     recorder.stamp = pool.stamp
     if purse is not None:
         held, budget = purse, fleet.gate.budget
         held.failed = pool.stop_for_machine
-        pool.settle_day = lambda: held.settle(budget.spent + budget.standing, budget.reserved)
+        pool.each_beat.append(lambda: held.settle(budget.spent + budget.standing, budget.reserved))
     return pool
 
 
 def make_drift_watch(job: Job, past: Sums) -> DriftWatch:
     """What `[guard]` allows."""
-    guard = job.guard
-    bounds = Bounds(**{field.name: getattr(guard, field.name) for field in msgspec.structs.fields(Bounds)})
-    return DriftWatch(bounds, guard.after, past)
+    return DriftWatch(bounds_of(job.guard), job.guard.after, past)
 
 
 def make_bodies(job: Job, shop: Workshop, uploader: Uploader, fetcher: Fetcher, book: RuleBook, clock: Clock) -> Bodies:

@@ -8,6 +8,7 @@ network file system keeps its checkpoint elsewhere (`[output] checkpoint`).
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator
@@ -37,6 +38,7 @@ _STEPS = {
 }
 _STATE_OF = {number: state for state, number in STATES.items()}
 _MOST_KEYS = 512
+_IN_PLACE_KEYS = 128
 # Fewer free pages (of 4 kB) than these are left where they are.
 LEAST_FREE_PAGES = 256
 # So long a connection waits for another one that writes.
@@ -274,6 +276,15 @@ class Checkpoint:
         """Of these keys of rows with ids, the finished ones."""
         return {key: Done(status=STATUSES[status], row_index=row_index) for key, status, row_index in self.ends(keys)}
 
+    def are_completed_in_place(self, keys: list[bytes], first: int) -> bool:
+        """Did the rows of these keys all complete, at the positions `first`, `first + 1`, …? One answer for many rows
+        is a third cheaper than theirs."""
+        for start in range(0, len(keys), _IN_PLACE_KEYS):
+            some = keys[start : start + _IN_PLACE_KEYS]
+            if self.query(_in_place_sql(len(some)), (*some, first + start)) != [(len(some),)]:
+                return False
+        return True
+
     def ends(self, keys: list[bytes]) -> list[tuple[bytes, int, int]]:
         """The same, as key, place of its status in `STATUSES`, and position in the input."""
         found: list[tuple[bytes, int, int]] = []
@@ -352,6 +363,15 @@ def _as_it_lies(path: Path) -> str:
 
 def _schema() -> str:
     return files("batchfox").joinpath("checkpoint.sql").read_text()
+
+
+@functools.cache
+def _in_place_sql(keys: int) -> str:
+    places = ",".join(f"(?,{place})" for place in range(keys))
+    return (
+        f"SELECT count(*) FROM (VALUES {places}) AS wanted CROSS JOIN finished ON finished.key = wanted.column1 "
+        f"WHERE finished.status = {STATUSES.index('completed')} AND finished.row_index = ? + wanted.column2"
+    )
 
 
 def _fields(record: Record) -> dict[str, Any]:

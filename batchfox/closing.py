@@ -176,6 +176,18 @@ def summarize(
     )
 
 
+def running_summary(run: Run, output: str, progress: dict[str, Any]) -> dict[str, Any]:
+    """As much of a summary as is known while the run goes on."""
+    return {
+        "run_id": run.run_id,
+        "run_date": run.run_date,
+        "output": output,
+        "is_resume": run.is_resume,
+        "here": msgspec.to_builtins(used(progress["here"])),
+        "whole_run": msgspec.to_builtins(used(progress)),
+    }
+
+
 def said_of(error: ApiError | None) -> str | None:
     """An error in a few words; None where nothing was said."""
     return None if error is None else error.message or error.code or error.type

@@ -9,6 +9,7 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Unpack
 
@@ -18,7 +19,7 @@ from batchfox import history, metrics, runs
 from batchfox.api import Api
 from batchfox.assembly import Workshop, carry_of, make_feed, make_filing, make_fleet, make_pool, make_twins
 from batchfox.checkpoint import Checkpoint
-from batchfox.closing import Ending, said_of, summarize
+from batchfox.closing import Ending, running_summary, said_of, summarize
 from batchfox.control import serving
 from batchfox.core.addresses import Allowed
 from batchfox.core.budget import Budget
@@ -36,8 +37,9 @@ from batchfox.errors import ApiGoneError, BatchfoxError, JobError, MachineError,
 from batchfox.feed import Feed
 from batchfox.fetching import Fetcher
 from batchfox.fit.workers import demand_packages
+from batchfox.guarding import past_figures
 from batchfox.jobfile import find_key, load_job, refuse_key_in_job, secret_of
-from batchfox.key_ledger import KeyLedger
+from batchfox.key_ledger import KeyLedger, account_of
 from batchfox.late import LateRows, file_late
 from batchfox.log import Log
 from batchfox.marking import mark_rows
@@ -124,7 +126,7 @@ async def arun(
         )
     after = After(job)
     try:
-        summary = await _execute(job, chosen, display or Silence(), only)
+        summary = await _execute(Execution(job, chosen, display or Silence(), after, only=only))
     except Exception as error:
         await after.failed(error)
         raise
@@ -133,10 +135,10 @@ async def arun(
     return summary
 
 
-async def _execute(job: Job, options: Options, display: Display, only: frozenset[bytes] | None) -> Summary:
+async def _execute(execution: Execution) -> Summary:
     """One execution; what the machine refused is told in our words."""
     try:
-        return await Execution(job, options, display, only=only).run()
+        return await execution.run()
     except (OSError, ExceptionGroup) as error:
         if isinstance(error, OSError) and (mistake := path_error(error)) is not None:
             raise mistake from error
@@ -148,8 +150,11 @@ async def _execute(job: Job, options: Options, display: Display, only: frozenset
 class Execution:
     """One execution of a job, from the open folder to the summary."""
 
-    def __init__(self, job: Job, options: Options, display: Display, *, only: frozenset[bytes] | None = None) -> None:
+    def __init__(
+        self, job: Job, options: Options, display: Display, after: After, *, only: frozenset[bytes] | None = None
+    ) -> None:
         self._job = job
+        self._after = after
         self._only = only
         self._options = options
         self._display = display
@@ -159,7 +164,9 @@ class Execution:
         scheduled = options.scheduled
         self._begins = self._clock.unix() if scheduled is None else scheduled.timestamp()
         self._began_at = self._clock.unix()
-        self._until = None if scheduled is None else ends_at(job, scheduled)
+        self._until = (
+            None if scheduled is None else ends_at(job, scheduled, datetime.fromtimestamp(self._began_at, UTC))
+        )
 
     async def run(self) -> Summary:
         """Opens, recovers, runs, closes. Raises `BatchfoxError`."""
@@ -252,10 +259,13 @@ class Execution:
                 self._run.before,
                 self._source.secret,
                 until=self._until,
-                past=runs.figures_before(self._folders.root, job.guard.runs, job.guard.since),
+                past=past_figures(job, self._folders.root, self._log),
                 key_ledger=self._key_ledger,
+                account=account_of(self._folders.root),
                 purse=purse,
             )
+            if pool.token_share is not None:
+                self._stack.callback(pool.token_share.leave)
             for life, old_part in shop.checkpoint.unfinished():
                 pool.adopt(life, old_part)
             preparer = Preparer(
@@ -279,6 +289,8 @@ class Execution:
             steering = self._steering(pool, feed, preparer)
             viewer.limits = lambda: steering.limits
             late = LateRows(shop.connect, shop.thread("late"), self._folders.data, has_ids=self._has_ids)
+            self._after.is_spend_told = pool.is_spend_told
+            pool.each_beat.append(lambda: self._see_spend(pool))
             pool.warm_up = _settle_heap
             if fleet.lives:
                 _settle_heap()
@@ -390,6 +402,14 @@ class Execution:
     def _warn_unsteered(self, why: str) -> None:
         self._log.warning("control_unavailable", error=why, note="the run goes on; batchfox ctl cannot reach it")
 
+    def _see_spend(self, pool: Pool) -> None:
+        """Has the run passed `notify.spend`? That is told at once."""
+        after, spent = self._after, pool.fleet.gate.budget.spent
+        running = lambda: running_summary(self._run, str(self._folders.root), pool.progress())  # noqa: E731
+        if after.see_spend(spent, running):
+            self._log.warning("spend_passed", run=self._run.run_id, credits_spent=spent, limit=self._job.notify.spend)
+        pool.is_spend_told = after.is_spend_told
+
     def _list_run(self) -> None:
         """Adds the last execution to the list of runs, where it is not on it. A list that cannot be written holds no
         run up: the next one makes up for it."""
@@ -423,6 +443,7 @@ class Execution:
         """Puts the end on record, and says what was done."""
         monitor.show()  # an outage may have ended since the last time
         checkpoint, run = self._shop.checkpoint, self._run
+        pool.is_spend_told = self._after.closes()
         ending = Ending(
             pool=pool, fed=feed.fed, progress=pool.progress(), signal=self._signal, unix_s=self._clock.unix()
         )

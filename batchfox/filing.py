@@ -148,13 +148,12 @@ class Filing:
         """Files the oldest `most_rows` recorded outcomes as one part. Returns the keys filed, none if there were
         none."""
         with self._checkpoint.transaction() as db:
-            sql = "SELECT slot FROM row WHERE state = 3 AND part IS NULL ORDER BY slot LIMIT ?"
-            slots = db.execute(sql, (most_rows,)).fetchall()
-            if not slots:
-                return []
             number = db.execute("SELECT coalesce(max(number) + 1, 0) FROM part").fetchone()[0]
-            db.executemany(f"UPDATE row SET part = {number} WHERE slot = ?", slots)
-            db.execute("INSERT INTO part VALUES (?, 0, ?, '{}')", (number, len(slots)))
+            oldest = "SELECT slot FROM row WHERE state = 3 AND part IS NULL ORDER BY slot LIMIT ?"
+            rows = db.execute(f"UPDATE row SET part = ? WHERE slot IN ({oldest})", (number, most_rows)).rowcount
+            if not rows:
+                return []
+            db.execute("INSERT INTO part VALUES (?, 0, ?, '{}')", (number, rows))
         return self._finish(number)
 
     def _finish(self, number: int) -> list[bytes]:

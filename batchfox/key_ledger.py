@@ -18,12 +18,16 @@ from pathlib import Path
 
 import msgspec
 
-from batchfox.core.shares import Grant, Level, draw
+from batchfox.core.shares import Grant, Level, draw, token_share
 from batchfox.durable import make_folder
 from batchfox.errors import MachineError, UserError
+from batchfox.locks import is_locked
+from batchfox.sqlite_border import transaction
 from batchfox.states import state_folder
 
 BUSY_S = 30.0
+# What an ended run took counts so long, on its clock and ours.
+MINUTE_S = 61.0
 
 
 class KeyLedger:
@@ -46,7 +50,7 @@ class KeyLedger:
         try:
             self._db = self.connect()
             self._db.executescript(files("batchfox").joinpath("key_ledger.sql").read_text(encoding="utf-8"))
-            with self._transaction():
+            with transaction(self._db):
                 self._db.execute("INSERT INTO run VALUES (?, ?, 0)", (self.name, per_minute))
         except sqlite3.Error as error:
             os.close(self._lock)
@@ -63,11 +67,11 @@ class KeyLedger:
 
     def is_live(self, name: str) -> bool:
         """Does the execution live whose lock has this name?"""
-        return name == self.name or _is_held(self.path.with_name(name))
+        return name == self.name or is_locked(self.path.with_name(name))
 
     def lease(self, most: int, now: float) -> Grant:
         """Submits that this run may send, at most so many. Raises `MachineError`."""
-        with self._border(), self._transaction():
+        with self._border(), transaction(self._db):
             others = self._others()
             limits = [self._per_minute, *(per_minute for per_minute, _ in others)]
             free_until = max((until for _, until in others), default=0.0)
@@ -79,13 +83,36 @@ class KeyLedger:
             self._db.execute("UPDATE run SET free_until = ?, per_minute = ? WHERE name = ?", values)
             return grant
 
+    def share_tokens(self, account: str, per_minute: float, taken: float, was: float, now: float) -> tuple[float, bool]:
+        """As `token_share`: what this run may have from now on. `account`: of its output; `taken`: what counts now, and
+        `was` what it might have until now. Raises `MachineError`."""
+        with self._border(), transaction(self._db):
+            sql = "SELECT account, holder, per_minute, may, at FROM tokens WHERE account != ?"
+            counted = []
+            for other, holder, limit, may, at in self._db.execute(sql, (account,)).fetchall():
+                lives = self.is_live(holder)
+                if lives or 0 <= now - at <= MINUTE_S:
+                    counted.append((limit, may, lives))
+                else:
+                    self._db.execute("DELETE FROM tokens WHERE account = ?", (other,))
+            share, is_whole = token_share(per_minute, counted)
+            # What it is given less from now on, others have once it has told again: until then it may be on its way.
+            values = (account, self.name, per_minute, max(taken, was, share), now)
+            self._db.execute("INSERT OR REPLACE INTO tokens VALUES (?, ?, ?, ?, ?)", values)
+            return share, is_whole
+
+    def leave_tokens(self, account: str, taken: float, now: float) -> None:
+        """The run ends: what it has taken counts for a minute still."""
+        with contextlib.suppress(sqlite3.Error), transaction(self._db):
+            self._db.execute("UPDATE tokens SET may = ?, at = ? WHERE account = ?", (taken, now, account))
+
     def limit(self, per_minute: float) -> None:
         """Another limit of this run, from its next lease on."""
         self._per_minute = per_minute
 
     def leave(self) -> None:
         """The run ends; its row goes. What cannot be written then, the next one takes away."""
-        with contextlib.suppress(sqlite3.Error), self._transaction():
+        with contextlib.suppress(sqlite3.Error), transaction(self._db):
             self._db.execute("DELETE FROM run WHERE name = ?", (self.name,))
         self._db.close()
         with contextlib.suppress(OSError):
@@ -102,22 +129,12 @@ class KeyLedger:
         found = []
         for name, per_minute, free_until in rows:
             path = self.path.with_name(name)
-            if _is_held(path):
+            if is_locked(path):
                 found.append((per_minute, free_until))
             else:
                 self._db.execute("DELETE FROM run WHERE name = ?", (name,))
                 path.unlink(missing_ok=True)
         return found
-
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
 
     @contextlib.contextmanager
     def _border(self) -> Iterator[None]:
@@ -129,20 +146,10 @@ class KeyLedger:
             ) from error
 
 
+def account_of(root: Path) -> str:
+    """What names an output (its folder) in a ledger, and tells nothing of it."""
+    return blake2b(str(root.resolve()).encode(errors="surrogateescape"), digest_size=16).hexdigest()
+
+
 def _digest(key: str, base_url: str) -> str:
     return blake2b(f"{base_url.rstrip('/')}\0{key}".encode(), digest_size=16, person=b"batchfox-key").hexdigest()
-
-
-def _is_held(path: Path) -> bool:
-    """Does the process live that made this lock?"""
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(handle)
-    return False

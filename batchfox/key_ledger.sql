@@ -11,6 +11,14 @@ CREATE TABLE IF NOT EXISTS bucket (
     per_minute REAL,
     shared_until REAL NOT NULL
 ) STRICT;
+-- Tokens of a sliding minute, by output: a run takes over what an earlier execution has told there.
+CREATE TABLE IF NOT EXISTS tokens (
+    account TEXT PRIMARY KEY,        -- a hash of the output
+    holder TEXT NOT NULL,            -- the lock of the run
+    per_minute REAL NOT NULL,        -- its [limits] tokens_per_minute
+    may REAL NOT NULL,               -- so many may count for it in any minute, until it tells again
+    at REAL NOT NULL                 -- when it told
+) STRICT;
 -- Credits that are gone (spent, or in doubt), by the quarter of an hour (unix seconds) in which that was known.
 CREATE TABLE IF NOT EXISTS gone (quarter INTEGER PRIMARY KEY, credits REAL NOT NULL) STRICT;
 -- What each run has told of itself, over all its executions.

@@ -17,6 +17,7 @@ from batchfox.records import Record, csv_header
 
 BATCH_ROWS = 256
 BATCH_BYTES = 4 << 20
+BROKEN = (OSError, UnicodeDecodeError, pa.ArrowException)
 
 
 def read_parquet(path: str, *, with_digest: bool) -> Iterator[Record]:
@@ -24,12 +25,10 @@ def read_parquet(path: str, *, with_digest: bool) -> Iterator[Record]:
     size = Path(path).stat().st_size
     number = 0
     try:
-        with pq.ParquetFile(path, pre_buffer=False, memory_map=False) as file:
-            _refuse_twice(path, file.schema_arrow)
+        with opened(path) as file:
             total = max(file.metadata.num_rows, 1)
-            rows_a_batch = _rows_a_batch(file)
-            for batch in file.iter_batches(batch_size=rows_a_batch):
-                for columns, problem in _rows_of(plain(batch)):
+            for batch in file.iter_batches(batch_size=rows_a_batch(file)):
+                for columns, problem in rows_of(plain(batch)):
                     number += 1
                     digest = b""
                     if with_digest:
@@ -43,11 +42,20 @@ def read_parquet(path: str, *, with_digest: bool) -> Iterator[Record]:
                         problem=problem,
                         digest=digest,
                     )
-    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
-        raise _unreadable(path, number, error) from error
+    except BROKEN as error:
+        raise unreadable(path, number, error) from error
 
 
-def _rows_of(batch: pa.RecordBatch) -> Iterator[tuple[dict[str, Any], str | None]]:
+def opened(path: str) -> pq.ParquetFile:
+    """The file, to be read as a stream. Raises `InputError` where two columns have one name, else what is `BROKEN`."""
+    file = pq.ParquetFile(path, pre_buffer=False, memory_map=False)
+    if name := name_twice(file.schema_arrow):
+        file.close()
+        raise InputError(_say_twice(path, name))
+    return file
+
+
+def rows_of(batch: pa.RecordBatch) -> Iterator[tuple[dict[str, Any], str | None]]:
     """The rows as Python values, each with its problem: Parquet does not see to it that text is UTF-8."""
     try:
         rows = batch.to_pylist()
@@ -71,12 +79,11 @@ def _row_of(row: pa.RecordBatch) -> tuple[dict[str, Any], str | None]:
     return columns, problem
 
 
-def _refuse_twice(path: str, schema: pa.Schema) -> None:
-    if name := name_twice(schema):
-        raise InputError(f'{path}: the name "{name}" stands there twice; rename one of these columns')
+def _say_twice(path: str, name: str) -> str:
+    return f'{path}: the name "{name}" stands there twice; rename one of these columns'
 
 
-def _rows_a_batch(file: pq.ParquetFile) -> int:
+def rows_a_batch(file: pq.ParquetFile) -> int:
     """Few rows where rows are large: a batch stays within a few megabytes."""
     metadata = file.metadata
     size = sum(metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups))
@@ -98,7 +105,7 @@ def plain(batch: pa.RecordBatch) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(arrays, names=batch.schema.names)
 
 
-def _unreadable(path: str, row: int, error: Exception) -> InputError:
+def unreadable(path: str, row: int, error: Exception) -> InputError:
     where = f" beyond row {row}" if row else ""
     return InputError(f"{path}: cannot be read as Parquet{where}: {error}; mend or replace the file")
 
@@ -107,8 +114,8 @@ def count_rows(path: str) -> int:
     try:
         with pq.ParquetFile(path) as file:
             return int(file.metadata.num_rows)
-    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
-        raise _unreadable(path, 0, error) from error
+    except BROKEN as error:
+        raise unreadable(path, 0, error) from error
 
 
 def declared_types(files: list[str]) -> dict[str, pa.DataType]:
@@ -120,9 +127,10 @@ def declared_types(files: list[str]) -> dict[str, pa.DataType]:
             continue
         try:
             schema = pq.read_schema(file)
-        except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
-            raise _unreadable(file, 0, error) from error
-        _refuse_twice(file, schema)
+        except BROKEN as error:
+            raise unreadable(file, 0, error) from error
+        if name := name_twice(schema):
+            raise InputError(_say_twice(file, name))
         for field in schema:
             kind = field.type
             kind = kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind

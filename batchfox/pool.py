@@ -36,6 +36,7 @@ from batchfox.recorder import Recorder
 from batchfox.sharing import Share
 from batchfox.streaming import Streamer, Streams
 from batchfox.submitting import Builder, Submits, Submitter
+from batchfox.token_share import TokenShare
 
 SHOW_EVERY_S = 0.5
 BEAT_EVERY_S = 1.0
@@ -126,8 +127,12 @@ class Pool:
         self._ended_unmet = 0
         # Called once, before the first row is taken: what only rows need is loaded then.
         self.warm_up: Callable[[], None] | None = None
-        # Tells the other runs of the key what this one has spent.
-        self.settle_day: Callable[[], None] = lambda: None
+        # Called once a second: what this run has spent is told to the other runs of the key, and to people.
+        self.each_beat: list[Callable[[], None]] = []
+        # Its part of its key's tokens a minute, where it has a limit of them.
+        self.token_share: TokenShare | None = None
+        # Was it told that the run has passed `notify.spend`?
+        self.is_spend_told = bool(self._before.get("spend_told"))
         recorder.failed = self.stop_for_machine
 
     # Rows come in, from the checkpoint and from the feed.
@@ -357,7 +362,8 @@ class Pool:
             if now - beat_at >= BEAT_EVERY_S:
                 beat_at = now
                 self.check_limits()
-                self.settle_day()
+                for look in self.each_beat:
+                    look()
                 self._recorder.group.progress = self.stamp()
                 self._recorder.touch()
             await asyncio.sleep(SHOW_EVERY_S)
@@ -383,6 +389,7 @@ class Pool:
             "leaves_in_s": None if self._leaves_at is None else max(self._leaves_at - self._clock.now(), 0.0),
             "outage": self.outage(),
             "shown": self.shown,
+            "spend_told": self.is_spend_told,
             "drift": msgspec.to_builtins(self.drift.total),
             "tail": self.tail.figures(self._clock.now(), is_input_over=self._is_input_over),
         }

@@ -17,6 +17,7 @@ import msgspec
 from batchfox.core.budget import Budget
 from batchfox.errors import MachineError
 from batchfox.key_ledger import KeyLedger
+from batchfox.sqlite_border import transaction
 
 QUARTER_S = 900
 # What a run holds beyond its need, as a share of the day's limit at most.
@@ -133,13 +134,8 @@ class DayPurse:
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[float]:
         """Gives the time, unix seconds."""
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
+        with transaction(self._db):
             yield self._unix()
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
 
     @contextlib.contextmanager
     def _told_of(self) -> Iterator[None]:

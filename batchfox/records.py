@@ -7,7 +7,7 @@ import io
 import json
 import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from hashlib import blake2b
 from pathlib import Path
 from typing import IO, Any, cast
@@ -24,6 +24,10 @@ _BLANK = b" \t\r\n\x0b\x0c"
 _NOT_FINITE = (b"NaN", b"Infinity")
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
+
+
+# The number of a line of CSV, its values (text: why it has none), and how far the file is read.
+CsvLine = tuple[int, list[str] | str, int]
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -44,7 +48,7 @@ def read_jsonl(path: str, *, with_digest: bool) -> Iterator[Record]:
     return map(parser(with_digest=with_digest), raw_lines(path))
 
 
-def raw_lines(path: str) -> Iterator[tuple[int, bytes | None, int]]:
+def raw_lines(path: str) -> Generator[tuple[int, bytes | None, int]]:
     """Number and bytes (None: too long) of each non-blank line, and how far the file is read."""
     file, position = _open(path)
     with file:
@@ -222,22 +226,30 @@ def _broken(path: str, line: int, error: Exception) -> InputError:
 
 def read_csv(path: str, *, with_digest: bool) -> Iterator[Record]:
     """One record a line, every value as text, by the header's names. A ragged line is a record with its problem."""
+    lines = csv_lines(path)
+    header = next(lines)[1]
+    assert not isinstance(header, str)
+    for line in lines:
+        yield csv_record(header, line, with_digest=with_digest)
+
+
+def csv_lines(path: str) -> Generator[CsvLine]:
+    """The header, then each line that is not empty."""
     file, position = _open(path)
     with file:
         reader = _csv_reader(file)
-        header = _header(path, reader)
+        yield 1, _header(path, reader), position()
         while True:
             line = reader.line_num + 1
             try:
                 values = next(reader, None)
             except csv.Error as error:
-                yield Record(columns={}, line=line, size=0, position=position(), problem=f"no CSV: {error}")
+                yield line, str(error), position()
                 continue
             if values is None:
                 return
-            if not values:
-                continue
-            yield _csv_record(header, values, line, position(), with_digest)
+            if values:
+                yield line, values, position()
 
 
 def csv_header(path: str) -> list[str]:
@@ -265,17 +277,21 @@ def _header(path: str, reader: Iterator[list[str]]) -> list[str]:
     twice = sorted({name for name in header if header.count(name) > 1})
     if twice:
         raise InputError(f'{path}: the header names "{twice[0]}" twice')
-    if not all(map(_is_text, header)):
+    if not all(map(is_text, header)):
         raise InputError(f"{path}: its header is not UTF-8: convert the file to UTF-8")
     return header
 
 
-def _is_text(value: str) -> bool:
+def is_text(value: str) -> bool:
     """Not so where `surrogateescape` stood in for bytes that are no UTF-8."""
     return value.isascii() or not any("\udc80" <= letter <= "\udcff" for letter in value)
 
 
-def _csv_record(header: list[str], values: list[str], line: int, position: int, with_digest: bool) -> Record:
+def csv_record(header: list[str], read: CsvLine, *, with_digest: bool) -> Record:
+    """Makes a record of a line."""
+    line, values, position = read
+    if isinstance(values, str):
+        return Record(columns={}, line=line, size=0, position=position, problem=f"no CSV: {values}")
     size = sum(map(len, values))
     digest = b""
     if with_digest:
@@ -284,7 +300,7 @@ def _csv_record(header: list[str], values: list[str], line: int, position: int, 
     problem = None
     if len(values) != len(header):
         problem = f"{count(len(values), 'value')}, but the header names {count(len(header), 'column')}"
-    elif not all(map(_is_text, values)):
+    elif not all(map(is_text, values)):
         problem = "not UTF-8"
     columns = {} if problem else dict(zip(header, values, strict=True))
     return Record(columns=columns, line=line, size=size, position=position, problem=problem, digest=digest)

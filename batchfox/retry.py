@@ -67,15 +67,16 @@ def mark(
     where: Fitted | None = None,
 ) -> int:
     """Marks every filed row of these statuses, and those chosen, as far as `where` fits; all or none. Returns how many
-    are now marked."""
+    rows those are."""
+    found = 0
     numbers = [number for (number,) in checkpoint.query("SELECT number FROM part WHERE is_filed ORDER BY number")]
     with checkpoint.transaction() as db:
         for number in numbers:
             entries = _entries(data / part_name(number), number, statuses, chosen, where, has_ids=has_ids)
-            db.executemany("INSERT OR REPLACE INTO retry VALUES (?, ?, ?, ?, ?)", entries)
+            found += db.executemany("INSERT OR REPLACE INTO retry VALUES (?, ?, ?, ?, ?)", entries).rowcount
         if chosen is not None:
             db.execute("DELETE FROM meta WHERE name = ?", (ASKED,))
-    return int(checkpoint.query("SELECT count(*) FROM retry")[0][0])
+    return found
 
 
 def _entries(

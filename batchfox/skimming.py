@@ -1,21 +1,23 @@
 """Passing over what is done without reading it as rows: most of an input that grew, or of a run that is resumed.
 
-With ids those lines are passed over whose id is that of a row that ended, here or elsewhere in the input. Without ids
-it is a whole block, all of which has ended and whose raw lines have the digest on record. Whatever differs in the least
-is read as rows, and decided as such.
+With ids those rows are passed over whose id is that of a row that ended, here or elsewhere in the input: of a line of
+JSON or CSV only the id is taken, of Parquet only its column is read. Without ids it is a whole block of JSON lines, all
+of which has ended and whose raw lines have the digest on record. Whatever differs in the least is read as rows, and
+decided as such.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from hashlib import blake2b
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
 from batchfox.checkpoint import Checkpoint
 from batchfox.core import blocks
-from batchfox.core.row import id_text, key_of_id, key_of_position
+from batchfox.core.row import key_of_id, key_of_position
+from batchfox.records import Record
 
 LINES = 512
 LINES_BYTES = 1 << 20
@@ -23,8 +25,8 @@ BLOCK_BYTES = 16 << 20
 # After lines that are hardly done, this many lines are read as rows: a new input is not looked at twice.
 PAUSE = 16 * LINES
 
-# A line's number, its bytes (None: too long), and how far the file is read.
-Line = tuple[int, bytes | None, int]
+# A row as a file is read forwards: its line, what is known of it until it is a record, and how far the file is read.
+Line = tuple[int, Any, int]
 # Of a row that ended: its key, the place of its status in `STATUSES` (0: completed), and the position where it ended.
 Met = tuple[bytes, int, int]
 
@@ -43,6 +45,24 @@ class Passed(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     repeated: int = 0
 
 
+class Reading(Protocol):
+    """A file, read forwards, of which not all need be made into records."""
+
+    def take(self, most: int, most_bytes: int) -> list[Line]:
+        """The next lines, so many or so large at most; none at the file's end."""
+
+    def ids(self, lines: Sequence[Line]) -> list[str | None] | None:
+        """The ids of these lines as text, None for one that is to be read as a row; None where that cannot be told."""
+
+    def raw(self, lines: Sequence[Line]) -> list[bytes] | None:
+        """The bytes of these lines, whose digests their block has; None where one has none."""
+
+    def records(self, lines: Sequence[Line]) -> Iterator[Record]:
+        """These lines as records. They are the last that were taken, or some of them; no line is asked for twice."""
+
+    def close(self) -> None: ...
+
+
 class Skimmer:
     """Looks at lines in the reading thread. `is_on`: the first rows are read, whatever is known of them."""
 
@@ -51,57 +71,49 @@ class Skimmer:
         self._has_ids = id_column is not None
         self._resumes_at = 0
         self.is_on = False
-        if id_column is not None:
-            named = msgspec.defstruct("Named", [("id", Any, msgspec.field(name=id_column, default=None))])
-            self._decode: Callable[[bytes], Any] = msgspec.json.Decoder(named).decode
-        else:
-            self._digests = checkpoint.block_digests()
+        # Were the lines looked at last all completed, and where they stand? Then the next may be, too: see `ends`.
+        self._are_in_place = False
+        self._digests = {} if self._has_ids else checkpoint.block_digests()
 
-    def wants(self, index: int) -> bool:
-        """Is the row at `index` the first of lines to be looked at?"""
-        if not self.is_on or index < self._resumes_at:
-            return False
+    def take(self, index: int, reading: Reading) -> tuple[list[Line], bool]:
+        """The next lines, the first of which is the row at `index`: are they to be looked at?"""
         if self._has_ids:
-            return True
+            pause = max(self._resumes_at - index, 0)
+            most = LINES if self.is_on and not pause else max(1, min(pause, LINES))
+            return reading.take(most, LINES_BYTES), self.is_on and not pause
         block, at = blocks.place(index)
-        return at == 0 and self._digests.get(block, (0, b""))[0] == blocks.ROWS_PER_BLOCK
+        is_whole = at == 0 and self._digests.get(block, (0, b""))[0] == blocks.ROWS_PER_BLOCK
+        if not self.is_on or index < self._resumes_at or not is_whole:
+            return reading.take(1, LINES_BYTES), False
+        return reading.take(blocks.ROWS_PER_BLOCK, BLOCK_BYTES), True
 
-    def take(self, lines: Iterator[Line]) -> list[Line]:
-        """The next lines that can be passed over at once; fewer at the input's end, or where they are large."""
-        most, most_bytes = (LINES, LINES_BYTES) if self._has_ids else (blocks.ROWS_PER_BLOCK, BLOCK_BYTES)
-        taken: list[Line] = []
-        size = 0
-        for line in lines:
-            taken.append(line)
-            size += len(line[1] or b"")
-            if len(taken) >= most or size >= most_bytes:
-                break
-        return taken
-
-    def look(self, first: int, lines: Sequence[Line]) -> list[Passed | Sequence[Line]] | None:
+    def look(self, first: int, lines: Sequence[Line], reading: Reading) -> list[Passed | Sequence[Line]] | None:
         """These lines in their order, as passed over or to be read as rows; None: all are to be read."""
-        texts = [text for _, text, _ in lines if text is not None]
-        found: list[Passed | Sequence[Line]] | None = None
-        if texts and len(texts) == len(lines):
-            found = (
-                self._look_at_ids(first, lines, texts) if self._has_ids else self._look_at_block(first, lines, texts)
-            )
+        if self._has_ids:
+            ids = reading.ids(lines)
+            found = None if ids is None else self._look_at_ids(first, lines, ids)
+        else:
+            texts = reading.raw(lines)
+            found = None if texts is None else self._look_at_block(first, lines, texts)
         if found is None:
             self._resumes_at = first + (PAUSE if self._has_ids else len(lines))
         return found
 
     def _look_at_ids(
-        self, first: int, lines: Sequence[Line], texts: list[bytes]
+        self, first: int, lines: Sequence[Line], ids: list[str | None]
     ) -> list[Passed | Sequence[Line]] | None:
-        try:
-            ids = [id_text(self._decode(text).id) for text in texts]
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return None
         keys = [b"" if text is None else key_of_id(text) for text in ids]
+        if self._are_in_place:
+            if self._checkpoint.are_completed_in_place(keys, first):
+                line, _, position = lines[-1]
+                return [Passed(first=first, rows=len(lines), incomplete=[], line=line, position=position)]
+            self._are_in_place = False
         ends = {end[0]: end for end in self._checkpoint.ends(keys)}
         met = [ends.get(key) for key in keys]
         if met.count(None) * 2 > len(met):
             return None
+        wanted = enumerate(met, first)
+        self._are_in_place = all(end is not None and end[1:] == (0, place) for place, end in wanted)
         found: list[Passed | Sequence[Line]] = []
         start = 0
         while start < len(lines):

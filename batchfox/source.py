@@ -6,6 +6,7 @@ a row all the same, with its `problem`; what cannot be read as a file is an `Inp
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,8 +20,9 @@ from batchfox.core.secret import NO_SECRET, Secret
 from batchfox.media_rows import read_media
 from batchfox.output import own_outputs
 from batchfox.paths import STDIN, kind_of, list_files, refuse_own_output
-from batchfox.records import Record, parser, raw_lines, read_csv, read_jsonl
-from batchfox.skimming import Passed, Skimmer
+from batchfox.records import Record, read_csv, read_jsonl
+from batchfox.skimmed_lines import CsvLines, JsonLines
+from batchfox.skimming import Passed, Reading, Skimmer
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -131,21 +133,37 @@ class Source:
 
     def _skim(self, file: str, index: int, skimmer: Skimmer) -> Iterator[Record | Passed]:
         """The records of a file whose first row is at `index`; lines that are done are passed over."""
-        if file == STDIN or kind_of(file) != "jsonl":
+        reading = self._reading(file)
+        if reading is None:
             yield from self._records(file)
             return
-        lines, parse = raw_lines(file), parser(with_digest=self._with_digest)
-        while True:
-            taken = skimmer.take(lines) if skimmer.wants(index) else list(itertools.islice(lines, 1))
-            if not taken:
-                return
-            looked = skimmer.look(index, taken) if len(taken) > 1 else None
-            index += len(taken)
-            for some in [taken] if looked is None else looked:
-                if isinstance(some, Passed):
-                    yield some
-                else:
-                    yield from map(parse, some)
+        with contextlib.closing(reading):
+            while True:
+                taken, is_looked_at = skimmer.take(index, reading)
+                if not taken:
+                    return
+                looked = skimmer.look(index, taken, reading) if is_looked_at else None
+                index += len(taken)
+                for some in [taken] if looked is None else looked:
+                    if isinstance(some, Passed):
+                        yield some
+                    else:
+                        yield from reading.records(some)
+
+    def _reading(self, file: str) -> Reading | None:
+        """The file, where what is done can be told without reading it as rows."""
+        kind = "" if file == STDIN else kind_of(file)
+        if kind == "jsonl":
+            return JsonLines(file, self.id_column, with_digest=self._with_digest)
+        if self.id_column is None:
+            return None
+        if kind == "csv":
+            return CsvLines(file, self.id_column)
+        if kind == "parquet":
+            from batchfox.skimmed_parquet import parquet_rows
+
+            return parquet_rows(file, self.id_column)
+        return None
 
     def _records(self, file: str) -> Iterator[Record]:
         if file == STDIN:

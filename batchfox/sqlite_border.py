@@ -40,6 +40,18 @@ def at_the_border(path: Path) -> Iterator[None]:
         raise damaged(path, str(error)) from error
 
 
+@contextlib.contextmanager
+def transaction(db: sqlite3.Connection) -> Iterator[None]:
+    """All of it or nothing, on a connection in autocommit; nobody else writes meanwhile. Raises `sqlite3.Error`."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        db.execute("ROLLBACK")
+        raise
+    db.execute("COMMIT")
+
+
 def _is_usable(path: Path) -> bool:
     """Nothing forbids to open this file. SQLite does not say why it could not."""
     place = path if path.exists() else path.parent

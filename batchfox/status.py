@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +14,7 @@ from batchfox.checkpoint import Checkpoint
 from batchfox.core.outcome import STATUSES
 from batchfox.core.vitals import Shown
 from batchfox.errors import JobError, OutputError
+from batchfox.locks import is_locked
 from batchfox.paths import say_no_output
 from batchfox.words import count, credit, duration, exit_means, outage_words, tail_words
 
@@ -123,19 +122,11 @@ def _checkpoint_elsewhere(path: Path) -> Path | None:
 
 
 def is_held(folder: Path) -> bool:
-    """Does a live run hold this output? A shared lock, held for an instant, tells: two looks do not see each other, and
-    a run that begins at that instant tries again (see `output.hold`)."""
+    """Does a live run hold this output? One that begins at this instant tries again (see `output.hold`)."""
     try:
-        handle = os.open(folder / "_batchfox" / "lock", os.O_RDONLY | os.O_CLOEXEC)
+        return is_locked(folder / "_batchfox" / "lock")
     except OSError:
         return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(handle)
-    return False
 
 
 def shown_of(status: Status) -> Shown | None:

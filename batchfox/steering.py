@@ -126,7 +126,11 @@ class Steering:
             case "tokens_per_minute":
                 if fleet.gate.tokens.per_minute is None:
                     raise JobError(_say_unknown("limits.tokens_per_minute", "how many tokens its requests take"))
-                fleet.gate.tokens.limit(limits.tokens_per_minute or 0.0)
+                if pool.token_share is None:
+                    fleet.gate.tokens.limit(limits.tokens_per_minute or 0.0)
+                else:  # other runs of the key have a say in it
+                    pool.token_share.per_minute = limits.tokens_per_minute or 0.0
+                    pool.token_share.look()
             case _:
                 pool.limit_time(None if limits.time is None else float(limits.time))
 

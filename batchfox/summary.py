@@ -142,7 +142,8 @@ class Summary(msgspec.Struct, kw_only=True):
             plain = _without_option(plain, option, has_value=True)
         if self.exit_status in (4, 129, 130, 143) or self.is_limited or self.given_up:
             return shlex.join(plain)  # of tasks that were given up the answers come free
-        again = [status for status in RETRYABLE if self.by_status.get(status)]
+        # With exit 0 rows that did not complete have left the input: nothing can be done about them.
+        again = [status for status in RETRYABLE if self.exit_status == 3 and self.by_status.get(status)]
         again += [STALE] if self.outdated else []
         if self.exit_status in (0, 3) and again:
             return shlex.join([*plain, "--retry", ",".join(again)])

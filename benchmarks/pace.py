@@ -66,7 +66,7 @@ SCENARIOS = (
         name="bucket of 600, Retry-After 30 s",
         hidden=600,
         simulate=(*BUCKET, "--rpm", "600", "--retry-after-seconds", "30"),
-        least_used=0.75,
+        least_used=0.8,
     ),
     Scenario(
         name="bucket of 600, job says 6,000",

@@ -17,6 +17,7 @@ import time
 import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -155,6 +156,43 @@ async def in_the_end(condition: Callable[[], Any], what: str) -> Any:
         assert time.monotonic() < deadline, f"waited {GUARD_S:g} s for {what}"
         await asyncio.sleep(0.002)
     return found
+
+
+# Servers that are told things.
+
+
+class Hearer:
+    """A server that is told things. `statuses`: what it replies, the last again and again."""
+
+    def __init__(self, *statuses: int) -> None:
+        heard = self.heard = list[tuple[str, dict[str, Any]]]()
+        self.may_reply = threading.Event()
+        self.may_reply.set()
+        may_reply = self.may_reply
+        left = list(statuses)
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                heard.append((self.path, json.loads(body)))
+                may_reply.wait(GUARD_S)
+                self.send_response(left.pop(0) if len(left) > 1 else left[0])
+                self.send_header("Location", "/elsewhere")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self.server = HTTPServer(("127.0.0.1", 0), Handler)
+        self.place = f"127.0.0.1:{self.server.server_port}"
+        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.01,))
+        self.thread.start()
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.thread.join()
+        self.server.server_close()
 
 
 # Processes.

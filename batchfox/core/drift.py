@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -125,6 +125,16 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     tokens: float | None = None
     credits: float | None = None
     latency: float | None = None
+
+
+def bounds_of(guard: Any) -> Bounds:
+    """`guard`: the job file's `[guard]`."""
+    return Bounds(**{field.name: getattr(guard, field.name) for field in msgspec.structs.fields(Bounds)})
+
+
+def unmeasured(bounds: Bounds, before: Sums) -> list[Name]:
+    """Of the factors that are bounded, those to which the last runs give no measure."""
+    return [name for name in FACTORS if getattr(bounds, name) is not None and before.mean(name) is None]
 
 
 def beyond(now: Sums, before: Sums, bounds: Bounds) -> Iterator[Drifted]:

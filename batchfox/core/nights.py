@@ -82,9 +82,13 @@ class Nights(msgspec.Struct, frozen=True, kw_only=True):
             return regular
         return min(regular, now.astimezone(UTC) if self.window is None else self.window.opens_after(now, self.zone))
 
-    def ends_at(self, scheduled: datetime) -> datetime | None:
-        """When the run of this time has to stop submitting; None: when it is done."""
-        return None if self.window is None else self.window.ends_after(scheduled, self.zone)
+    def ends_at(self, scheduled: datetime, now: datetime) -> datetime | None:
+        """When the run of this time has to stop submitting, if it begins now; None: when it is done. A night that is
+        caught up in a later window has that."""
+        if self.window is None:
+            return None
+        is_late = self.catch_up and now > scheduled and self.window.is_open(now, self.zone)
+        return self.window.ends_after(now if is_late else scheduled, self.zone)
 
     def begins_at(self, scheduled: datetime, name: str) -> datetime:
         """When the run of this time begins, a jitter later: the same whenever it is asked for this job and time."""

@@ -1,4 +1,5 @@
-"""What is told when a run has ended, and to whom: short enough to read, with what a person needs to act.
+"""What is told of a run, when it has ended or cost too much, and to whom: short enough to read, with what a person
+needs to act.
 
 An address may be a key itself (`slack://token…`), so none is ever shown but its beginning.
 """
@@ -94,19 +95,40 @@ def name_in(target: str) -> str | None:
     return target[1:] if _NAME.fullmatch(target) else None
 
 
-def notice_of(job: str, summary: dict[str, Any], notify: NotifyKeys) -> Notice | None:
-    """What is to be told of a run that ended so; None where nothing is. `summary`: as `summary_of` makes it."""
+def notice_of(job: str, summary: dict[str, Any], notify: NotifyKeys, *, is_spend_told: bool = False) -> Notice | None:
+    """What is to be told of a run that ended so; None where nothing is. `summary`: as `summary_of` makes it, with the
+    `host`. `is_spend_told`: that it cost more than `notify.spend` was told while it ran."""
     status, stopped = summary["exit_status"], summary.get("stopped")
     spent = summary.get("whole_run", {}).get("credits_spent", 0.0)
     if status not in _QUIET and stopped != "window":
         why = "failure"
-    elif notify.spend is not None and spent > notify.spend:
+    elif notify.spend is not None and spent > notify.spend and not is_spend_told:
         why = "spend"
     elif status == 0 and notify.success:
         why = "success"
     else:
         return None
     return Notice(why=why, title=_title(job, summary, why, spent), body="\n".join(_lines(summary, spent)))
+
+
+def notice_of_spend(job: str, running: dict[str, Any], most: float) -> Notice:
+    """What is to be told of a run that has spent more than `most` credits and goes on. `running`: as the summary of a
+    run, as far as it is known."""
+    spent = running["whole_run"]["credits_spent"]
+    output = shlex.quote(running["output"])
+    lines = [
+        f"notify.spend = {most:,g} is passed and the run goes on; end it: batchfox ctl {output} stop; bound it: "
+        f"batchfox ctl {output} set limits.credits=N",
+        *_place(running),
+        f"credits: {spent:,.2f}",
+        f"look: batchfox status {output}",
+    ]
+    return Notice(why="spend", title=_title(job, running, "spend", spent), body="\n".join(lines))
+
+
+def warning(job: str, title: str, told: dict[str, Any]) -> Notice:
+    """What is to be told of a job that nothing runs of now. `told`: the `reason`, the `output`, the `host`."""
+    return Notice(why="failure", title=f"batchfox: {job}: {title}", body="\n".join([told["reason"], *_place(told)]))
 
 
 def _title(job: str, summary: dict[str, Any], why: str, spent: float) -> str:
@@ -122,9 +144,9 @@ def _title(job: str, summary: dict[str, Any], why: str, spent: float) -> str:
 
 def _lines(summary: dict[str, Any], spent: float) -> list[str]:
     lines = [f"exit {summary['exit_status']}" + (f": {summary['reason']}" if summary.get("reason") else "")]
+    lines += _place(summary)
     if summary.get("run_id") is None:
         return lines
-    lines.append(f"run {summary['run_id']} of {summary['run_date']}, output {summary['output']}")
     lines.append("rows: " + (", ".join(f"{n:,} {status}" for status, n in summary["by_status"].items()) or "none"))
     lines.append(f"credits: {spent:,.2f}")
     for cause in summary.get("causes", [])[:MOST_CAUSES]:
@@ -134,3 +156,9 @@ def _lines(summary: dict[str, Any], spent: float) -> list[str]:
         )
     lines.append(f"look: batchfox status {shlex.quote(summary['output'])}")
     return lines
+
+
+def _place(summary: dict[str, Any]) -> list[str]:
+    """Which run it was, and where: a message may come from any of many machines."""
+    where = f"output {summary['output']} on {summary['host']}"
+    return [where if summary.get("run_id") is None else f"run {summary['run_id']} of {summary['run_date']}, {where}"]

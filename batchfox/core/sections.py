@@ -140,7 +140,7 @@ class Schedule(Section, frozen=True, kw_only=True):
 
 class Notify(Section, frozen=True, kw_only=True):
     """Who is told when a run ends badly. `urls`: Apprise's; `webhook`: gets JSON; each may be "$NAME", which stands in
-    the environment. `success`: also when it ends well. `spend`: also when it cost more credits than this."""
+    the environment. `success`: also when it ends well. `spend`: also as soon as it has cost more credits than this."""
 
     urls: list[str] = msgspec.field(default_factory=list)
     webhook: str | None = None

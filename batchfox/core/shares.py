@@ -80,3 +80,17 @@ def _room(level: Level, now: float) -> float:
         return 0.0
     capacity, per_s = shared_bucket(level.per_minute)
     return min(level.room + (now - level.at) * per_s, capacity)
+
+
+def token_share(per_minute: float, others: Sequence[tuple[float, float, bool]]) -> tuple[float, bool]:
+    """Tokens of any sliding minute that a run may have now, 0 where the others have them all, as yet; and whether that
+    is its whole part.
+
+    `others`: of each its limit, what may count for it at most, and whether it lives; of one that has ended within the
+    last minute that counts alone. An equal part of the lowest limit for each that lives; and all that may count for
+    all of them never is more than that, also while parts change.
+    """
+    limits = [per_minute, *(limit for limit, _, is_live in others if is_live)]
+    lowest = min(limits)
+    part, left = lowest / len(limits), lowest - sum(may for _, may, _ in others)
+    return max(min(part, left), 0.0), left >= part - 1e-6

@@ -14,6 +14,8 @@ from batchfox.core.prices import USUAL_COMPLETION
 from batchfox.core.shape import Medium
 
 WINDOW_S = 60.0
+# How soon it is looked again where what is wanted is with other runs.
+LOOK_AGAIN_S = 0.5
 # What the last usage weighs in the expectation of the next.
 _WEIGHT = 0.1
 # In the place of when it left: that was more than a minute ago, and it counts no more.
@@ -48,6 +50,7 @@ class Tokens:
 
     def __init__(self, per_minute: float | None, *, before: tuple[float, float] = (0.0, 0.0)) -> None:
         self.per_minute = per_minute
+        self.may_exceed = True
         # Each: when it left, what it takes. One that has not left yet counts, and is not in line.
         self._line: deque[list[float]] = deque()
         self._open: dict[bytes, list[float]] = {}
@@ -59,10 +62,11 @@ class Tokens:
             self._line.append([before[1], before[0]])
             self._taken = before[0]
 
-    def limit(self, per_minute: float) -> None:
-        """Another limit from now on, where there was one: else nothing is known of what counts."""
+    def limit(self, per_minute: float, *, may_exceed: bool = True) -> None:
+        """Another limit from now on, where there was one: else nothing is known of what counts. `may_exceed`: a request
+        that is expected to take more leaves alone; not so where the rest is with other runs, and will come."""
         assert self.per_minute is not None
-        self.per_minute, self.opens_at = per_minute, float("-inf")
+        self.per_minute, self.may_exceed, self.opens_at = per_minute, may_exceed, float("-inf")
 
     def expect(self, group: str, listed: float) -> float:
         """Tokens that one more request of `group` is expected to take; `listed`: by rule of thumb."""
@@ -84,9 +88,12 @@ class Tokens:
         if self.per_minute is None:
             return True
         expected, taken = self.expect(group, listed), self.taken(now)
-        if taken < _NOTHING or taken + expected <= self.per_minute:
+        if taken + expected <= self.per_minute or (taken < _NOTHING and self.may_exceed):
             return True
-        self.opens_at = self._when(taken + expected - self.per_minute, now)
+        if expected > self.per_minute and not self.may_exceed:
+            self.opens_at = now + LOOK_AGAIN_S
+        else:
+            self.opens_at = self._when(taken + expected - self.per_minute, now)
         return False
 
     def _when(self, excess: float, now: float) -> float:

@@ -48,6 +48,8 @@ def lines(found: list[Listed]) -> list[str]:
 def _outcome(night: Night | None, *, is_running: bool) -> str:
     if night is None:
         return "never run"
+    if night.is_passed:
+        return "its window was over before its turn came: waits for the next run"
     if night.ended_at is None or night.exit_status is None:
         return "running" if is_running else "killed; resumable"
     means = exit_means(night.exit_status)

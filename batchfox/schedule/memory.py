@@ -22,13 +22,15 @@ CUT_OFF = frozenset({5, 129, 130, 143})
 
 
 class Night(msgspec.Struct, frozen=True, kw_only=True):
-    """The last scheduled run of a job; times in unix seconds. `ended_at` None: it runs, or was killed."""
+    """The last scheduled run of a job; times in unix seconds. `ended_at` None: it runs, or was killed. `is_passed`: it
+    never began, as its window was over before its turn came (at `began_at`)."""
 
     job: str
     scheduled: float
     began_at: float
     ended_at: float | None = None
     exit_status: int | None = None
+    is_passed: bool = False
 
     @property
     def was_had(self) -> bool:
@@ -66,6 +68,12 @@ class Memory:
         last = self.last()
         if last is not None and last.scheduled == scheduled.timestamp():
             self._write(msgspec.structs.replace(last, ended_at=now, exit_status=exit_status))
+
+    def pass_over(self, scheduled: datetime, now: float) -> None:
+        """The run of this time could not begin before its window was over. Where it began after all, that stays."""
+        last = self.last()
+        if last is None or last.scheduled < scheduled.timestamp():
+            self._write(Night(job=self._place, scheduled=scheduled.timestamp(), began_at=now, is_passed=True))
 
     def had(self) -> datetime | None:
         """The latest time whose run needs not be made up for; None where no run ever was."""

@@ -60,11 +60,11 @@ def plan(path: str, job: Job) -> Planned:
     return Planned(path=path, job=job, nights=Nights.of(job.schedule, zone))
 
 
-def ends_at(job: Job, scheduled: datetime) -> float | None:
-    """When the run of this time has to stop submitting (unix); None where the job has no window."""
+def ends_at(job: Job, scheduled: datetime, now: datetime) -> float | None:
+    """When the run of this time has to stop submitting (unix), if it begins now; None where the job has no window."""
     if job.schedule.cron is None or job.schedule.window is None:
         return None
-    end = Nights.of(job.schedule, zone_of(job)).ends_at(scheduled)
+    end = Nights.of(job.schedule, zone_of(job)).ends_at(scheduled, now)
     return None if end is None else end.timestamp()
 
 

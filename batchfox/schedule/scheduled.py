@@ -28,8 +28,9 @@ def run_scheduled(planned: Planned, text: str, run: Callable[[datetime], int]) -
     Raises `TooLateError` where its window is over, and what `run` raises.
     """
     scheduled = read_time(text, planned, datetime.now(UTC))
-    ends = planned.nights.ends_at(scheduled)
-    if ends is not None and datetime.now(UTC) >= ends:
+    now = datetime.now(UTC)
+    ends = planned.nights.ends_at(scheduled, now)
+    if ends is not None and now >= ends:
         raise TooLateError(
             f"{planned.path}: the window {planned.job.schedule.window} of the run scheduled for "
             f"{show(scheduled, planned)} is over: nothing was sent; the next scheduled run goes on"

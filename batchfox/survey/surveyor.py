@@ -11,6 +11,7 @@ from batchfox.bodies import is_remote
 from batchfox.core.carry import Carry
 from batchfox.core.complaint import Complaint
 from batchfox.core.doubts import doubts
+from batchfox.core.drift import Sums
 from batchfox.core.first_look import FirstLook, refuse_constants
 from batchfox.core.job import Job
 from batchfox.core.lifecycle import Life
@@ -23,10 +24,12 @@ from batchfox.core.rules import check
 from batchfox.core.shape import media_of
 from batchfox.errors import InputError, JobError, OutputError
 from batchfox.fit.workers import demand_packages
+from batchfox.guarding import unmeasured_limits
 from batchfox.jobfile import secret_of
 from batchfox.loading import Loader
 from batchfox.media import MediaDoor
 from batchfox.output import is_dated
+from batchfox.runs import figures_before
 from batchfox.source import open_with_ids
 from batchfox.stale import is_stale
 from batchfox.survey.findings import Findings, Survey
@@ -102,7 +105,7 @@ class Surveyor:
             if not found.refused:
                 _compare(past, None, found)
         pass_.end()
-        found.notes = list(self._notes(found, listed or PriceList()))
+        found.notes = list(self._notes(found, listed or PriceList(), root))
         return found
 
     def _open_past(self, stack: contextlib.ExitStack, root: Path | None, found: Survey) -> Past:
@@ -127,7 +130,7 @@ class Surveyor:
     def warnings_of(self, row: Row, request: dict[str, Any]) -> list[Complaint]:
         return [complaint for complaint in check(request, self._book, final=False) if complaint.is_warning]
 
-    def _notes(self, found: Survey, listed: PriceList) -> Iterator[str]:
+    def _notes(self, found: Survey, listed: PriceList, root: Path | None) -> Iterator[str]:
         for name, rows in found.passed_over.items():
             yield f"the column {name} is passed over in {count(rows, 'row')}: {self.renderer.reason_to_pass_over(name)}"
         for _, values in self._look.warnings():
@@ -137,6 +140,11 @@ class Surveyor:
         limit, cast = self.job.limits.credits, found.forecast
         if limit is not None and cast.credits is not None and cast.credits > limit:
             yield "the estimate is above limits.credits: the run may stop before all rows are sent"
+        guard = self.job.guard
+        past = Sums()
+        with contextlib.suppress(OSError):  # no output, which is told elsewhere
+            past = past if root is None else figures_before(root, guard.runs, guard.since)
+        yield from (f"{key}: {note}" for key, note in unmeasured_limits(self.job, past))
         if is_dated(self.job.output.path):
             yield (
                 "the output path has a date: each day's folder is complete by itself, so every row is sent each time; "

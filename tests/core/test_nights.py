@@ -45,16 +45,20 @@ def test_a_missed_night_is_run_in_the_window_or_not_at_all() -> None:
     assert in_window.next_start(at("2026-11-21 05:59"), missed) == at("2026-11-21 05:59")
     weekly = nights(cron="30 1 * * 6", catch_up=True, window="01:30-06:00")
     assert weekly.next_start(at("2026-11-22 12:00"), at("2026-11-14 01:30")) == at("2026-11-23 01:30")
+    saturday, caught_up = at("2026-11-21 01:30"), at("2026-11-23 01:30")
+    assert weekly.ends_at(saturday, caught_up) == at("2026-11-23 06:00")
+    assert weekly.ends_at(saturday, at("2026-11-21 12:00")) == at("2026-11-21 06:00")  # too late
+    assert nights(window="01:30-06:00").ends_at(saturday, caught_up) == at("2026-11-21 06:00")
 
 
 def test_the_window_ends_the_run_where_clocks_show_it() -> None:
     over_midnight = nights(cron="0 23 * * *", window="22:00-05:00")
-    assert over_midnight.ends_at(at("2026-11-21 23:00")) == at("2026-11-22 05:00")
-    short = nights(window="01:30-03:00").ends_at(at("2026-03-29 01:30"))
+    assert over_midnight.ends_at(at("2026-11-21 23:00"), at("2026-11-21 23:00")) == at("2026-11-22 05:00")
+    short = nights(window="01:30-03:00").ends_at(at("2026-03-29 01:30"), at("2026-03-29 01:30"))
     assert short == at("2026-03-29 01:30") + timedelta(minutes=30)  # at 2:00 it is 3:00
-    long = nights(window="01:30-03:00").ends_at(at("2026-10-25 01:30"))
+    long = nights(window="01:30-03:00").ends_at(at("2026-10-25 01:30"), at("2026-10-25 01:30"))
     assert long == at("2026-10-25 01:30") + timedelta(hours=2, minutes=30)
-    assert nights().ends_at(at("2026-11-21 01:30")) is None
+    assert nights().ends_at(at("2026-11-21 01:30"), at("2026-11-21 01:30")) is None
 
 
 def test_times_outside_of_the_window_are_passed_over() -> None:

@@ -370,6 +370,23 @@ def test_a_checkpoint_that_cannot_be_opened_for_want_of_descriptors_is_the_machi
     assert "ulimit -n" in done.stderr
 
 
+def test_many_keys_are_in_place_only_if_each_completed_where_it_stands(tmp_path: Path) -> None:
+    keys = [key_of_id(str(number)) for number in range(300)]
+    with contextlib.closing(Checkpoint(tmp_path / "c.db")) as checkpoint:
+        with checkpoint.transaction() as db:
+            rows = [(key, 0, 1000 + place, None) for place, key in enumerate(keys)]
+            db.executemany("INSERT INTO finished VALUES (?, ?, ?, ?)", rows)
+        assert checkpoint.are_completed_in_place(keys, 1000)
+        assert checkpoint.are_completed_in_place(keys[7:], 1007)
+        assert not checkpoint.are_completed_in_place(keys, 1001)
+        assert not checkpoint.are_completed_in_place([*keys[:200], *keys[201:], keys[200]], 1000)
+        assert not checkpoint.are_completed_in_place([*keys[:-1], keys[0]], 1000)
+        assert not checkpoint.are_completed_in_place([*keys, key_of_id("new")], 1000)
+        with checkpoint.transaction() as db:
+            db.execute("UPDATE finished SET status = 1 WHERE key = ?", (keys[250],))
+        assert not checkpoint.are_completed_in_place(keys, 1000)
+
+
 # A group that is begun in one place and synced in another.
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from conftest import Simulate, by_id, job_of, rows_of, rows_with_ids, write_rows
 
-from batchfox import run, skimming
+from batchfox import run, skimmed_parquet, skimming
 from batchfox.core import blocks
 from batchfox.errors import InputError
+from batchfox.parquet_rows import rows_of as made_rows
 from batchfox.skimming import Passed, Skimmer
 
 
@@ -27,8 +31,8 @@ def passed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     found: list[int] = []
     look = Skimmer.look
 
-    def watched(self: Skimmer, first: int, lines: Any) -> Any:
-        what = look(self, first, lines)
+    def watched(self: Skimmer, first: int, lines: Any, reading: Any) -> Any:
+        what = look(self, first, lines, reading)
         found.append(sum(some.rows for some in what or () if isinstance(some, Passed)))
         return what
 
@@ -61,6 +65,63 @@ def test_with_ids_only_what_is_in_its_place_is_passed_over(
     assert (third.completed_before, third.duplicates) == (199, 1)
     assert len(by_id(tmp_path / "out")) == 211
     assert simulator.book()["totals"]["submits_received"] == 210
+
+
+def write_as(kind: str, path: Path, rows: list[dict[str, Any]]) -> None:
+    """The rows as a file of this kind, with what only that kind can get wrong."""
+    if kind == "jsonl":
+        write_rows(path, rows)
+    elif kind == "parquet":
+        strings, ids = pa.array([row.get("prompt") for row in rows]), pa.array([row["id"] for row in rows])
+        broken = pa.array([b"\xff" if row["id"] == "r30" else b"fine" for row in rows])
+        words = pa.StringArray.from_buffers(len(broken), *broken.buffers()[1:])  # not UTF-8, as Parquet lets one write
+        numbers = pa.array([Decimal(at) for at in range(len(rows))])
+        table = pa.table({"note": words, "n": numbers, "prompt": strings, "id": ids.dictionary_encode(), "id.x": ids})
+        pq.write_table(table, path, row_group_size=30)
+    else:
+        lines = [f"{row['id'] or ''},é{at},{row.get('prompt', '')}" for at, row in enumerate(rows)]
+        lines[30], lines[90] = lines[30] + ",too many", '"two\nlines"' + lines[90]
+        path.write_text("id,note,prompt\n\n" + "\n".join(lines) + '\n"r7"x,no csv\n', encoding="utf-8")
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet", "csv"])
+def test_every_kind_of_file_gives_what_reading_all_rows_gives(
+    kind: str, passed: list[int], simulate: Simulate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulator = simulate()
+    first: list[dict[str, Any]] = rows_with_ids(200)
+    del first[150]["prompt"]
+    first[140]["id"] = None
+    more = {"id": "new", "prompt": "what?"}
+    second = [*first[:110], more, *first[115:], *rows_with_ids(10, first=200), *first[:3], more, *first[100:180]]
+    made: list[int] = []
+    monkeypatch.setattr(skimmed_parquet, "IDS", 48)
+
+    def counted(batch: pa.RecordBatch) -> Any:
+        made.append(batch.num_rows)
+        return made_rows(batch)
+
+    monkeypatch.setattr(skimmed_parquet, "rows_of", counted)
+    found = {}
+    for way in ("skimmed", "slow"):
+        if way == "slow":
+            monkeypatch.setattr("batchfox.feed.skimmer_of", lambda *_: None)
+        source, output = tmp_path / f"{way}.{kind}", tmp_path / f"out-{way}"
+        runs = []
+        for rows in (first, first, second, second):
+            write_as(kind, source, rows)
+            passed.clear()
+            made.clear()
+            summary = run(job_of(source, output, simulator.url))
+            runs.append((summary.exit_status, summary.settled, summary.completed_before, summary.duplicates))
+            assert (sum(passed) > (200 if rows is second else 90)) == (way == "skimmed" and len(runs) > 1)
+        shown = ["row_id", "row_index", "status", "text", "error_message", "prompt_tokens", "note"]
+        table = [[str(row.get(name)).replace(way, "") for name in shown] for row in rows_of(output)]
+        found[way] = (runs, sorted(table))
+        if kind == "parquet" and way == "skimmed":
+            assert 200 < sum(made) < 500, "the ids of 300 rows, and of the others 100 that are looked at first"
+    assert found["skimmed"] == found["slow"]
+    assert [settled for _, settled, *_ in found["slow"][0][2:]] != [{}, {}]
 
 
 def test_without_ids_whole_blocks_are_passed_over_and_a_changed_one_is_refused(

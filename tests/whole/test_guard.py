@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import MODEL, Simulate, job_of, rows_with_ids, write_rows
+from conftest import MODEL, Simulate, job_of, log_events, rows_with_ids, write_rows
 
 from batchfox import run
 from batchfox.core.job import Job
 from batchfox.errors import JobError
+from batchfox.guarding import NOT_YET
 from batchfox.runs import read_runs
 from batchfox.show import describe
+from batchfox.survey.surveyor import Surveyor
 
 NIGHT = 40
 
@@ -34,7 +36,11 @@ def test_a_broken_prompt_stops_the_night_after_few_rows_and_an_honest_one_goes_o
 
     guard = {"after": 20, "tokens": 1.5, "refused": 0.1}
     for number in (1, 2):
-        assert run(night(number, "say {{ q }}", **guard)).exit_status == 0
+        job = night(number, "say {{ q }}", **guard)
+        said = [f"guard.tokens: {NOT_YET}"] if number == 1 else []
+        assert [note for note in Surveyor(job).survey(tmp_path / "out").notes if "guard" in note] == said
+        assert run(job).exit_status == 0
+    assert log_events(tmp_path / "out").count("guard_unmeasured") == 1
     broken = "say {{ q }} " + "and so on " * 60
     stopped = run(night(3, broken, **guard))
     assert stopped.exit_status == 4

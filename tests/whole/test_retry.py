@@ -214,7 +214,15 @@ def test_rows_marked_for_retry_beyond_the_limit_stay_marked(simulate: Simulate, 
     )
     second = run(job, limit=5)
     assert (second.by_status, second.retry_left) == ({"completed": 10, "failed": 10}, 10)
-    third = run(job)
+    write_rows(tmp_path / "in.jsonl", rows_with_ids(10))
+    left = run(job)  # the rows that failed have left the input: nothing can be done about them
+    assert (left.by_status, left.exit_status, left.next_step(["batchfox", "run"])) == (
+        {"completed": 10, "failed": 10},
+        0,
+        None,
+    )
+    write_rows(tmp_path / "in.jsonl", rows_with_ids(20))
+    third = run(job, retry="failed")
     assert (third.by_status, third.retry_left, third.exit_status) == ({"completed": 20}, 0, 0)
 
 
@@ -230,6 +238,10 @@ def test_a_condition_narrows_what_is_retried(simulate: Simulate, tmp_path: Path)
             run(job, retry="failed", where=where)
     with pytest.raises(UserError, match="narrows --retry"):
         run(job, where="lot = 1")
+    log = tmp_path / "out" / "_batchfox" / "log.jsonl"
+    assert run(job, retry="failed", where="lot = 7").settled == {}
+    (line,) = [line for line in log.read_text().splitlines() if "where_fits_nothing" in line]
+    assert json.loads(line)["where"] == "lot = 7"
     where = "model = 'gone1' and lot < 2 and error_code is not null"
     shown = [json.loads(text)["row_id"] for text in preview(job, Options(retry="failed", where=where))]
     assert shown == ["r1", "r3", "r7"]

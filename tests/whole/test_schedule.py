@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from zoneinfo import ZoneInfo
 import pytest
 import tomli_w
 from conftest import (
+    Hearer,
     Remote,
     Simulate,
     Starter,
@@ -123,6 +125,76 @@ def test_a_scheduler_that_is_killed_finishes_the_night_when_it_is_back(
     assert "Traceback" not in again.err
 
 
+@pytest.fixture
+def hearer() -> Iterator[Hearer]:
+    found = Hearer(200)
+    yield found
+    found.close()
+
+
+HASTY = """
+import os, sys
+from batchfox.schedule import daemon
+sys.argv[0] = "__main__.py"  # its children are started as this one
+daemon.LOOK_EVERY_S = daemon.KILLED_WAIT_S = 0.05
+def is_too_late(planned, scheduled):
+    if is_shut := planned.path.endswith("waits.toml") and os.path.exists("shut"):
+        os.remove("shut")
+    return is_shut
+daemon._is_too_late = is_too_late
+"""
+
+
+def test_a_job_waits_for_its_turn_or_the_next_window_and_its_file_may_change(
+    remote: Callable[..., Remote], start: Starter, tmp_path: Path, state: dict[str, str], hearer: Hearer
+) -> None:
+    simulator = remote("--latency", "constant:0.05")
+    an_hour_ago = datetime.now(ZoneInfo("Europe/Berlin")) - timedelta(hours=1)
+    window = f"{an_hour_ago:%H:%M}-{an_hour_ago + timedelta(hours=12):%H:%M}"
+    windowed = YEARLY | {"cron": f"{an_hour_ago:%M %H} 1 1 *", "window": window}
+    notify = {"webhook": f"http://{hearer.place}/"}
+    long = write_job(tmp_path, "long", simulator.url, rows=20, limits={"requests_per_minute": 600}, notify=notify)
+    waits = write_job(tmp_path, "waits", simulator.url, schedule=windowed)
+    edited = write_job(tmp_path, "edited", simulator.url, notify=notify)
+    memories = [miss_a_night(job) for job in (long, waits)]
+    daemon = start("schedule", "--in-order", long, waits, edited, env=state, code=HASTY)
+
+    def is_said(what: str) -> bool:
+        assert not daemon.is_over(), daemon.err
+        return what in daemon.err
+
+    # A run that was killed is begun again.
+    eventually(lambda: simulator.totals()["submits_received"] >= 3, "submits")
+    os.kill(int(daemon.err.split("(process ")[1].split(")")[0]), signal.SIGKILL)
+    eventually(lambda: is_said("long.toml: killed by SIGKILL; resumable"), "the kill")
+    eventually(lambda: is_said("long.toml: begun again in 0.05 s"), "the second start")
+    # What waits for its turn while its window ends is no failure, and is taken up when it opens: at once, here.
+    (tmp_path / "shut").touch()
+    eventually(lambda: is_said(f"waits.toml: its window {window} was over before its turn came"), "the window's end")
+    # An edit that cannot be understood changes nothing, and is told once.
+    good = edited.read_text()
+    edited.write_text(good.replace('"0 0 1 1 *"', '"0 99 1 1 *"'))
+    eventually(lambda: len(hearer.heard) == 2, "the warnings")
+    edited.write_text(good.replace('"0 0 1 1 *"', '"0 0 2 1 *"'))
+    this_year = datetime.now(ZoneInfo("Europe/Berlin")).year
+    eventually(lambda: is_said(f"edited.toml: its schedule has changed: next run {this_year + 1}-01-02 00:00"), "")
+    eventually(lambda: all(has_ended(memory, 0) for memory in memories), "the runs")
+    assert daemon.err.count("cannot be used") == 1
+    assert [body["title"] for _, body in hearer.heard] == [
+        "batchfox: long: its run was killed by SIGKILL",
+        "batchfox: edited: its job file cannot be used",
+    ]
+    assert "schedule.cron: expected an hour of 0 to 23" in hearer.heard[1][1]["text"]
+    assert daemon.err.count("waits.toml: run scheduled for") == 1
+    assert simulator.totals()["submits_received"] in (40, 41)  # one may have been on the wire
+
+    memory = Memory(edited)
+    memory.pass_over(LONG_AGO, 0.0)
+    (found,) = listed(start, state, edited)
+    assert found["outcome"] == "its window was over before its turn came: waits for the next run"
+    assert memory.had() == LONG_AGO - timedelta(seconds=1)  # a missed night
+
+
 def test_the_window_ends_the_run_and_the_next_night_goes_on(simulate: Simulate, tmp_path: Path) -> None:
     simulator = simulate()
     source = write_rows(tmp_path / "in.jsonl", rows_with_ids(60))
@@ -152,7 +224,9 @@ def test_the_window_ends_the_run_and_the_next_night_goes_on(simulate: Simulate, 
 
 
 def test_a_scheduled_run_whose_window_is_over_says_so(start: Starter, tmp_path: Path, state: dict[str, str]) -> None:
-    job = write_job(tmp_path, "night", "http://127.0.0.1:9", schedule=YEARLY | {"window": "00:00-05:00"})
+    job = write_job(
+        tmp_path, "night", "http://127.0.0.1:9", schedule=YEARLY | {"window": "00:00-05:00", "catch_up": False}
+    )
     children = [
         start("run", job, "--scheduled", "last", env=state),
         start("run", job, "--scheduled", "tonight", env=state),

@@ -3,53 +3,22 @@
 from __future__ import annotations
 
 import json
+import socket
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import KEY, Simulate, job_of, rows_with_ids, write_rows
+from conftest import KEY, Hearer, Simulate, eventually, job_of, once, rows_with_ids, write_rows
 
-from batchfox import run, telling
+from batchfox import hook, pool, run, telling
 from batchfox.core.job import Job
 from batchfox.core.notice import notice_of
 from batchfox.errors import InputError, JobError, OutputBusyError, UserError
 from batchfox.output import hold
 
 TOKEN = "t0ken-s3cret"
-
-
-class Hearer:
-    """A server that is told things. `statuses`: what it replies, the last again and again."""
-
-    def __init__(self, *statuses: int) -> None:
-        heard = self.heard = list[tuple[str, dict[str, Any]]]()
-        left = list(statuses)
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                heard.append((self.path, json.loads(body)))
-                self.send_response(left.pop(0) if len(left) > 1 else left[0])
-                self.send_header("Location", "/elsewhere")
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self.server = HTTPServer(("127.0.0.1", 0), Handler)
-        self.place = f"127.0.0.1:{self.server.server_port}"
-        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.01,))
-        self.thread.start()
-
-    def close(self) -> None:
-        self.server.shutdown()
-        self.thread.join()
-        self.server.server_close()
 
 
 @pytest.fixture
@@ -97,12 +66,65 @@ def test_a_bad_end_is_told_with_retry_and_without_secrets(
     assert json.loads((tmp_path / "seen.json").read_text())["by_status"] == summary.by_status
     assert "False" in told
     assert "notify.urls: json://[hidden] took nothing (3 tries)" in told
-    assert f"hooks.after: {sys.executable} ended with status 7" in told
-    assert "hooks.after: no-such-command: No such file or directory" in told
+    assert f"hooks.after: `{sys.executable} -c 'raise SystemExit(7)'` ended with status 7" in told
+    assert "hooks.after: `no-such-command`: No such file or directory" in told
     kept = [path.read_bytes() for path in (tmp_path / "out" / "_batchfox").rglob("*") if path.is_file()]
     for secret in (KEY, TOKEN):
         assert secret not in told + json.dumps(unsteady.heard[-1][1]) + json.dumps(apprise.heard[0][1])
         assert not any(secret.encode() in data for data in kept)
+
+
+def test_spending_is_told_once_a_run_while_it_goes_on(
+    simulate: Simulate, tmp_path: Path, hearers: list[Hearer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "BEAT_EVERY_S", 0.01)
+    monkeypatch.setattr(pool, "SHOW_EVERY_S", 0.01)
+    monkeypatch.chdir(tmp_path)
+    hearer, simulator = hearers[1], simulate()
+    source = write_rows(tmp_path / "in.jsonl", rows_with_ids(70))
+    notify = {"webhook": f"http://{hearer.place}/", "spend": 0.1, "success": True}
+    job = job_of(source, Path("out"), simulator.url, limits={"in_flight": 2}, notify=notify)
+    hearer.may_reply.clear()
+    # Who is told holds on until all rows of this execution are sent: it is not waited for.
+    with once(lambda: simulator.book()["totals"]["submits_received"] == 60, "the other rows", hearer.may_reply.set):
+        assert run(job, limit=60).exit_status == 0
+    summary = run(job)
+    assert summary.is_resume
+    assert summary.whole_run.credits_spent == pytest.approx(0.7)
+    assert [body["event"] for _, body in hearer.heard] == ["spend", "success", "success"]
+    told = hearer.heard[0][1]
+    assert (told["run_id"], told["exit_status"], told["host"]) == (summary.run_id, None, socket.gethostname())
+    assert 0.1 < told["whole_run"]["credits_spent"] < 0.6
+    assert told["output"] == str(tmp_path / "out")
+    assert "notify.spend = 0.1 is passed and the run goes on" in told["text"]
+    assert f"output {tmp_path / 'out'} on {socket.gethostname()}" in hearer.heard[1][1]["text"]
+
+
+def test_whoever_hangs_holds_a_run_up_for_so_long_only(
+    simulate: Simulate, tmp_path: Path, hearers: list[Hearer], monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    monkeypatch.setattr(telling, "TRY_S", 0.1)
+    monkeypatch.setattr(hook, "MOST_S", 0.5)
+    monkeypatch.chdir(tmp_path)
+    source, command = write_rows(tmp_path / "in.jsonl", rows_with_ids(2)), "sh -c 'sleep 600 & echo $! > pid; wait'"
+    job = job_of(
+        source,
+        tmp_path / "out",
+        simulate().url,
+        notify={"webhook": f"http://{hearers[1].place}/", "success": True},
+        hooks={"after": [command, "sh -c 'kill -9 $$'"]},
+    )
+    hearers[1].may_reply.clear()
+    try:
+        assert run(job).exit_status == 0
+    finally:
+        hearers[1].may_reply.set()
+    told = capfd.readouterr().err
+    assert f"nobody was told through http://{hearers[1].place}/: no reply in 0.1 s (3 tries)" in told
+    assert f"hooks.after: `{command}` was ended: not done after 0.00833 minutes" in told
+    assert "hooks.after: `sh -c 'kill -9 $$'` was killed by SIGKILL" in told
+    started = Path("/proc", (tmp_path / "pid").read_text().strip(), "stat")
+    eventually(lambda: not started.exists() or ") Z " in started.read_text(), "the end of what the hook started")
 
 
 def test_a_run_that_could_not_begin_is_told_too(simulate: Simulate, tmp_path: Path, hearers: list[Hearer]) -> None:
@@ -121,6 +143,7 @@ def test_who_is_told_of_what() -> None:
         tables = {"input": {"path": "x"}, "output": {"path": "y"}}
         job = Job.from_dict({**tables, "notify": {"webhook": "https://example.org"} | notify})
         summary = {"exit_status": status, "stopped": stopped, "whole_run": {"credits_spent": spent}, "run_id": None}
+        summary |= {"output": "/data/out", "host": "fox"}
         notice = notice_of("job", summary, job.notify)
         return None if notice is None else notice.why
 
