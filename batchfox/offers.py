@@ -72,15 +72,17 @@ def read_listed(reply: Reply, shown: str, key_env: str) -> Any:
         except (ValueError, RecursionError):
             return None
     error = read_error(reply)
-    said = shorten(error.message or error.code or error.type or f"HTTP {reply.status}")
+    status = f"HTTP {reply.status}"
+    said = shorten(error.message or error.code or error.type or status)
+    whole = said if said.startswith(status) else f"{status}: {said}"
     if reply.status == 429 or reply.status >= 500:
-        raise ApiGoneError(f"HTTP {reply.status}: {said}")
+        raise ApiGoneError(whole)
     meaning = of_poll(reply.status, error, reply.body)
     if meaning == "key":
         raise UserError(f"{shown} refuses the key in {key_env} ({said}); put a key there that it takes")
     if meaning == "gateway":
         raise UserError(f"the gateway of {shown} refuses this client ({said}); try another network")
-    raise UserError(f"{shown} gives no list of models (HTTP {reply.status}: {said}); is api.base_url right?")
+    raise UserError(f"{shown} gives no list of models ({whole}); is api.base_url right?")
 
 
 # -- shown ------------------------------------------------------------------------------------------------------------

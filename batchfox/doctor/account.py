@@ -92,8 +92,11 @@ def _describe(job: Job, heard: _Heard, *, has_key: bool) -> Iterator[Remark]:
         return
     try:
         listed = read_listed(heard.models, shown, job.api.key_env)
-    except (UserError, ApiGoneError) as error:
+    except UserError as error:
         yield Remark(what=str(error))
+        return
+    except ApiGoneError as error:
+        yield Remark(what=f"gives no list of models now ({error})", where=shown, next="try again later")
         return
     models = listed.get("data") if isinstance(listed, dict) else None
     if not isinstance(models, list):

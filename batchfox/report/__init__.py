@@ -79,7 +79,7 @@ def write_report(folder: Path, target: Path, *, rows: int = 60, program: list[st
         retry=_retry_line(found, retry),
         outages=[_outage_words(outage) for outage in outages],
         cards=cards,
-        note=_media_note(gallery),
+        note=_note(gallery, folder),
         made_at=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
     )  # fmt: skip
     with whole_or_not(target) as temporary:
@@ -216,8 +216,13 @@ def _outage_words(outage: Outage) -> str:
     return f"{outage.since}: {outage.what}, {lasted}; {shorten(outage.message)}".rstrip("; ")
 
 
-def _media_note(gallery: Gallery) -> str:
-    if not gallery.left_out:
-        return ""
-    hint = "" if can_shrink() else "; with pip install 'batchfox[report]' pictures are made smaller"
-    return f"{count(gallery.left_out, 'medium', 'media')} too large for this page{hint}"
+def _note(gallery: Gallery, folder: Path) -> str:
+    """What the gallery lacks, and why."""
+    lacks = []
+    if gallery.unread:
+        rows = count(gallery.unread, "row")
+        lacks.append(f"{rows} more could not be read; batchfox doctor {folder} says whether a part is damaged")
+    if gallery.left_out:
+        hint = "" if can_shrink() else "; with pip install 'batchfox[report]' pictures are made smaller"
+        lacks.append(f"{count(gallery.left_out, 'medium', 'media')} too large for this page{hint}")
+    return ". ".join(lacks)

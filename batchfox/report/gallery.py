@@ -60,17 +60,20 @@ def choose(tally: Tally, most: int) -> list[Place]:
 
 
 class Gallery:
-    """Makes cards within a number of bytes of media. `left_out`: media that were too large to be put in."""
+    """Makes cards within a number of bytes of media. `left_out`: media that were too large to be put in; `unread`: rows
+    that were to be shown and could not be read."""
 
     def __init__(self, folder: Path) -> None:
         self._asker = Asker(folder)
         self._shower = Shower(self._asker.job)
         self._bytes = 0
         self.left_out = 0
+        self.unread = 0
 
     def cards(self, places: list[Place]) -> list[Card]:
         """In the order of the places."""
         made = {place: self._card(row) for place, row in rows_at(places)}
+        self.unread += len(set(places)) - len(made)
         return [made[place] for place in places if place in made]
 
     def _card(self, table: pa.Table) -> Card:

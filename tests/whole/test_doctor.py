@@ -133,6 +133,9 @@ def test_a_way_that_leads_nowhere_and_a_clock_that_is_off(
         async with raw_server(saying(late)) as server:
             (found,) = await ask(server.url)
             assert re.fullmatch(r": this machine's clock is [\d,]+ s ahead of the API's", found)
+        async with raw_server(saying(http_reply(b"oops", "500 Internal Server Error"))) as server:
+            (found,) = await ask(server.url)
+            assert found == f"{Path(server.url).name}: gives no list of models now (HTTP 500: oops)"
         async with raw_server(hang, is_tls=True) as server:
             assert "the certificate is not trusted" in (await ask(server.url))[0]
         assert "Connection refused" in (await ask(server.url))[0]

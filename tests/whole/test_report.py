@@ -12,6 +12,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from conftest import Simulate, Starter, job_of, log_events, rows_of, write_rows
 
@@ -157,6 +158,22 @@ def test_latency_is_told_by_model_and_by_the_shape_that_each_request_had(simulat
     request = model | {"prompt": "Say", "image_urls": ["{{ image_urls | default(none) }}", picture]}
     fixed = write_rows(tmp_path / "fixed.jsonl", [{"id": "a", "image_urls": picture}])
     assert shapes("fixed", fixed, request=request) == {"vision": 1}
+
+
+def test_rows_that_cannot_be_read_are_missed(simulate: Simulate, tmp_path: Path) -> None:
+    rows = [{"id": n, "prompt": "x" * 100} for n in range(9)]
+    run(job_of(write_rows(tmp_path / "in.jsonl", rows), tmp_path / "out", simulate().url))
+    (part,) = part_paths(tmp_path / "out")
+    group = pq.ParquetFile(part).metadata.row_group(0)
+    column = next(
+        group.column(at) for at in range(group.num_columns) if group.column(at).path_in_schema == "completion"
+    )
+    with part.open("r+b") as file:
+        file.seek(column.dictionary_page_offset or column.data_page_offset)
+        file.write(b"\0" * column.total_compressed_size)
+    assert write_report(tmp_path / "out", tmp_path / "r.html") == 0
+    text = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert f"9 rows more could not be read; batchfox doctor {tmp_path / 'out'} says whether a part is damaged." in text
 
 
 def test_what_cannot_be_reported_is_told(simulate: Simulate, tmp_path: Path) -> None:
