@@ -24,7 +24,7 @@ class Repeats:
         self._has_met = False
         self._shared: Places | None = None
         checkpoint.query("PRAGMA temp.journal_mode = OFF")  # nothing is ever taken back
-        checkpoint.query("PRAGMA temp.cache_size = -8000")
+        checkpoint.query("PRAGMA temp.cache_size = -3000")
         checkpoint.query("CREATE TEMP TABLE met (key BLOB PRIMARY KEY) WITHOUT ROWID")
 
     def pass_over(self, first: int, number: int) -> None:
