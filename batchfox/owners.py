@@ -10,7 +10,10 @@ from pathlib import Path
 def say_owner(path: str | Path, before: str = "") -> str:
     """Such as "it belongs to root, and this is alice", behind `before`, where the path, or the nearest folder above
     it that can be looked at, is another user's; else ""."""
-    place, me = Path(path).absolute(), os.geteuid()
+    try:
+        place, me = Path(path).absolute(), os.geteuid()
+    except OSError:  # the working directory is gone
+        return ""
     for there in (place, *place.parents):
         try:
             owner = there.lstat().st_uid

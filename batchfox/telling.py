@@ -150,7 +150,10 @@ class After:
 
 def _placed(summary: dict[str, Any]) -> dict[str, Any]:
     """As whoever is elsewhere has to read it: the whole path of the output, and the machine."""
-    return {**summary, "output": str(Path(summary["output"]).absolute()), "host": socket.gethostname()}
+    output = summary["output"]
+    with contextlib.suppress(OSError):  # a working directory that is gone is told by who needs it
+        output = str(Path(output).absolute())
+    return {**summary, "output": output, "host": socket.gethostname()}
 
 
 def _within(most_s: float, send: Callable[[], str | None]) -> str | None:
