@@ -124,7 +124,8 @@ class Pool:
         self._requests: set[asyncio.Task[None]] = set()
         self._bug: BaseException | None = None
         # Rows that ended here before the input showed them: when it does, they look as if they had ended before.
-        self._ended_unmet = 0
+        # By whether they completed.
+        self._ended_unmet = {False: 0, True: 0}
         # Called once, before the first row is taken: what only rows need is loaded then.
         self.warm_up: Callable[[], None] | None = None
         # Called once a second: what this run has spent is told to the other runs of the key, and to people.
@@ -142,7 +143,7 @@ class Pool:
         self.ledger.note_known(life, old_part)
         outcome = self.fleet.adopt(life, self._clock.now(), self._clock.unix())
         if outcome is not None:
-            self._ended_unmet += 1
+            self._ended_unmet[outcome.status == "completed"] += 1
             self.ledger.record_outcome(life, outcome)
         else:
             self.ledger.record(life)
@@ -302,7 +303,7 @@ class Pool:
         outcome = second_look(late.life, event, fleet.orders, fleet.gate.budget, clock.now(), clock.unix())
         if outcome is not None:
             self.ledger.note_known(late.life, late.part)
-            self._ended_unmet += 1
+            self._ended_unmet[outcome.status == "completed"] += 1
             self.ledger.record_outcome(late.life, outcome)
             self.looks.collected += 1
             self.looks.collected_credits += outcome.credits or 0.0
@@ -328,7 +329,7 @@ class Pool:
         before = life.state
         outcome = self.fleet.receive(life.key, event, self._clock.now(), self._clock.unix())
         if outcome is not None:
-            self._ended_unmet += life.request is None
+            self._ended_unmet[outcome.status == "completed"] += life.request is None
             self.ledger.record_outcome(life, outcome)
             self._packing.look()
             self._watch_answers(outcome)
@@ -397,7 +398,11 @@ class Pool:
 
     def _fed(self) -> dict[str, Any]:
         fed = msgspec.to_builtins(self._feed.fed) if self._feed is not None else {}
-        return fed | {"ended_unmet": self._ended_unmet}
+        ended, completed = self._ended_unmet[False], self._ended_unmet[True]
+        return fed | {
+            "ended_before": max(fed.get("ended_before", 0) - ended, 0),
+            "completed_before": max(fed.get("completed_before", 0) - completed, 0),
+        }
 
     @property
     def _is_input_over(self) -> bool:

@@ -49,8 +49,7 @@ class Vitals:
         status: dict[str, int] = figures["by_status"]
         self.completed: int = status.get("completed", 0)
         self.not_completed: int = sum(status.values()) - self.completed
-        before: int = fed.get("completed_before", 0) + fed.get("ended_before", 0)
-        self.before: int = max(before - int(fed.get("ended_unmet", 0)), 0)
+        self.before: int = fed.get("completed_before", 0) + fed.get("ended_before", 0)
         self.ended: int = self.completed + self.not_completed + self.before
         self.elapsed_s: float = figures["here"]["elapsed_s"]
         settled = self.completed + self.not_completed

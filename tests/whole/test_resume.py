@@ -306,6 +306,19 @@ def test_a_signal_stops_the_run_and_its_tasks_are_picked_up_and_not_paid_again(
     assert resumed.wait() == status
 
 
+# The input is read when all tasks that are known from before have ended.
+SLOW_FEED = """
+import asyncio
+from batchfox.feed import Feed
+run = Feed.run
+async def late(self):
+    while self._fleet.lives:
+        await asyncio.sleep(0.01)
+    await run(self)
+Feed.run = late
+"""
+
+
 def test_tasks_that_ended_meanwhile_are_collected_by_the_next_run(
     start: Starter, simulate: Simulate, tmp_path: Path
 ) -> None:
@@ -316,13 +329,15 @@ def test_tasks_that_ended_meanwhile_are_collected_by_the_next_run(
     child.send(signal.SIGTERM)
     assert child.wait() == 143, child.err
     put_forward(simulator, 600)
-    resumed = start(*command)
+    resumed = start(*command, code=SLOW_FEED)
     assert resumed.wait() == 0, resumed.err
     assert submits(simulator) == 30
     found = by_id(tmp_path / "out")
     assert {row["submits"] for row in found.values()} == {1}
     assert len({row["run_id"] for row in found.values()}) == 1
     assert log_events(tmp_path / "out").count("stop_requested") == 1
+    last = json.loads((tmp_path / "out" / "_batchfox" / "runs.jsonl").read_text(encoding="utf-8").splitlines()[-1])
+    assert (last["by_status"], last.get("completed_before", 0)) == ({"completed": 30}, 0), "they ended in this run"
 
 
 # How long a stopped run may wait for the POSTs on the wire: longer than any test.
