@@ -65,9 +65,9 @@ class Recorder:
             await self._wake.wait()
             now = loop.time()
             # Of a core: who used twice the time that passed is no busier than who used it all.
-            busy_s = min(time.process_time() - used_s, now - began_at)
             passed_s = max(now - began_at, 1e-9)
-            rest_s = LEAST_APART_S * busy_s / passed_s - passed_s
+            busy = min((time.process_time() - used_s) / passed_s, 1.0)
+            rest_s = LEAST_APART_S * busy * busy - passed_s
             if rest_s > 0.0 and not self._is_closing:
                 await asyncio.sleep(rest_s)
             self._wake.clear()

@@ -36,7 +36,7 @@ LEAST_POLL_PRICE_S = 0.002
 MOST_POLL_PRICE_S = 5.0
 
 # Before anything is known: polls at these ages, then ever further apart up to `TAIL_S`.
-COLD_S = (0.1, 0.3, 0.7, 1.5, 3.0, 5.0, 8.0, 12.0, 17.0, 22.0, 28.0, 35.0, 45.0)
+COLD_S = (0.1, 0.3, 0.7, 1.1, 1.6, 3.0, 5.0, 8.0, 12.0, 17.0, 22.0, 28.0, 35.0, 45.0)
 TAIL_RATIO = 0.25
 TAIL_S = 60.0
 
