@@ -28,13 +28,15 @@ class Used:
     output: str
 
 
-def run(command: Sequence[str]) -> Used:
-    """Runs a Python command (module or script and its arguments) to its end. Raises `SystemExit` where it failed."""
+def run(command: Sequence[str], *, core: int | None = None) -> Used:
+    """Runs a Python command (module or script and its arguments) to its end, all its threads on `core` where one is
+    named. Raises `SystemExit` where it failed."""
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
         began_at = time.monotonic()
-        child = subprocess.Popen(
-            [sys.executable, *command], stdin=subprocess.DEVNULL, stdout=output, stderr=errors, env=os.environ | KEY
-        )
+        with _kept_to(core):
+            child = subprocess.Popen(
+                [sys.executable, *command], stdin=subprocess.DEVNULL, stdout=output, stderr=errors, env=os.environ | KEY
+            )
         try:
             _, status, used = os.wait4(child.pid, 0)
         except BaseException:
@@ -64,16 +66,40 @@ class Served:
 
 
 @contextlib.contextmanager
-def serve(latency_s: float = 0.0) -> Iterator[Served]:
-    """`server.py`, for as long as the block lasts."""
+def serve(latency_s: float = 0.0, *, core: int | None = None) -> Iterator[Served]:
+    """`server.py`, for as long as the block lasts, on one core where one is named."""
     command = [sys.executable, str(HERE / "server.py"), "--latency", str(latency_s)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+    with _kept_to(core):
+        server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    with server as child:
         assert child.stdin is not None
         assert child.stdout is not None
         try:
             yield Served(base_url=f"http://127.0.0.1:{int(child.stdout.readline())}")
         finally:
             child.stdin.close()
+
+
+def two_cores() -> tuple[int, int] | None:
+    """One core for a contestant and another for the server, where there are two and a process can be kept to one."""
+    if not hasattr(os, "sched_getaffinity"):
+        return None
+    cores = sorted(os.sched_getaffinity(0))
+    return (cores[-1], cores[0]) if len(cores) > 1 else None
+
+
+@contextlib.contextmanager
+def _kept_to(core: int | None) -> Iterator[None]:
+    """A process that is begun meanwhile stays on this core."""
+    if core is None:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def describe_machine() -> str:

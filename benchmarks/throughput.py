@@ -1,6 +1,7 @@
 """Rows a second, and the CPU that batchfox adds to a bare aiohttp loop, in microseconds a row.
 
-Both at 64 in flight against the same server in a process of its own, alternating, median of the rounds. CPU is that
+Both at 64 in flight against the same server in a process of its own, alternating, median of the rounds, the
+contestant with all its threads on one core, the server on another (`--any-core`: wherever they like). CPU is that
 of the whole process, all threads, user and system (wait4), less that of the same command over a single row: what
 start-up, imports and closing cost is not counted, everything that comes with rows is. batchfox reads a JSONL file,
 renders templates, checks the rules, records with full sync and writes Parquet, as `batchfox run` does for anybody.
@@ -41,8 +42,11 @@ class Cost:
 class Bench:
     """The two contestants over the same number of rows."""
 
-    def __init__(self, served: children.Served, folder: Path, rows: int, *, has_ids: bool) -> None:
+    def __init__(
+        self, served: children.Served, folder: Path, rows: int, *, has_ids: bool, core: int | None = None
+    ) -> None:
         self._served = served
+        self._core = core
         self._folder = folder
         self._rows = rows
         self._has_ids = has_ids
@@ -68,7 +72,9 @@ class Bench:
         )
 
     def _run_bare(self, rows: int) -> children.Used:
-        return children.run([str(children.HERE / "bare.py"), self._served.base_url, "--rows", str(rows)])
+        return children.run(
+            [str(children.HERE / "bare.py"), self._served.base_url, "--rows", str(rows)], core=self._core
+        )
 
     def _run_batchfox(self, rows: int, checkpoint: Path | None) -> children.Used:
         job, output = self._folder / "job.toml", self._folder / "out"
@@ -82,7 +88,7 @@ class Bench:
             checkpoint=checkpoint,
         )
         before = self._served.usage()
-        used = children.run(["-m", "batchfox", "run", str(job)])
+        used = children.run(["-m", "batchfox", "run", str(job)], core=self._core)
         after = self._served.usage()
         asked = (after["submits"] - before["submits"], after["polls"] - before["polls"])
         if asked != (rows, rows):
@@ -127,20 +133,25 @@ def show_sync_price(bench: Bench, memory_folder: Path, rounds: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="CPU that batchfox adds to a bare aiohttp loop, µs a row.")
-    parser.add_argument("--goal", type=float, default=250.0, metavar="µS", help="CPU µs added a row, at most")
+    parser.add_argument("--goal", type=float, default=100.0, metavar="µS", help="CPU µs added a row, at most")
     parser.add_argument("--rows", type=int, default=20_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--no-ids", action="store_true", help="rows named by position instead of by an id")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()), help="where the output goes")
+    parser.add_argument("--any-core", action="store_true", help="threads wherever the system puts them")
     parser.add_argument("--sync-price", action="store_true", help="also measure with the checkpoint in memory")
     parser.add_argument("--memory-folder", type=Path, default=Path("/dev/shm"), help="a tmpfs, for --sync-price")
     arguments = parser.parse_args()
 
-    print(f"{children.describe_machine()}; output on {children.file_system(arguments.folder)}", flush=True)
+    cores = None if arguments.any_core else children.two_cores()
+    mine, its = cores or (None, None)
+    where = "each on a core of its own" if cores else "on any core"
+    disk = children.file_system(arguments.folder)
+    print(f"{children.describe_machine()}; contestant and server {where}; output on {disk}", flush=True)
     bare: list[Cost] = []
     batchfox: list[Cost] = []
-    with children.serve() as served, tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-        bench = Bench(served, Path(folder), arguments.rows, has_ids=not arguments.no_ids)
+    with children.serve(core=its) as served, tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+        bench = Bench(served, Path(folder), arguments.rows, has_ids=not arguments.no_ids, core=mine)
         for _ in range(arguments.rounds):
             bare.append(bench.bare())
             batchfox.append(bench.batchfox())
