@@ -38,7 +38,7 @@ _STEPS = {
 }
 _STATE_OF = {number: state for state, number in STATES.items()}
 _MOST_KEYS = 512
-_IN_PLACE_KEYS = 128
+_IN_PLACE_KEYS = 512
 # Fewer free pages (of 4 kB) than these are left where they are.
 LEAST_FREE_PAGES = 256
 # So long a connection waits for another one that writes.

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from batchfox.core.row import id_text
+from batchfox.core.row import id_text, keys_of
 from batchfox.records import Record, csv_lines, csv_record, is_text, parser, raw_lines
 from batchfox.skimming import Line
 
@@ -31,13 +31,13 @@ class JsonLines:
                 break
         return taken
 
-    def ids(self, lines: Sequence[Line]) -> list[str | None] | None:
+    def keys(self, lines: Sequence[Line]) -> list[bytes] | None:
         texts = self.raw(lines)
         if texts is None:
             return None
         decode = self._decode
         try:
-            return [id_text(decode(text).id) for text in texts]  # type: ignore[attr-defined]
+            return keys_of([id_text(decode(text).id) for text in texts])  # type: ignore[attr-defined]
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
 
@@ -72,16 +72,18 @@ class CsvLines:
                 break
         return taken
 
-    def ids(self, lines: Sequence[Line]) -> list[str | None] | None:
+    def keys(self, lines: Sequence[Line]) -> list[bytes] | None:
         place, width = self._place, len(self._header)
         if place is None:
             return None
-        return [
-            id_text(values[place])
-            if not isinstance(values, str) and len(values) == width and is_text("".join(values))
-            else None
-            for _, values, _ in lines
-        ]
+        return keys_of(
+            [
+                id_text(values[place])
+                if not isinstance(values, str) and len(values) == width and is_text("".join(values))
+                else None
+                for _, values, _ in lines
+            ]
+        )
 
     def raw(self, lines: Sequence[Line]) -> list[bytes] | None:
         return None

@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from batchfox.core.row import id_text
+from batchfox.core.row import id_text, keys_of
 from batchfox.parquet_rows import BROKEN, opened, plain, rows_a_batch, rows_of, unreadable
 from batchfox.records import Record
 from batchfox.skimming import Line
@@ -75,8 +75,8 @@ class ParquetRows:
         size, total = self._size, self._total
         return [(number, text, size * number // total) for number, text in enumerate(ids, first)]
 
-    def ids(self, lines: Sequence[Line]) -> list[str | None] | None:
-        return [text for _, text, _ in lines]
+    def keys(self, lines: Sequence[Line]) -> list[bytes] | None:
+        return keys_of([text for _, text, _ in lines])
 
     def raw(self, lines: Sequence[Line]) -> list[bytes] | None:
         return None

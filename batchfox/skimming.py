@@ -16,7 +16,7 @@ import msgspec
 
 from batchfox.checkpoint import Checkpoint
 from batchfox.core import blocks
-from batchfox.core.row import key_of_id, key_of_position
+from batchfox.core.row import key_of_position
 from batchfox.records import Record
 
 LINES = 512
@@ -51,8 +51,8 @@ class Reading(Protocol):
     def take(self, most: int, most_bytes: int) -> list[Line]:
         """The next lines, so many or so large at most; none at the file's end."""
 
-    def ids(self, lines: Sequence[Line]) -> list[str | None] | None:
-        """The ids of these lines as text, None for one that is to be read as a row; None where that cannot be told."""
+    def keys(self, lines: Sequence[Line]) -> list[bytes] | None:
+        """The keys of these lines' ids, empty for one that is to be read as a row; None where that cannot be told."""
 
     def raw(self, lines: Sequence[Line]) -> list[bytes] | None:
         """The bytes of these lines, whose digests their block has; None where one has none."""
@@ -90,8 +90,8 @@ class Skimmer:
     def look(self, first: int, lines: Sequence[Line], reading: Reading) -> list[Passed | Sequence[Line]] | None:
         """These lines in their order, as passed over or to be read as rows; None: all are to be read."""
         if self._has_ids:
-            ids = reading.ids(lines)
-            found = None if ids is None else self._look_at_ids(first, lines, ids)
+            keys = reading.keys(lines)
+            found = None if keys is None else self._look_at_keys(first, lines, keys)
         else:
             texts = reading.raw(lines)
             found = None if texts is None else self._look_at_block(first, lines, texts)
@@ -99,10 +99,9 @@ class Skimmer:
             self._resumes_at = first + (PAUSE if self._has_ids else len(lines))
         return found
 
-    def _look_at_ids(
-        self, first: int, lines: Sequence[Line], ids: list[str | None]
+    def _look_at_keys(
+        self, first: int, lines: Sequence[Line], keys: list[bytes]
     ) -> list[Passed | Sequence[Line]] | None:
-        keys = [b"" if text is None else key_of_id(text) for text in ids]
         if self._are_in_place:
             if self._checkpoint.are_completed_in_place(keys, first):
                 line, _, position = lines[-1]

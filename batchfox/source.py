@@ -20,6 +20,7 @@ from batchfox.core.secret import NO_SECRET, Secret
 from batchfox.media_rows import read_media
 from batchfox.output import own_outputs
 from batchfox.paths import STDIN, kind_of, list_files, refuse_own_output
+from batchfox.reading_ahead import Ahead
 from batchfox.records import Record, read_csv, read_jsonl
 from batchfox.skimmed_lines import CsvLines, JsonLines
 from batchfox.skimming import Passed, Reading, Skimmer
@@ -154,11 +155,12 @@ class Source:
         """The file, where what is done can be told without reading it as rows."""
         kind = "" if file == STDIN else kind_of(file)
         if kind == "jsonl":
-            return JsonLines(file, self.id_column, with_digest=self._with_digest)
+            lines = JsonLines(file, self.id_column, with_digest=self._with_digest)
+            return lines if self.id_column is None else Ahead(lines)
         if self.id_column is None:
             return None
         if kind == "csv":
-            return CsvLines(file, self.id_column)
+            return Ahead(CsvLines(file, self.id_column))
         if kind == "parquet":
             from batchfox.skimmed_parquet import parquet_rows
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from hashlib import blake2b
 from typing import Any
 
@@ -39,6 +40,11 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 def key_of_id(text: str) -> bytes:
     """The 16-byte key of a row that has an id. Ids compare as text."""
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=KEY_BYTES, person=b"id").digest()
+
+
+def keys_of(ids: Iterable[str | None]) -> list[bytes]:
+    """The keys of many ids; empty, which is no key, where there is no id."""
+    return [b"" if text is None else key_of_id(text) for text in ids]
 
 
 def key_of_line(line: int) -> bytes:
