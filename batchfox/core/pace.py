@@ -44,6 +44,7 @@ from batchfox.core.pace_rules import (
     SEEK_EVERY_S,
     SEEK_FACTOR,
     START_PER_S,
+    STRIDE_GROWTH,
     USED_SHARE,
     WAIT_S,
     Stage,
@@ -312,7 +313,7 @@ class Pace:
         most = DEAR_STRIDE if self._is_dear else LAST_STRIDE
         if refused_at is not None and refused_at > self.per_s * NEAR:
             return min((self.per_s + refused_at) / 2.0, self.per_s * (1.0 + most))
-        stride, self._stride = self._stride, min(self._stride * 2.0, most)
+        stride, self._stride = self._stride, min(self._stride * STRIDE_GROWTH, most)
         following = self.per_s * (1.0 + stride)
         if refused_at is not None and following > refused_at:
             self._refused_at = None

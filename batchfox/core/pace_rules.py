@@ -15,18 +15,19 @@ SEEK_AGAIN = 1.5
 
 # A pace is held so long before a higher one is tried, and until what the last trouble cost is paid for: so many
 # submits got through for each refused, and so many seconds passed for each of waiting.
-HOLD_S = 15.0
+HOLD_S = 20.0
 PAY_SUBMITS = 60.0
 MOST_PAY_S = 60.0
 PAY_WAITS = 9.0
 PAY_DEAR_WAITS = 15.0
 # A probe: so long, at least so many replies. Below a pace that was refused it halves the distance; where that distance
-# is small, and above it, strides double from the first to the last.
+# is small, and above it, each stride is three times the one before, from the first to the last.
 PROBE_S = 3.0
 PROBE_REPLIES = 8
 NEAR = 1.05
 FAR = 1.2
 FIRST_STRIDE = 0.03
+STRIDE_GROWTH = 3.0
 LAST_STRIDE = 0.5
 # A refused probe that makes everybody wait for longer than this is dear: no stride is longer then.
 DEAR_WAIT_S = 5.0
