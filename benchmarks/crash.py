@@ -1,9 +1,9 @@
 """SIGKILL at random instants, over and over: what was lost, doubled, wrong, or paid twice without being flagged.
 
 Runs of several thousand rows against the simulator, faults off, latencies spread; half of the kills with ids, half
-without. Each run is killed, resumed, killed again, also while it opens, recovers or resumes, until it ends or has been
-killed often enough. Then the output is compared with the input and with the simulator's book of what was billed. Exits
-1 where a promise of contract.md broke.
+without, both halves at the same time. Each run is killed, resumed, killed again, also while it opens, recovers or
+resumes, until it ends or has been killed often enough. Then the output is compared with the input and with the
+simulator's book of what was billed. Exits 1 where a promise of contract.md broke.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -300,6 +301,18 @@ def kill_a_run(parent: Path, rows: int, kills: int, draw: random.Random, label: 
         return run.check()
 
 
+def kill_often(parent: Path, rows: int, kills: int, seed: int, *, has_ids: bool) -> Found:
+    """As many runs, one after the other, as it takes to be killed so often."""
+    draw, total = random.Random(seed), Found()
+    while total.kills < kills:
+        label = f"{'ids' if has_ids else 'positions'}-{total.runs}"
+        found = kill_a_run(parent, rows, kills - total.kills, draw, label, has_ids=has_ids)
+        total.add(found)
+        if found.broken():
+            print(f"  {label}: broken: {found.broken()}", flush=True)
+    return total
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Kills a run at random instants and counts what that cost.")
     parser.add_argument("--kills", type=int, default=200)
@@ -309,16 +322,16 @@ def main() -> None:
     arguments = parser.parse_args()
 
     print(f"{children.describe_machine()}; output on {children.file_system(arguments.folder)}", flush=True)
-    draw, total, began_at = random.Random(arguments.seed), Found(), time.monotonic()
-    for has_ids, share in ((True, arguments.kills - arguments.kills // 2), (False, arguments.kills // 2)):
-        killed, runs = 0, 0
-        while killed < share:
-            label = f"{'ids' if has_ids else 'positions'}-{runs}"
-            found = kill_a_run(arguments.folder, arguments.rows, share - killed, draw, label, has_ids=has_ids)
-            total.add(found)
-            if found.broken():
-                print(f"  {label}: broken: {found.broken()}", flush=True)
-            killed, runs = killed + found.kills, runs + 1
+    total, began_at = Found(), time.monotonic()
+    with ThreadPoolExecutor(2) as threads:
+        halves = [
+            threads.submit(kill_often, arguments.folder, arguments.rows, share, arguments.seed + at, has_ids=has_ids)
+            for at, (has_ids, share) in enumerate(
+                ((True, arguments.kills - arguments.kills // 2), (False, arguments.kills // 2))
+            )
+        ]
+    for half in halves:
+        total.add(half.result())
     minutes = (time.monotonic() - began_at) / 60
     soon = f"{total.kills_before_begun} of them while the output was opened or recovered"
     print(f"{total.kills} kills ({soon}), {total.rows:,} rows in {total.runs} runs, {minutes:.1f} min")

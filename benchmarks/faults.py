@@ -1,8 +1,9 @@
 """Everything goes wrong at once: does every row end, how many complete, how long does it take, and who paid twice?
 
-Three runs of the same rows, each against a simulator in a process of its own: without faults, with all of `FAULTS`,
-and with all of them at the default `in_doubt_limit`. Rows are compared with the simulator's book of what was billed.
-Exits 1 where a bound broke.
+Three runs of the same rows at the same time, each against a simulator in a process of its own: without faults, with
+all of `FAULTS`, and with all of them at the default `in_doubt_limit`. Their pace is a fraction of what the machine
+can do, so that they hardly slow one another. Rows are compared with the simulator's book of what was billed. Exits 1
+where a bound broke.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +84,8 @@ FREE = {
 }
 FAULTS = COSTLY | FREE
 SLOW = ("hang", "hang_before", "poll_hang", "late", "expired")  # a minute and more each: not in a quick run
+# The request of each row, by its id.
+Requests = Mapping[str, dict[str, Any]]
 NOT_PAID = ("task_failed", "task_rejected")
 
 MOST_COSTLY = 0.15
@@ -178,7 +183,7 @@ def outputs_of(folder: Path) -> list[dict[str, Any]]:
     return [row for path in paths for row in pq.read_table(path, columns=columns).to_pylist()]
 
 
-def check(found: Found, folder: Path, simulator: Simulator, requests: Mapping[str, dict[str, Any]]) -> None:
+def check(found: Found, folder: Path, simulator: Simulator, requests: Requests) -> None:
     """Rows against the input and the book."""
     book = simulator.book()
     entries = Counter(entry["digest"] for entry in book["entries"])
@@ -216,9 +221,7 @@ def check(found: Found, folder: Path, simulator: Simulator, requests: Mapping[st
             found.broken.append(f"{what}: {number}")
 
 
-def check_held(
-    found: Found, folder: Path, simulator: Simulator, requests: Mapping[str, dict[str, Any]], limit: int
-) -> None:
+def check_held(found: Found, folder: Path, simulator: Simulator, requests: Requests, limit: int) -> None:
     """At the defaults: what was held was POSTed once since its last failed task, and is by no later run."""
     book = simulator.book()
     paid = Counter(entry["digest"] for entry in book["entries"] if entry["fate"] not in NOT_PAID)
@@ -265,6 +268,45 @@ def tell(name: str, found: Found, free: Found | None) -> None:
     sys.stdout.flush()
 
 
+def run_free(folder: Path, requests: Requests, seed: int, pace: str) -> Found:
+    """Without faults."""
+    with simulate({}, seed) as simulator:
+        free = run(folder / "free", simulator, len(requests), pace)
+        check(free, folder / "free", simulator, requests)
+    if free.by_status != {"completed": len(requests)}:
+        free.broken.append("without faults not every row completed")
+    return free
+
+
+def run_faulty(folder: Path, requests: Requests, seed: int, pace: str, *, faults: Mapping[str, float]) -> Found:
+    """With all faults, and every row in doubt sent again."""
+    with simulate(faults, seed) as simulator:
+        faulty = run(folder / "faulty", simulator, len(requests), pace, f"retry.in_doubt_limit={len(requests)}")
+        check(faulty, folder / "faulty", simulator, requests)
+    if faulty.completed < LEAST_COMPLETED:
+        faulty.broken.append(f"fewer than {LEAST_COMPLETED:.1%} completed")
+    return faulty
+
+
+def run_bounded(
+    folder: Path, requests: Requests, seed: int, pace: str, *, faults: Mapping[str, float], is_quick: bool
+) -> Found:
+    """With all faults at the default limit, and once more: what is held is not POSTed."""
+    output, rows = folder / "bounded", len(requests)
+    # So few rows never reach the default: 100, or a hundredth of the submits.
+    settings = [pace, "retry.in_doubt_limit=10"] if is_quick else [pace]
+    with simulate(faults, seed) as simulator:
+        bounded = run(output, simulator, rows, *settings)
+        check(bounded, output, simulator, requests)
+        limit = 10 if is_quick else max(100, int(0.01 * bounded.submits))
+        check_held(bounded, output, simulator, requests, limit)
+        before = simulator.book()["totals"]["submits_received"]
+        run(output, simulator, rows, *settings)
+        if simulator.book()["totals"]["submits_received"] != before:
+            bounded.broken.append("a second run POSTed rows that were held")
+    return bounded
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Runs rows through every fault at once and counts what it cost.")
     parser.add_argument("--rows", type=int, default=5_000)
@@ -289,36 +331,23 @@ def main() -> None:
         folder = Path(name)
         requests = write_rows(folder / "in.jsonl", rows)
 
-        with simulate({}, arguments.seed) as simulator:
-            free = run(folder / "free", simulator, rows, pace)
-            check(free, folder / "free", simulator, requests)
-        if free.by_status != {"completed": rows}:
-            free.broken.append("without faults not every row completed")
-        if free.seconds < LEAST_FREE_S and not is_quick:
-            free.broken.append(f"shorter than {LEAST_FREE_S:.0f} s: too short to compare with")
-        tell("without faults", free, None)
-
-        with simulate(faults, arguments.seed) as simulator:
-            faulty = run(folder / "faulty", simulator, rows, pace, f"retry.in_doubt_limit={rows}")
-            check(faulty, folder / "faulty", simulator, requests)
-        if faulty.completed < LEAST_COMPLETED:
-            faulty.broken.append(f"fewer than {LEAST_COMPLETED:.1%} completed")
-        if faulty.seconds > MOST_RATIO * free.seconds and not is_quick:
-            faulty.broken.append(f"more than {MOST_RATIO} times the time of the fault-free run")
-        tell(f"all faults at once, in_doubt_limit = {rows:,}", faulty, free)
-
-        with simulate(faults, arguments.seed) as simulator:
-            # So few rows never reach the default: 100, or a hundredth of the submits.
-            settings = [pace, "retry.in_doubt_limit=10"] if is_quick else [pace]
-            bounded = run(folder / "bounded", simulator, rows, *settings)
-            check(bounded, folder / "bounded", simulator, requests)
-            limit = 10 if is_quick else max(100, int(0.01 * bounded.submits))
-            check_held(bounded, folder / "bounded", simulator, requests, limit)
-            before = simulator.book()["totals"]["submits_received"]
-            run(folder / "bounded", simulator, rows, *settings)
-            if simulator.book()["totals"]["submits_received"] != before:
-                bounded.broken.append("a second run POSTed rows that were held")
-        tell("all faults at once, at the defaults", bounded, free)
+        with ThreadPoolExecutor(3) as threads:
+            runs = [
+                threads.submit(play, folder, requests, arguments.seed, pace)
+                for play in (
+                    run_free,
+                    partial(run_faulty, faults=faults),
+                    partial(run_bounded, faults=faults, is_quick=is_quick),
+                )
+            ]
+        free, faulty, bounded = (done.result() for done in runs)
+    if free.seconds < LEAST_FREE_S and not is_quick:
+        free.broken.append(f"shorter than {LEAST_FREE_S:.0f} s: too short to compare with")
+    if faulty.seconds > MOST_RATIO * free.seconds and not is_quick:
+        faulty.broken.append(f"more than {MOST_RATIO} times the time of the fault-free run")
+    tell("without faults", free, None)
+    tell(f"all faults at once, in_doubt_limit = {rows:,}", faulty, free)
+    tell("all faults at once, at the defaults", bounded, free)
 
     broken = [*free.broken, *faulty.broken, *bounded.broken]
     print(

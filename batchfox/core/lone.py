@@ -19,9 +19,11 @@ TRIED_AFTER = 5
 # A trial of chance: so many refusals at the lower pace show it, if their share is at least so much of what it was. That
 # it is a limit is shown by none where so many would be expected, or after so long; by one where twice as many would.
 TRIAL_REFUSED = 2
-TRIAL_EXPECTED = 8.0
+TRIAL_EXPECTED = 5.0
 TRIAL_S = 120.0
 TRIAL_SHARE = 0.25
+# The last so many refusals are lately.
+LATELY = 3
 # It is made at so much of what really got through, waits and all, but for a burst: whatever limit there is lies above.
 TRIAL_PACE = 0.9
 
@@ -33,6 +35,13 @@ class Slide(msgspec.Struct, gc=False):
     since: float
     refused: int = 0
     accepted: int = 0
+    # The last refusals: when, and how many had got through by then.
+    lately: list[tuple[float, int]] = []
+
+    def refuse(self, now: float) -> None:
+        """One more was refused."""
+        self.refused += 1
+        self.lately = [*self.lately[1 - LATELY :], (now, self.accepted)]
 
     @property
     def share(self) -> float:
@@ -40,12 +49,17 @@ class Slide(msgspec.Struct, gc=False):
         return (self.refused - 1) / max(self.refused - 1 + self.accepted, 1)
 
     def got_per_s(self, now: float) -> float:
-        """How many a second got through, waits and all: no limit is much below that."""
-        return self.accepted / max(now - self.since, 1.0)
+        """How many a second got through, waits and all: no limit is much below that. Lately, if that is less: the limit
+        may have fallen since the first refusal."""
+        return min(got / max(now - since, 1.0) for got, since in self._spans())
 
     def least_per_s(self, now: float) -> float:
         """The same without a burst that had been saved up; half of it, where that is all."""
-        return max(self.accepted - BURST, self.accepted / 2.0) / max(now - self.since, 1.0)
+        return min(max(got - BURST, got / 2.0) / max(now - since, 1.0) for got, since in self._spans())
+
+    def _spans(self) -> tuple[tuple[int, float], ...]:
+        since, accepted = self.lately[0]
+        return (self.accepted, self.since), (self.accepted - accepted, since)
 
 
 class Trial(msgspec.Struct, gc=False):
@@ -109,7 +123,7 @@ class Lone:
             self._trial.refused += 1
             return self._verdict(self._trial, now) or per_s
         slide = self._slide = self._slide or Slide(from_per_s=per_s, since=now)
-        slide.refused += 1
+        slide.refuse(now)
         self._best_per_s = max(self._best_per_s, per_s)
         got_per_s = slide.got_per_s(now)
         if may_try and slide.share <= MOST_NOISE:

@@ -225,7 +225,7 @@ class Pace:
         elif are_many or is_seeking:
             self._ration.per_s = None
             step = self._steps[at]
-            share = max(step.accepted / max(step.replies, 1), MOST_CUT)
+            share = max(step.accepted / step.replies, MOST_CUT) if step.replies >= PROBE_REPLIES else CUT
             self._lone.begin_anew()
             self._refused_at, target = refused, refused * min(share, CUT)
             self._refusals.doubt()
