@@ -12,7 +12,7 @@ from collections import deque
 from itertools import islice
 
 # So many tasks that ended last are remembered; with fewer than that nothing is said.
-REMEMBERED = 512
+REMEMBERED = 2048
 LEAST = 48
 # The band: from where this share of the tasks has ended to where all but this share has.
 ODD = 0.02

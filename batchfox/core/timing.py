@@ -41,9 +41,11 @@ TAIL_RATIO = 0.25
 TAIL_S = 60.0
 
 LEARN_FROM = 12
-# A fit is due after so many seconds times what is known, up to so many; and once an eighth of it is new.
+# A fit is due after so many seconds times what is known, and after this share of the median latency, since only tasks
+# begun meanwhile show what the last plan was worth; after so many seconds at most. And once an eighth of it is new.
 FIT_EVERY_S = 10.0
-FIT_PER_SEEN_S = 0.01
+FIT_PER_SEEN_S = 0.003
+FIT_SHARE = 0.1
 # A change of the latency is looked for after so long, once so many tasks ended.
 CHECK_EVERY_S = 0.5
 CHECK_PER_SEEN = 8
@@ -149,7 +151,8 @@ class Latency:
     def _fit(self, now: float) -> None:
         self._weights = fit(self.sample.counts(), self._weights)
         self._has_changed, self._is_plan_due, self._new = False, True, 0
-        self._due_fit = now + min(FIT_EVERY_S, FIT_PER_SEEN_S * self.sample.count)
+        rest_s = max(FIT_PER_SEEN_S * self.sample.count, FIT_SHARE * median_s(self._weights))
+        self._due_fit = now + min(rest_s, FIT_EVERY_S)
 
     def _plan(self) -> None:
         assert self._weights is not None
