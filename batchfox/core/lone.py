@@ -135,7 +135,7 @@ class Lone:
                 return min(TRIAL_PACE * slide.least_per_s(now), per_s)
         got_through = (step.accepted + 1.0) / (step.replies + 1.0)
         if is_dear:
-            return per_s * max(min(DEAR_CUT, 1.0 - BURST / max(step.replies, 1)), CUT)
+            return per_s * max(min(DEAR_CUT, 1.0 - BURST / max(step.accepted, 1)), CUT)
         return per_s * max(min(LONE_CUT_MOST, got_through), LONE_CUT_LEAST)
 
     def _verdict(self, trial: Trial, now: float) -> float | None:
