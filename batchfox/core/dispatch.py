@@ -22,6 +22,7 @@ from batchfox.core.event import (
     Doubted,
     Event,
     Halted,
+    Refused,
     Streamed,
 )
 from batchfox.core.gate import Gate, held
@@ -385,7 +386,8 @@ class Fleet:
 
     def _note_submit(self, life: Life, event: Event, sent_at: float, now: float) -> None:
         self.gate.note_submit(life, event, sent_at, now, self.orders.policy, is_alone=not self._sending)
-        self.health.note_submit(event, now)
+        if isinstance(event, (Accepted, Answered, Refused)) or self.gate.is_news(sent_at):
+            self.health.note_submit(event, now)
         if isinstance(event, Doubted) and self.gate.breaker.is_open:
             self.gate.breaker.spare(now, *self._attempts_left())
         self.submits_billed += isinstance(event, (Accepted, Answered, Doubted))

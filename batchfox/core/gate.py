@@ -65,6 +65,8 @@ class Gate:
         # The estimate that last did not fit into the budget.
         self.too_dear = 0.0
         self.got_through_at = float("-inf")
+        # When the last of those submits left that got a verdict, whatever it was.
+        self._heard_of = float("-inf")
         # Since when the API has taken nothing at all, whatever it replied; None while it takes something.
         self.idle_since: float | None = None
 
@@ -111,6 +113,11 @@ class Gate:
         self.tokens.give_back(life.key)
         self.is_budget_binding = False
 
+    def is_news(self, sent_at: float) -> bool:
+        """Does a submit that left then and got no verdict tell whether the API is there now? One that hung for minutes
+        does not, where others that left after it got theirs."""
+        return sent_at >= self._heard_of
+
     def note_submit(
         self, life: Life, event: Event, sent_at: float, now: float, policy: Policy, *, is_alone: bool = False
     ) -> None:
@@ -127,7 +134,7 @@ class Gate:
             case Answered():
                 self._got_through(life, now, sent_at)
             case Refused():
-                self.breaker.succeed()
+                self._heard(sent_at)
                 self.give_back(life)
             case Unsendable() | Halted():
                 self.give_back(life)
@@ -135,16 +142,18 @@ class Gate:
                 self.give_back(life)
                 if event.scope == "rate":
                     self.pace.throttle(life.model, now, sent_at, event.retry_after_s, event.error)
-                if event.scope == "service":
+                if event.scope != "service":
+                    self._heard(sent_at)
+                elif self.is_news(sent_at):
                     self.breaker.fail(now)
-                else:
-                    self.breaker.succeed()
             case Unreached():
                 self.give_back(life)
-                self.breaker.fail(now)
+                if self.is_news(sent_at):
+                    self.breaker.fail(now)
             case Doubted():
                 is_decisive = is_alone and life.attempts == 1 == policy.attempts - 1
-                self.breaker.fail(now, life.key, is_decisive=is_decisive)
+                if self.is_news(sent_at):
+                    self.breaker.fail(now, life.key, is_decisive=is_decisive)
                 self.budget.let_stand(held(life))
                 self.doubts.count(life, policy)
             case _:
@@ -153,6 +162,10 @@ class Gate:
     def _got_through(self, life: Life, now: float, sent_at: float) -> None:
         self.got_through_at = now
         self.pace.accept(life.model, now, sent_at)
+        self._heard(sent_at)
+
+    def _heard(self, sent_at: float) -> None:
+        self._heard_of = max(self._heard_of, sent_at)
         self.breaker.succeed()
 
     def note_end(self, life: Life, event: Event | None, *, was_running: bool, charged: float | None) -> None:

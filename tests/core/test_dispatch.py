@@ -293,6 +293,30 @@ def test_polls_go_on_through_a_cool_down_and_an_outage_of_submits() -> None:
     assert outcome.status == "completed"
 
 
+def test_posts_that_hung_say_nothing_of_an_api_that_took_later_ones() -> None:
+    fleet = make_fleet()
+    for row in rows(40):
+        fleet.offer(row)
+
+    def send(count: int, now: float) -> list[Life]:
+        chosen = fleet.submits(now, UNIX_S + now, count)
+        for row in chosen:
+            fleet.sent(row.key, now)
+        return chosen
+
+    hung = send(12, 0.0)
+    (later,) = send(1, 1.0)
+    fleet.receive(later.key, Accepted(task_id="task-later", reserved=None), 2.0, UNIX_S)
+    for row in hung:
+        fleet.receive(row.key, LOST, 120.0, UNIX_S)
+    assert not fleet.gate.breaker.is_open
+    assert fleet.health.outage(is_submitting=True, is_polling=True) is None
+    for row in send(12, 121.0):
+        fleet.receive(row.key, LOST, 125.0, UNIX_S)
+    assert fleet.gate.breaker.is_open, "these left after the one that got through"
+    assert fleet.health.outage(is_submitting=True, is_polling=True) is not None
+
+
 def test_the_router_is_asked_to_refresh_a_late_task_until_that_hides_its_results() -> None:
     fleet = make_fleet(first_s=1.0)
     fleet.offer(row := life(0))
