@@ -213,7 +213,8 @@ def main() -> None:
         _run_child(arguments.child, arguments.rows)
         return
     print(children.describe_machine(), flush=True)
-    with children.serve() as served, tempfile.TemporaryDirectory() as name:
+    mine, its = children.two_cores() or (None, None)
+    with children.serve(core=its) as served, tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         work.write_rows(folder / "rows.jsonl", arguments.rows)
         job = folder / "job.toml"
@@ -224,9 +225,10 @@ def main() -> None:
             base_url=served.base_url,
             has_ids=not arguments.no_ids,
         )
-        start = children.run([str(children.HERE / "bare.py"), served.base_url, "--rows", "1"])
-        bare = children.run([str(children.HERE / "bare.py"), served.base_url, "--rows", str(arguments.rows)])
-        used = children.run([__file__, "--child", str(job), "--rows", str(arguments.rows)])
+        loop = [str(children.HERE / "bare.py"), served.base_url, "--rows"]
+        start = children.run([*loop, "1"], core=mine)
+        bare = children.run([*loop, str(arguments.rows)], core=mine)
+        used = children.run([__file__, "--child", str(job), "--rows", str(arguments.rows)], core=mine)
     print(used.output, end="")
     print(f"the bare loop, for comparison: {(bare.cpu_s - start.cpu_s) / arguments.rows * 1e6:.1f} µs a row")
 

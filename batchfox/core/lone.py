@@ -15,15 +15,16 @@ from batchfox.core.pace_rules import BURST, CUT, DEAR_CUT, LONE_CUT_LEAST, LONE_
 # first, waits and all, where that is more. After so many a trial tells whether they are chance.
 HALVED_AFTER = 3
 GOT_SHARE = 0.97
-TRIED_AFTER = 5
+TRIED_AFTER = 4
 # A trial of chance: so many refusals at the lower pace show it, if their share is at least so much of what it was. That
 # it is a limit is shown by none where so many would be expected, or after so long; by one where twice as many would.
 TRIAL_REFUSED = 2
 TRIAL_EXPECTED = 5.0
 TRIAL_S = 120.0
 TRIAL_SHARE = 0.25
-# The last so many refusals are lately.
+# The last so many refusals are lately, if so many got through since: twice a burst.
 LATELY = 3
+TELLING = 20
 # It is made at so much of what really got through, waits and all, but for a burst: whatever limit there is lies above.
 TRIAL_PACE = 0.9
 
@@ -57,9 +58,10 @@ class Slide(msgspec.Struct, gc=False):
         """The same without a burst that had been saved up; half of it, where that is all."""
         return min(max(got - BURST, got / 2.0) / max(now - since, 1.0) for got, since in self._spans())
 
-    def _spans(self) -> tuple[tuple[int, float], ...]:
-        since, accepted = self.lately[0]
-        return (self.accepted, self.since), (self.accepted - accepted, since)
+    def _spans(self) -> list[tuple[int, float]]:
+        """How many got through since when: in all, and since the last refusals, where those are enough to tell."""
+        since_each = ((self.accepted - accepted, since) for since, accepted in self.lately)
+        return [(self.accepted, self.since), *(span for span in since_each if span[0] >= TELLING)]
 
 
 class Trial(msgspec.Struct, gc=False):
