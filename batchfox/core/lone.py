@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from batchfox.core.evidence import MOST_NOISE, Refusals
-from batchfox.core.pace_rules import BURST, CUT, DEAR_CUT, LONE_CUT_LEAST, LONE_CUT_MOST, MOST_CUT, Step
+from batchfox.core.pace_rules import BURST, CUT, DEAR_CUT, LONE_CUT_LEAST, LONE_CUT_MOST, Step
 
 # After so many lone refusals one after the other the pace is halved, or set to so much of what got through since the
 # first, waits and all, where that is more. After so many a trial tells whether they are chance.
@@ -134,7 +134,7 @@ class Lone:
             if slide.refused >= TRIED_AFTER:
                 limit_per_s = min(max(got_per_s, per_s * LONE_CUT_MOST), slide.from_per_s * LONE_CUT_MOST)
                 self._trial, self._slide = Trial(slide=slide, began_at=now, limit_per_s=limit_per_s), None
-                return min(max(TRIAL_PACE * slide.least_per_s(now), per_s * MOST_CUT), per_s)
+                return min(TRIAL_PACE * slide.least_per_s(now), per_s)
         got_through = (step.accepted + 1.0) / (step.replies + 1.0)
         if is_dear:
             return per_s * max(min(DEAR_CUT, 1.0 - BURST / max(step.accepted, 1)), CUT)

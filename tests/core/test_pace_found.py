@@ -5,10 +5,7 @@ from __future__ import annotations
 import pytest
 from pace_world import World
 
-from batchfox.core.evidence import Refusals
-from batchfox.core.lone import Lone
 from batchfox.core.pace import Pace
-from batchfox.core.pace_rules import MOST_CUT, Step
 from batchfox.simulator.rates import whole_seconds
 
 LATENCIES = (0.05, 0.5)
@@ -115,15 +112,3 @@ def test_refusals_by_chance_do_not_wear_a_jobs_limit_down(
 def test_a_limit_is_found_in_spite_of_them(per_minute: int, chance: float, latency_s: float) -> None:
     world = World(Pace(None), "bucket", per_minute, latency_s=latency_s, chance=chance).run(600.0)
     assert world.used(60.0, 600.0) >= 0.5
-
-
-def test_three_lone_refusals_close_together_bring_the_pace_of_a_trial_no_deeper_than_many_would() -> None:
-    lone, now, per_s = Lone(Refusals()), 0.0, 50.0
-    for accepted in (60, 60, 1, 1, 0):
-        before = per_s
-        per_s = lone.refuse(now, per_s, Step(per_s=per_s, since=now), is_dear=False, may_try=True)
-        for _ in range(accepted):
-            now += 1.0 / per_s
-            lone.accept(now, now)
-    assert lone.is_trying
-    assert per_s == before * MOST_CUT
