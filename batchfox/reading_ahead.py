@@ -6,6 +6,7 @@ reading them beside it costs no time: of a run that is resumed at half a million
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -23,6 +24,7 @@ class Ahead:
         self._coming: Future[tuple[list[Line], list[bytes] | None]] | None = None
         self._keys: list[bytes] | None = None
         self._keyed: Sequence[Line] = ()
+        self._taker = 0
 
     def take(self, most: int, most_bytes: int) -> list[Line]:
         """Lines that are there already are all given, whatever is asked for now."""
@@ -40,6 +42,7 @@ class Ahead:
         return keys
 
     def _take(self) -> tuple[list[Line], list[bytes] | None]:
+        self._taker = threading.get_ident()
         lines = self._reading.take(*self._asked)
         return lines, self._reading.keys(lines)
 
@@ -50,5 +53,9 @@ class Ahead:
         return self._reading.records(lines)
 
     def close(self) -> None:
-        self._thread.shutdown()
-        self._reading.close()
+        """What is being read is waited for, but not by the thread that reads it, which may be the one to collect a pass
+        that was given up: then the file is closed once nobody holds it."""
+        is_own = threading.get_ident() == self._taker
+        self._thread.shutdown(wait=not is_own)
+        if not is_own:
+            self._reading.close()

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import gzip
+import json
+import threading
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -9,13 +15,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import Simulate, by_id, job_of, rows_of, rows_with_ids, write_rows
+from conftest import Simulate, by_id, eventually, job_of, rows_of, rows_with_ids, write_rows
 
 from batchfox import run, skimmed_parquet, skimming
 from batchfox.core import blocks
+from batchfox.core.row import key_of_id
 from batchfox.errors import InputError
 from batchfox.parquet_rows import rows_of as made_rows
-from batchfox.skimming import Passed, Skimmer
+from batchfox.reading_ahead import Ahead
+from batchfox.skimmed_lines import JsonLines
+from batchfox.skimming import Line, Passed, Skimmer
 
 
 @pytest.fixture(autouse=True)
@@ -164,3 +173,84 @@ def test_a_retry_reads_every_row(passed: list[int], simulate: Simulate, tmp_path
     assert passed == []
     assert run(job).completed_before == 100
     assert sum(passed) > 50
+
+
+class Watched(JsonLines):
+    """Lines that note who takes them; `before` is called by the thread that takes ahead."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path, "id", with_digest=False)
+        self.takers: list[str] = []
+        self.before: Callable[[], object] = int
+        self._lock = threading.Lock()
+
+    def take(self, most: int, most_bytes: int) -> list[Line]:
+        assert self._lock.acquire(blocking=False), "two threads at once"
+        try:
+            name = threading.current_thread().name
+            self.takers.append(name)
+            if name.startswith("ahead"):
+                self.before()
+            return super().take(most, most_bytes)
+        finally:
+            self._lock.release()
+
+
+def passes(reading: Ahead) -> Iterator[tuple[list[Line], list[bytes] | None]]:
+    with contextlib.closing(reading):
+        while lines := reading.take(16, 1 << 20):
+            yield lines, reading.keys(lines) if lines[0][0] % 5 else None
+
+
+def test_lines_taken_ahead_come_once_in_order_and_what_breaks_breaks_where_it_stands(tmp_path: Path) -> None:
+    path = tmp_path / "in.jsonl.gz"
+    rows = rows_with_ids(200)
+    whole = gzip.compress(b"".join(json.dumps(row).encode() + b"\n" for row in rows))
+    path.write_bytes(whole)
+    watched = Watched(str(path))
+    seen = list(passes(Ahead(watched)))
+    assert [line for lines, _ in seen for line, *_ in lines] == list(range(1, 201))
+    looked = [(lines, keys) for lines, keys in seen if keys is not None]
+    assert len(looked) > 8
+    for lines, keys in looked:
+        assert keys == [key_of_id(rows[line - 1]["id"]) for line, *_ in lines]
+    ahead = [name.startswith("ahead") for name in watched.takers]
+    assert ahead == [False, *(keys is not None for _, keys in seen)], "what was not looked at has nothing beside it"
+
+    path.write_bytes(gzip.compress(json.dumps(rows[0]).encode() + b"\n", mtime=0) + whole[:30])
+    reading = Ahead(Watched(str(path)))
+    first = reading.take(1, 1 << 20)
+    assert reading.keys(first) == [key_of_id(rows[0]["id"])]
+    with pytest.raises(InputError, match="cannot be read beyond line 1"):
+        reading.take(16, 1 << 20)
+    reading.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("ahead")]
+
+
+def test_a_pass_that_is_given_up_may_be_collected_by_the_thread_that_reads_ahead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong: list[object] = []
+    monkeypatch.setattr("sys.unraisablehook", wrong.append)
+    watched = Watched(str(write_rows(tmp_path / "in.jsonl", rows_with_ids(100))))
+    given_up, collected = threading.Event(), threading.Event()
+
+    def collect() -> None:
+        given_up.wait(20.0)
+        gc.collect()
+        collected.set()
+
+    watched.before = collect
+    pass_ = passes(Ahead(watched))
+    next(pass_)
+    gc.disable()
+    try:
+        cell: list[object] = [pass_]
+        cell.append(cell)
+        del pass_, cell
+        given_up.set()
+        assert collected.wait(20.0)
+    finally:
+        gc.enable()
+    eventually(lambda: not any(thread.name.startswith("ahead") for thread in threading.enumerate()), "the thread ends")
+    assert not wrong
