@@ -15,7 +15,7 @@ from batchfox.core.pace_rules import BURST, CUT, DEAR_CUT, LONE_CUT_LEAST, LONE_
 # first, waits and all, where that is more. After so many a trial tells whether they are chance.
 HALVED_AFTER = 3
 GOT_SHARE = 0.97
-TRIED_AFTER = 4
+TRIED_AFTER = 5
 # A trial of chance: so many refusals at the lower pace show it, if their share is at least so much of what it was. That
 # it is a limit is shown by none where so many would be expected, or after so long; by one where twice as many would.
 TRIAL_REFUSED = 2

@@ -49,14 +49,16 @@ class Steady:
             return None
         lows, highs = sorted(low for low, _ in self._seen), sorted(high for _, high in self._seen)
         ages = sorted({age for pair in self._seen for age in pair})
-        found = [(age, _ended(lows, highs, age)) for age in ages]
-        begins = max((at for at, (_, share) in enumerate(found) if share <= ODD), default=0)
-        ends = next((at for at, (_, share) in enumerate(found) if share >= 1.0 - ODD), 0)
-        low_s, high_s = found[begins][0], found[ends][0]
-        if ends <= begins or high_s > NARROW * low_s:
+
+        def share(age_s: float) -> float:
+            return _ended(lows, highs, age_s)
+
+        begins = max(bisect_right(ages, ODD, key=share) - 1, 0)
+        ends = bisect_left(ages, 1.0 - ODD, key=share)
+        if not begins < ends < len(ages) or ages[ends] > NARROW * ages[begins]:
             return None
-        inner = found[begins + 1 : ends]
-        inner = inner[:: max(len(inner) // AGES, 1)]
+        low_s, high_s = ages[begins], ages[ends]
+        inner = [(age, share(age)) for age in ages[begins + 1 : ends : max((ends - begins - 1) // AGES, 1)]]
         return [(low_s, 0.0), *inner, (high_s, 1.0)]
 
     def has_left(self, band: Band) -> bool:

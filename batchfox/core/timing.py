@@ -43,8 +43,8 @@ TAIL_S = 60.0
 LEARN_FROM = 12
 # A fit is due after so many seconds times what is known, and after this share of the median latency, since only tasks
 # begun meanwhile show what the last plan was worth; after so many seconds at most. And once an eighth of it is new.
-FIT_EVERY_S = 10.0
-FIT_PER_SEEN_S = 0.003
+FIT_EVERY_S = 3.0
+FIT_PER_SEEN_S = 0.002
 FIT_SHARE = 0.1
 # A change of the latency is looked for after so long, once so many tasks ended.
 CHECK_EVERY_S = 0.5
