@@ -59,9 +59,10 @@ class Slide(msgspec.Struct, gc=False):
         return min(max(got - BURST, got / 2.0) / max(now - since, 1.0) for got, since in self._spans())
 
     def _spans(self) -> list[tuple[int, float]]:
-        """How many got through since when: in all, and since the last refusals, where those are enough to tell."""
-        since_each = ((self.accepted - accepted, since) for since, accepted in self.lately)
-        return [(self.accepted, self.since), *(span for span in since_each if span[0] >= TELLING)]
+        """How many got through since when: in all, and since the last refusals, where that is enough to tell."""
+        since, accepted = self.lately[0]
+        lately = self.accepted - accepted
+        return [(self.accepted, self.since), *([(lately, since)] if lately >= TELLING else [])]
 
 
 class Trial(msgspec.Struct, gc=False):
