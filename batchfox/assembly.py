@@ -188,6 +188,9 @@ def make_pool(
         async def file(self) -> list[bytes]:
             return await asyncio.get_running_loop().run_in_executor(thread, filing.file, rows_per_part)
 
+        async def write_ahead(self, slots: list[int]) -> None:
+            await asyncio.get_running_loop().run_in_executor(thread, filing.write_ahead, slots, rows_per_part)
+
     recorder = Recorder(shop.checkpoint, shop.thread("record"), shop.reserve)
     ledger = Ledger(
         recorder,

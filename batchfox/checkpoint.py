@@ -26,7 +26,7 @@ from batchfox.group import RECORD_FIELDS, STATES, Group, Record, decode_outcome,
 from batchfox.kept import decode_columns
 from batchfox.sqlite_border import at_the_border, damaged
 
-VERSION = 2
+VERSION = 3
 # What makes of a version the next one. Each only adds: what an older version wrote stays as it is.
 _STEPS = {
     1: """
@@ -35,7 +35,13 @@ _STEPS = {
         PRIMARY KEY (digest, suffix)
     ) WITHOUT ROWID
     """,
+    2: """
+    CREATE TABLE assigned (slot INTEGER PRIMARY KEY, part INTEGER NOT NULL);
+    INSERT INTO assigned SELECT slot, part FROM row WHERE part IS NOT NULL
+    """,
 }
+# How a reader, which may not write, sees what an older version wrote.
+_AS_ASSIGNED = "CREATE TEMP VIEW assigned AS SELECT slot, part FROM row WHERE part IS NOT NULL"
 _STATE_OF = {number: state for state, number in STATES.items()}
 _MOST_KEYS = 512
 _IN_PLACE_KEYS = 512
@@ -114,6 +120,8 @@ class Checkpoint:
         if read_only:
             if version == 0:
                 self._show_as_empty()
+            elif version < 3:
+                db.execute(_AS_ASSIGNED)
             return
         mode = db.execute("PRAGMA journal_mode = WAL").fetchone()[0]
         if mode != "wal":

@@ -25,7 +25,7 @@ CREATE TABLE row (
     record   BLOB,                           -- msgpack: what a later run needs to go on with it
     kept     BLOB,                           -- msgpack: the input columns that travel to the output
     outcome  BLOB,                           -- msgpack, once settled
-    part     INTEGER,                        -- the part it is assigned to
+    part     INTEGER,                        -- of versions before 3: now in `assigned`
     old_part INTEGER                         -- the part that holds the outcome this one will replace
 );
 CREATE INDEX row_part ON row (part) WHERE part IS NOT NULL;
@@ -77,3 +77,10 @@ CREATE TABLE upload (
     uploaded_at REAL NOT NULL,
     PRIMARY KEY (digest, suffix)
 ) WITHOUT ROWID;
+
+-- Settled rows on their way into a part that is not filed yet. A table of its own: a row that got its number would be
+-- written anew with all that it holds.
+CREATE TABLE assigned (
+    slot INTEGER PRIMARY KEY,
+    part INTEGER NOT NULL
+);

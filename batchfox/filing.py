@@ -7,8 +7,9 @@ first, by a rename; the old outcomes are kept in `superseded/`.
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ import msgspec
 
 from batchfox.checkpoint import Checkpoint
 from batchfox.core import blocks
-from batchfox.core.outcome import EXTRA, STATUSES, Outcome
+from batchfox.core.outcome import EXTRA, STATUSES
 from batchfox.core.prepare import UNREADABLE
 from batchfox.core.row import key_of_id
 from batchfox.durable import sync_folder
@@ -24,15 +25,15 @@ from batchfox.errors import OutputError
 from batchfox.group import decode_outcome
 from batchfox.kept import decode_columns
 from batchfox.part_names import number_of, part_name
-from batchfox.twin_table import SHORT, Shared, put_shared
+from batchfox.twin_table import Shared, put_shared
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-ROWS_PER_TABLE = 1_000
-BYTES_PER_TABLE = 8 << 20
-# What stays known of a filed row: key, status (position in STATUSES), position in the input, 8 bytes of the hash.
-Entry = tuple[bytes, int, int, bytes | None]
+    from batchfox.open_part import Entry, OpenPart, RecordedRow
+
+# Slots as one value.
+_LISTED = "(SELECT value FROM json_each(?))"
 
 
 class Folders(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,6 +91,7 @@ class Filing:
         self._warn = warn
         self._types: dict[str, pa.DataType] | None = None
         self._misfits: set[str] = set()
+        self._open: OpenPart | None = None
 
     def types(self) -> dict[str, pa.DataType] | None:
         """The carried columns' types, once they are fixed."""
@@ -144,13 +146,29 @@ class Filing:
 
         return count_rows(path) == 0
 
+    def _next_number(self) -> int:
+        return int(self._checkpoint.query("SELECT coalesce(max(number) + 1, 0) FROM part")[0][0])
+
+    def write_ahead(self, slots: list[int], most_rows: int) -> None:
+        """Writes recorded outcomes to the part that closes next, as far as it has room for them. Nothing is recorded of
+        that. The first part fixes the types by all of its rows: it is written when it closes."""
+        if self.types() is None:
+            return
+        with self._opened(self._next_number()) as part:
+            room = most_rows - len(part.slots)
+            part.add(self._recorded_rows(f"slot IN {_LISTED} AND state = 3", _listed(slots[:room])))
+        self._open = part
+
     def file(self, most_rows: int) -> list[bytes]:
-        """Files the oldest `most_rows` recorded outcomes as one part. Returns the keys filed, none if there were
-        none."""
+        """Files the oldest `most_rows` recorded outcomes as one part, those written ahead first. Returns the keys
+        filed, none if there were none."""
+        ahead = [] if self._open is None else self._open.slots
         with self._checkpoint.transaction() as db:
-            number = db.execute("SELECT coalesce(max(number) + 1, 0) FROM part").fetchone()[0]
-            oldest = "SELECT slot FROM row WHERE state = 3 AND part IS NULL ORDER BY slot LIMIT ?"
-            rows = db.execute(f"UPDATE row SET part = ? WHERE slot IN ({oldest})", (number, most_rows)).rowcount
+            number = self._next_number()
+            db.executemany("INSERT INTO assigned VALUES (?, ?)", ((slot, number) for slot in ahead))
+            oldest = "SELECT slot, ? FROM row WHERE state = 3 AND slot NOT IN (SELECT slot FROM assigned) ORDER BY slot"
+            values = (number, most_rows - len(ahead))
+            rows = len(ahead) + db.execute(f"INSERT INTO assigned {oldest} LIMIT ?", values).rowcount
             if not rows:
                 return []
             db.execute("INSERT INTO part VALUES (?, 0, ?, '{}')", (number, rows))
@@ -159,23 +177,40 @@ class Filing:
     def _finish(self, number: int) -> list[bytes]:
         """Brings an assigned part to its end, whatever of it is done already."""
         from batchfox import parts
+        from batchfox.open_part import entry_of, shared_of
 
-        final = self._folders.data / parts.part_name(number)
+        final = self._folders.data / part_name(number)
         rows = self._checkpoint.query("SELECT rows FROM part WHERE number = ?", (number,))[0][0]
         self._fix_types(number)
         entries: list[Entry] = []
         shared: list[Shared] = []
         if parts.count_rows(final) != rows:
-            temporary = self._folders.tmp / final.name
-            parts.write(temporary, parts.schema_of(self._types or {}), self._tables(number, entries, shared))
-            self._take_out_old(number)
-            parts.put_in_place(temporary, final)
+            with self._opened(number) as part:
+                part.add(self._assigned_rows(number, part.slots))
+                part.close()
+                entries, shared = part.entries, part.shared
+                self._take_out_old(number)
+                parts.put_in_place(part.path, final)
         else:
             sync_folder(final.parent)  # the run that renamed it may have been killed before it could
-            for key, outcome, *_ in self._rows(number):
-                entries.append(_entry(key, outcome))
-                shared += _shared(outcome)
+            for _, key, outcome, *_ in self._assigned_rows(number):
+                entries.append(entry_of(key, outcome))
+                shared += shared_of(outcome)
         return self._mark_filed(number, rows, entries, shared)
+
+    @contextlib.contextmanager
+    def _opened(self, number: int) -> Iterator[OpenPart]:
+        """The open part, or a new one. It is the open one no more, and where it comes to nothing it leaves nothing."""
+        from batchfox.open_part import OpenPart
+
+        part, self._open = self._open, None
+        if part is None:
+            part = OpenPart(self._folders.tmp / part_name(number), self._types or {}, misfits=self._warn_of)
+        try:
+            yield part
+        except Exception:
+            part.give_up()
+            raise
 
     def _fix_types(self, number: int) -> None:
         """The schema is fixed by the first part with rows, for good."""
@@ -183,41 +218,19 @@ class Filing:
             return
         from batchfox import columns
 
-        kept = (kept for _, _, kept, _ in self._rows(number))
+        kept = (kept for *_, kept, _ in self._assigned_rows(number))
         self._types = columns.infer(kept, self._known_types())
         self._checkpoint.put(types=columns.encode_types(self._types))
 
-    def _rows(self, number: int) -> Iterator[tuple[bytes, Any, dict[str, Any], int]]:
-        """Key, outcome and carried columns of the rows assigned to a part, a few at a time, and the bytes of both."""
-        sql = "SELECT key, outcome, kept FROM row WHERE part = ? ORDER BY slot"
-        for key, outcome, kept in self._checkpoint.stream(sql, (number,)):
-            yield key, decode_outcome(outcome), decode_columns(kept), len(outcome) + len(kept)
+    def _assigned_rows(self, number: int, written: Sequence[int] = ()) -> Iterator[RecordedRow]:
+        """The rows assigned to a part, but for those written already, a few at a time."""
+        where = f"slot IN (SELECT slot FROM assigned WHERE part = ?) AND slot NOT IN {_LISTED}"
+        return self._recorded_rows(where, number, _listed(written))
 
-    def _tables(self, number: int, entries: list[Entry], shared: list[Shared]) -> Iterator[pa.Table]:
-        """The part in small tables; `entries` gets what the checkpoint keeps of each row, `shared` where the answers
-        are that other rows may get."""
-        from batchfox import parts
-
-        records: list[tuple[Any, ...]] = []
-        kepts: list[dict[str, Any]] = []
-        size = 0
-
-        def flush() -> pa.Table:
-            table, misfits = parts.build(records, kepts, self._types or {})
-            self._warn_of(misfits)
-            return table
-
-        for key, outcome, kept, its_size in self._rows(number):
-            entries.append(_entry(key, outcome))
-            shared += _shared(outcome)
-            records.append(outcome.record())
-            kepts.append(kept)
-            size += its_size
-            if len(records) >= ROWS_PER_TABLE or size >= BYTES_PER_TABLE:
-                yield flush()
-                records, kepts, size = [], [], 0
-        if records:
-            yield flush()
+    def _recorded_rows(self, where: str, *values: Any) -> Iterator[RecordedRow]:
+        sql = f"SELECT slot, key, outcome, kept FROM row WHERE {where} ORDER BY slot"
+        for slot, key, outcome, kept in self._checkpoint.stream(sql, values):
+            yield slot, key, decode_outcome(outcome), decode_columns(kept), len(outcome) + len(kept)
 
     def _warn_of(self, misfits: set[str]) -> None:
         """One warning a column: what was fixed, and where the values are that differ."""
@@ -229,7 +242,8 @@ class Filing:
 
     def _take_out_old(self, number: int) -> None:
         """Takes the outcomes that this part replaces out of their parts. Done twice, it finds nothing to do."""
-        sql = "SELECT old_part, key, outcome FROM row WHERE part = ? AND old_part IS NOT NULL"
+        assigned = "SELECT slot FROM assigned WHERE part = ?"
+        sql = f"SELECT old_part, key, outcome FROM row WHERE old_part IS NOT NULL AND slot IN ({assigned})"
         named: dict[int, set[str]] = defaultdict(set)
         nameless: dict[int, set[str]] = defaultdict(set)
         for old_part, key, outcome in self._checkpoint.query(sql, (number,)):
@@ -285,7 +299,8 @@ class Filing:
                 db.executemany("DELETE FROM retry WHERE key = ?", [(key,) for key in keys])
             values = (rows, msgspec.json.encode(counts).decode(), number)
             db.execute("UPDATE part SET is_filed = 1, rows = ?, counts = ? WHERE number = ?", values)
-            db.execute("DELETE FROM row WHERE part = ?", (number,))
+            db.execute("DELETE FROM row WHERE slot IN (SELECT slot FROM assigned WHERE part = ?)", (number,))
+            db.execute("DELETE FROM assigned WHERE part = ?", (number,))
         self._note("part_filed", {"part": number, "rows": rows})
         return keys
 
@@ -304,16 +319,8 @@ class Filing:
         parts.put_in_place(temporary, final)
 
 
-def _entry(key: bytes, outcome: Outcome) -> Entry:
-    short = bytes.fromhex(outcome.request_hash)[:8] if outcome.request_hash else None
-    return key, STATUSES.index(outcome.status), outcome.row_index, short
-
-
-def _shared(outcome: Outcome) -> list[Shared]:
-    """What is kept of an answer that other rows may get."""
-    if outcome.twin is None or outcome.status != "completed" or outcome.request_hash is None:
-        return []
-    return [(outcome.twin, outcome.row_index, bytes.fromhex(outcome.request_hash)[:SHORT])]
+def _listed(slots: Sequence[int]) -> bytes:
+    return msgspec.json.encode(slots)
 
 
 def _mark_positions(db: Any, entries: list[Entry]) -> None:

@@ -22,6 +22,8 @@ from batchfox.recorder import Recorder
 
 BYTES_PER_PART = 64 << 20
 PART_AGE_S = 15 * 60.0
+# So many rows at a time, or half a part, are written to the open part before it closes.
+ROWS_AHEAD = 1_000
 _SMALL_ROW = 400
 
 
@@ -53,7 +55,11 @@ class Unfiled:
     def __init__(self, known: dict[bytes, Done], rows_per_part: int, now: float) -> None:
         self._done = known
         self._rows_per_part = rows_per_part
+        self._group = min(ROWS_AHEAD, max(rows_per_part // 2, 1))
         self._sizes: dict[bytes, int] = {}
+        # Slots of those that are not written to the open part yet, and how many are.
+        self._slots: dict[bytes, int] = {}
+        self._written = 0
         self._bytes = 0
         self._filed: list[bytes] = []
         self.first_at: float | None = now if known else None
@@ -64,9 +70,10 @@ class Unfiled:
     def get(self, key: bytes) -> Done | None:
         return self._done.get(key)
 
-    def add(self, key: bytes, done: Done, size: int, now: float) -> None:
+    def add(self, key: bytes, done: Done, size: int, now: float, *, slot: int) -> None:
         self._done[key] = done
         self._sizes[key] = size
+        self._slots[key] = slot
         self._bytes += size
         if self.first_at is None:
             self.first_at = now
@@ -79,6 +86,16 @@ class Unfiled:
         """Does the next part close now, by its rows or its bytes?"""
         return len(self._done) - len(self._filed) >= self._rows_per_part or self._bytes >= BYTES_PER_PART
 
+    def has_group(self) -> bool:
+        """Are there rows enough to write them ahead, and room for them in the open part?"""
+        return len(self._slots) >= self._group and self._written + self._group <= self._rows_per_part
+
+    def take_group(self) -> list[int]:
+        """The slots of the oldest rows that are not written yet; they count as written now."""
+        keys = list(itertools.islice(self._slots, self._group))
+        self._written += len(keys)
+        return [self._slots.pop(key) for key in keys]
+
     def closes_at(self) -> float | None:
         """When the next part closes by age."""
         return None if self.first_at is None else self.first_at + PART_AGE_S
@@ -87,6 +104,9 @@ class Unfiled:
         """These are in a part now. They stay known here until `forget_filed`."""
         self._filed += keys
         self._bytes -= sum(self._sizes.pop(key, 0) for key in keys)
+        for key in keys:
+            self._slots.pop(key, None)
+        self._written = 0
         self.first_at = now if self else None
 
     def drop(self, key: bytes) -> None:
@@ -197,7 +217,8 @@ class Ledger:
             size += len(columns)
             self._recorder.group.add_row(life, columns, self._old_parts.pop(life.key, None), outcome)
         self._recorder.touch()
-        self.unfiled.add(life.key, Done(status=outcome.status, row_index=outcome.row_index), size, self._now())
+        done = Done(status=outcome.status, row_index=outcome.row_index)
+        self.unfiled.add(life.key, done, size, self._now(), slot=life.slot)
         self.tally.see(outcome, is_copy=is_copy)
         self._on_settled(outcome)
         if self.shared is not None:

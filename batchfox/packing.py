@@ -1,4 +1,4 @@
-"""The file loop: closes a part when it is full or old, and what is left at the end."""
+"""The file loop: closes a part when it is full or old, and what is left at the end; until then it writes ahead."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from batchfox.recorder import Recorder
 
 
 class Filer(Protocol):
-    """Files recorded outcomes as a part, and returns their keys."""
+    """Files recorded outcomes as a part, and returns their keys; writes those of these slots to the open part."""
 
     async def file(self) -> list[bytes]: ...
+    async def write_ahead(self, slots: list[int]) -> None: ...
 
 
 class PartsCrew(Crew, Protocol):
@@ -35,8 +36,8 @@ class Packing:
         self._wake = asyncio.Event()
 
     def look(self) -> None:
-        """An outcome was recorded: is the next part full?"""
-        if self._unfiled.is_full():
+        """An outcome was recorded: is the next part full, or another group of its rows there?"""
+        if self._unfiled.has_group() or self._unfiled.is_full():
             self._wake.set()
 
     async def run(self) -> None:
@@ -48,10 +49,14 @@ class Packing:
             self._wake.clear()
             closes_at = unfiled.closes_at()
             is_old = closes_at is not None and self._clock.now() >= closes_at
-            if unfiled.is_full() or is_old:
+            is_due = unfiled.is_full() or is_old
+            if is_due or unfiled.has_group():
                 await self._recorder.durable()
                 try:
-                    await self._file()
+                    if is_due:
+                        await self._file()
+                    else:
+                        await self._filer.write_ahead(unfiled.take_group())
                 except DiskFullError as error:
                     self._crew.stop_for_machine(error)
                     return

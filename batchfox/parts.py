@@ -81,21 +81,63 @@ def _at_the_border(path: Path) -> Iterator[None]:
         raise MachineError(f"{path}: {reason}; mend it, then run the same command again") from error
 
 
+class PartFile:
+    """A Parquet file that is being written, a row group a table. Not yet in place: see `put_in_place`. What cannot be
+    written closes it."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self.path = path
+        self.rows = 0
+        repeating = [name for name in schema.names if name not in _UNIQUE]
+        with _at_the_border(path):
+            self._file = path.open("wb")
+            self._writer = pq.ParquetWriter(
+                self._file, schema, compression="zstd", write_page_checksum=True, use_dictionary=repeating
+            )
+
+    def add(self, table: pa.Table) -> None:
+        if table.num_rows:
+            with self._or_closed():
+                self._writer.write_table(table)
+                self.rows += table.num_rows
+
+    def close(self) -> int:
+        """Ends the file and syncs it. Returns its rows."""
+        with self._or_closed():
+            self._writer.close()
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+        return self.rows
+
+    def give_up(self) -> None:
+        """Closes it as it is: no Parquet yet."""
+        with contextlib.suppress(OSError):
+            self._writer.close()
+        with contextlib.suppress(OSError):
+            self._file.close()
+
+    @contextlib.contextmanager
+    def _or_closed(self) -> Iterator[None]:
+        try:
+            with _at_the_border(self.path):
+                yield
+        except BaseException:
+            self.give_up()
+            raise
+
+
 def write(path: Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> int:
     """Writes and syncs a Parquet file, a row group a table. Returns its rows. Not yet in place: see `put_in_place`."""
-    rows = 0
-    with _at_the_border(path), path.open("wb") as file:
-        repeating = [name for name in schema.names if name not in _UNIQUE]
-        with pq.ParquetWriter(
-            file, schema, compression="zstd", write_page_checksum=True, use_dictionary=repeating
-        ) as writer:
+    file = PartFile(path, schema)
+    try:
+        with _at_the_border(path):
             for table in tables:
-                if table.num_rows:
-                    writer.write_table(table)
-                    rows += table.num_rows
-        file.flush()
-        os.fsync(file.fileno())
-    return rows
+                file.add(table)
+        return file.close()
+    except BaseException:
+        file.give_up()
+        raise
 
 
 def put_in_place(temporary: Path, final: Path) -> None:

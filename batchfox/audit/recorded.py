@@ -77,7 +77,7 @@ def _copy(checkpoint: Checkpoint, rolls: Rolls) -> Recorded:
     for number, is_filed, rows, counts in checkpoint.query("SELECT number, is_filed, rows, counts FROM part"):
         found.parts[number] = FiledPart(bool(is_filed), rows, msgspec.json.decode(counts))
     rolls.put("recorded_part", ((number,) for number in found.parts), 1)
-    swapping = "SELECT DISTINCT old_part FROM row WHERE part IS NOT NULL AND old_part IS NOT NULL"
+    swapping = "SELECT DISTINCT old_part FROM assigned JOIN row USING (slot) WHERE old_part IS NOT NULL"
     found.swapping = {part for (part,) in checkpoint.query(swapping)}
     found.marked = int(checkpoint.query("SELECT count(*) FROM retry")[0][0])
     rolls.put("pending", _pending(checkpoint), 11)
@@ -99,7 +99,10 @@ def _copy_run(checkpoint: Checkpoint, found: Recorded) -> None:
 
 def _pending(checkpoint: Checkpoint) -> Iterator[tuple[Any, ...]]:
     """Rows on their way: of one that is settled its outcome, else what was recorded of its last attempt."""
-    sql = "SELECT key, state, part, old_part, record, outcome FROM row"
+    sql = (
+        "SELECT key, state, assigned.part, old_part, record, outcome FROM row LEFT JOIN assigned ON "
+        "assigned.slot = row.slot"
+    )
     for key, state, part, old_part, record, outcome in checkpoint.stream(sql):
         if state == 3:
             end = decode_outcome(outcome)

@@ -49,7 +49,7 @@ def compare(data: Path, checkpoint: Checkpoint, census: Census, *, has_ids: bool
     """Do the records agree with the files? What a crash may leave half done is passed over: the next run ends it."""
     recorded = {number: row for number, *row in checkpoint.query("SELECT number, is_filed, rows, counts FROM part")}
     filed = {number for number, (is_filed, _, _) in recorded.items() if is_filed}
-    swapping = {part for (part,) in checkpoint.query("SELECT DISTINCT old_part FROM row WHERE part IS NOT NULL")}
+    swapping = {part for (part,) in checkpoint.query("SELECT DISTINCT old_part FROM assigned JOIN row USING (slot)")}
     found = [*_find_gone(data, recorded, filed, census), *_compare_parts(data, recorded, filed - swapping, census)]
     yield from found
     if not found and not swapping - {None}:

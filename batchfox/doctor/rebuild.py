@@ -137,12 +137,11 @@ def _write_rows(db: Any, census: Census, remains: Remains, account: Account) -> 
             continue
         seen.add(kept[1])
         slot, key, state, record, columns, outcome, part, old_part = kept
-        sql = (
-            "INSERT INTO row (slot, key, state, record, kept, outcome, part, old_part) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-        )
-        db.execute(sql, (slot, key, state, record, columns, outcome, part, old_part))
+        sql = "INSERT INTO row (slot, key, state, record, kept, outcome, old_part) VALUES (?, ?, ?, ?, ?, ?, ?)"
+        db.execute(sql, (slot, key, state, record, columns, outcome, old_part))
         account.saved[_STATES[state]] += 1
         if part is not None:
+            db.execute("INSERT INTO assigned VALUES (?, ?)", (slot, part))
             assigned[part] += 1
     db.executemany("INSERT INTO part VALUES (?, 0, ?, '{}')", assigned.items())
 

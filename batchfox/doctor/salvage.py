@@ -115,9 +115,17 @@ class Remains:
 
     def rows(self) -> Iterator[SavedRow]:
         """Every row on its way that can be understood."""
+        assigned = self._assigned()
         for row in self._walk("row", "slot", "key, state, record, kept, outcome, part, old_part"):
             if self._keep(is_understood(row)):
-                yield row
+                yield (*row[:-2], assigned.get(row[0], row[-2]), row[-1])
+
+    def _assigned(self) -> dict[int, int]:
+        """Slots of rows on their way into a part, and its number. Versions before 3 have it in the rows themselves."""
+        if self._db is None or "assigned" not in _tables(self._db):
+            return {}
+        found = self._walk("assigned", "slot", "part")
+        return {slot: part for slot, part in found if self._keep(isinstance(part, int))}
 
     def _keep(self, is_good: bool) -> bool:
         self.is_whole = self.is_whole and is_good
@@ -197,11 +205,15 @@ def _is_key_of(key: bytes, row_id: str, index: int) -> bool:
 
 
 def _knows_tables(db: sqlite3.Connection) -> bool:
+    return _tables(db) >= {"meta", "run", "row", "part", "block", "retry"}
+
+
+def _tables(db: sqlite3.Connection) -> set[str]:
+    """The names of those that it knows of."""
     try:
-        found = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        return {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     except sqlite3.Error:
-        return False
-    return found >= {"meta", "run", "row", "part", "block", "retry"}
+        return set()
 
 
 def _is_sound(db: sqlite3.Connection) -> bool:

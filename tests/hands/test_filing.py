@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import by_id, parts_of, rows_of, superseded_rows
 
-from batchfox import filing, parts
+from batchfox import open_part, parts
 from batchfox.checkpoint import Checkpoint
 from batchfox.core.event import Answer, ApiError
 from batchfox.core.lifecycle import Life
@@ -89,7 +89,8 @@ class Desk:
     def assign(self, number: int) -> None:
         """The first step of filing, and then the power is cut."""
         with self.checkpoint.transaction() as db:
-            rows = db.execute("UPDATE row SET part = ? WHERE part IS NULL", (number,)).rowcount
+            free = "SELECT slot, ? FROM row WHERE slot NOT IN (SELECT slot FROM assigned)"
+            rows = db.execute(f"INSERT INTO assigned {free}", (number,)).rowcount
             db.execute("INSERT INTO part VALUES (?, 0, ?, '{}')", (number, rows))
 
     def cut(self, step: str) -> None:
@@ -133,7 +134,7 @@ def test_a_part_is_built_of_tables_of_so_many_bytes_nested_columns_counted(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else a thousand long conversations would be in memory at once."""
-    monkeypatch.setattr(filing, "BYTES_PER_TABLE", 100_000)
+    monkeypatch.setattr(open_part, "BYTES_PER_TABLE", 100_000)
     desk.record(*range(40), kept=lambda index: {"messages": [{"role": "user", "content": f"{index}" + "x" * 10_000}]})
     desk.filing.file(100)
     assert pq.read_metadata(parts_of(desk.folders.root)[0]).num_row_groups == 4
@@ -251,9 +252,13 @@ def test_assigned_and_a_file_with_another_number_of_rows(desk: Desk) -> None:
 
 def test_written_but_not_renamed(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     desk.record(0, 1, 2)
+
+    def fail(*_: Any) -> None:
+        raise KeyboardInterrupt
+
     with monkeypatch.context() as patch:
-        patch.setattr(parts, "put_in_place", lambda *_: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
+        patch.setattr(parts, "put_in_place", fail)
+        with pytest.raises(KeyboardInterrupt):
             desk.filing.file(10)
     assert [path.name for path in desk.folders.tmp.iterdir()] == ["part-00000.parquet"]
     desk.crash()

@@ -190,7 +190,7 @@ def test_a_checkpoint_of_an_older_version_learns_of_uploads(simulate: Simulate, 
     rows = [{"id": "a", "prompt": "a", "image_urls": ["a.png"]}]
     assert run(job(tmp_path, simulator.url, rows, mode="inline")).exit_status == 0
     table = sqlite3.connect(tmp_path / "out" / "_batchfox" / "checkpoint.db")
-    table.executescript("DROP TABLE upload; PRAGMA user_version = 1;")
+    table.executescript("DROP TABLE upload; DROP TABLE assigned; PRAGMA user_version = 1;")
     table.close()
     rows.append({"id": "b", "prompt": "b", "image_urls": ["a.png"]})
     assert run(job(tmp_path, simulator.url, rows, mode="upload")).by_status == {"completed": 2}

@@ -535,7 +535,8 @@ def test_a_run_that_was_killed_between_putting_a_part_in_its_place_and_saying_so
             values = {name: row[name] for name in names}
             outcome = Outcome(**values, finished_at=row["finished_at"].timestamp(), run_date=str(row["run_date"]))
             key = key_of_outcome(row, has_ids=has_ids)
-            db.execute("INSERT INTO row VALUES (?, ?, 3, NULL, x'80', ?, 2, NULL)", (slot, key, encode(outcome)))
+            db.execute("INSERT INTO row VALUES (?, ?, 3, NULL, x'80', ?, NULL, NULL)", (slot, key, encode(outcome)))
+            db.execute("INSERT INTO assigned VALUES (?, 2)", (slot,))
         db.execute("UPDATE part SET is_filed = 0, counts = '{}' WHERE number = 2")
         db.execute("UPDATE run SET is_finished = 0")
         db.execute("DELETE FROM finished WHERE row_index >= 80")
