@@ -206,6 +206,7 @@ class Execution:
                 self._log.warning("job_changed", key=change.key, was=change.was, now=change.now, note=note)
             self._stack, self._key_ledger = stack, self._join(stack, key)
             self._filing = make_filing(job, self._shop, self._folders, self._source, self._log)
+            stack.callback(self._filing.close)
             self._filing.recover()
             file_late(self._shop.checkpoint, self._filing, job.output.rows_per_part)
             base_url = stack.enter_context(api_of(job, state=self._folders.own / "simulator.db"))

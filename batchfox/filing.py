@@ -146,6 +146,12 @@ class Filing:
 
         return count_rows(path) == 0
 
+    def close(self) -> None:
+        """What is written ahead of a part that will not close is given up."""
+        part, self._open = self._open, None
+        if part is not None:
+            part.give_up()
+
     def _next_number(self) -> int:
         return int(self._checkpoint.query("SELECT coalesce(max(number) + 1, 0) FROM part")[0][0])
 
@@ -157,7 +163,6 @@ class Filing:
         with self._opened(self._next_number()) as part:
             room = most_rows - len(part.slots)
             part.add(self._recorded_rows(f"slot IN {_LISTED} AND state = 3", _listed(slots[:room])))
-        self._open = part
 
     def file(self, most_rows: int) -> list[bytes]:
         """Files the oldest `most_rows` recorded outcomes as one part, those written ahead first. Returns the keys
@@ -191,6 +196,7 @@ class Filing:
                 entries, shared = part.entries, part.shared
                 self._take_out_old(number)
                 parts.put_in_place(part.path, final)
+            self._open = None
         else:
             sync_folder(final.parent)  # the run that renamed it may have been killed before it could
             for _, key, outcome, *_ in self._assigned_rows(number):
@@ -200,16 +206,16 @@ class Filing:
 
     @contextlib.contextmanager
     def _opened(self, number: int) -> Iterator[OpenPart]:
-        """The open part, or a new one. It is the open one no more, and where it comes to nothing it leaves nothing."""
+        """The open part, or a new one. Where an error comes between, it is given up."""
         from batchfox.open_part import OpenPart
 
-        part, self._open = self._open, None
-        if part is None:
-            part = OpenPart(self._folders.tmp / part_name(number), self._types or {}, misfits=self._warn_of)
+        if self._open is None:
+            path = self._folders.tmp / part_name(number)
+            self._open = OpenPart(path, self._types or {}, misfits=self._warn_of)
         try:
-            yield part
+            yield self._open
         except Exception:
-            part.give_up()
+            self.close()
             raise
 
     def _fix_types(self, number: int) -> None:

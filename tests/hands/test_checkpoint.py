@@ -221,6 +221,21 @@ def test_counts_add_up_the_filed_parts_only(tmp_path: Path) -> None:
     checkpoint.close()
 
 
+def test_rows_that_an_older_version_assigned_to_a_part_still_are(tmp_path: Path) -> None:
+    path = tmp_path / "c.db"
+    Checkpoint(path).close()
+    db = sqlite3.connect(path)
+    for slot, part in ((1, 4), (2, None), (3, 4)):
+        db.execute("INSERT INTO row (slot, key, state, kept, part) VALUES (?, ?, 3, x'80', ?)", (slot, bytes(16), part))
+    db.commit()
+    db.executescript("DROP TABLE assigned; PRAGMA user_version = 2;")
+    db.close()
+    for read_only in (True, False, False):
+        checkpoint = Checkpoint(path, read_only=read_only)
+        assert checkpoint.query("SELECT slot, part FROM assigned ORDER BY slot") == [(1, 4), (3, 4)]
+        checkpoint.close()
+
+
 def test_a_checkpoint_of_a_newer_version_is_refused_and_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "c.db"
     Checkpoint(path).close()

@@ -18,7 +18,7 @@ from batchfox.core.lifecycle import Life
 from batchfox.core.outcome import COLUMNS, Outcome, Status
 from batchfox.core.prepare import UNREADABLE
 from batchfox.core.row import key_of_id, key_of_line, key_of_position
-from batchfox.errors import OutputError
+from batchfox.errors import DiskFullError, OutputError
 from batchfox.filing import Filing, Folders
 from batchfox.group import Group, encode
 
@@ -50,6 +50,8 @@ class Desk:
 
     def crash(self) -> None:
         """What this process knew is gone; what is on disk is not."""
+        if (opened := self.filing._open) is not None:
+            opened._file.give_up()
         self.checkpoint.close()
         self.open()
 
@@ -286,6 +288,103 @@ def test_leftovers_of_a_part_that_was_being_written_are_cleared(desk: Desk) -> N
     (desk.folders.tmp / "part-00000.parquet").write_bytes(b"half")
     desk.crash()
     assert_all_is_well(desk, 1)
+
+
+# Rows written before their part closes.
+
+
+def with_a_part(desk: Desk) -> int:
+    """The types are fixed by three filed rows. Returns the slot of the next row."""
+    desk.record(0, 1, 2)
+    desk.filing.file(10)
+    return desk.checkpoint.last_slot() + 1
+
+
+def groups_of(path: Path) -> list[int]:
+    found = pq.read_metadata(path)
+    return [found.row_group(number).num_rows for number in range(found.num_row_groups)]
+
+
+def test_rows_written_ahead_are_in_their_part_once_and_the_others_beside_them(desk: Desk) -> None:
+    first = with_a_part(desk)
+    desk.record(*range(3, 10))
+    desk.filing.write_ahead([first + 4, first + 5], 100)
+    desk.filing.write_ahead([first + 6], 100)
+    assert parts_of(desk.folders.root) == [desk.folders.data / "part-00000.parquet"], "not in place yet"
+    assert len(desk.filing.file(6)) == 6
+    assert groups_of(parts_of(desk.folders.root)[1]) == [2, 1, 3]
+    indices = pq.read_table(parts_of(desk.folders.root)[1])["row_index"].to_pylist()
+    assert indices == [7, 8, 9, 3, 4, 5], "of the others the oldest"
+    assert_all_is_well(desk, 10)
+    assert desk.checkpoint.query("SELECT count(*) FROM assigned") == [(0,)]
+
+
+def test_the_first_part_is_not_written_ahead_since_all_of_its_rows_fix_the_types(desk: Desk) -> None:
+    desk.record(0, kept=lambda _: {"n": None})
+    desk.filing.write_ahead([1], 100)
+    desk.record(1)
+    desk.filing.file(10)
+    assert pq.read_schema(parts_of(desk.folders.root)[0]).field("n").type == pa.int64()
+    assert_all_is_well(desk, 2)
+
+
+def test_more_rows_than_the_part_has_room_for_wait_for_the_next_one(desk: Desk) -> None:
+    first = with_a_part(desk)
+    desk.record(*range(3, 9))
+    desk.filing.write_ahead([first, first + 1], 3)
+    desk.filing.write_ahead([first + 2, first + 3, first + 4], 3)
+    assert [len(desk.filing.file(3)) for _ in range(3)] == [3, 3, 0]
+    assert_all_is_well(desk, 9)
+
+
+def test_rows_that_are_filed_or_have_no_outcome_are_not_written_ahead(desk: Desk) -> None:
+    with_a_part(desk)
+    group = Group()
+    life = Life(key=key_of_id("x"), index=50, id="x", kept={}, slot=50)
+    group.add_row(life, encode({}), None)
+    desk.checkpoint.commit(group)
+    desk.filing.write_ahead([1, 2, 50, 51], 100)
+    desk.record(3)
+    assert len(desk.filing.file(100)) == 1
+    assert len(rows_of(desk.folders.root)) == 4
+
+
+@pytest.mark.parametrize("step", ["file", "_assigned_rows", "_take_out_old", "_mark_filed"])
+def test_what_is_written_ahead_is_lost_in_a_crash_and_the_rows_are_not(desk: Desk, step: str) -> None:
+    first = with_a_part(desk)
+    desk.record(*range(3, 10))
+    desk.filing.write_ahead([first + 4, first + 2], 100)
+    if step == "file":
+        desk.crash()
+    else:
+        desk.cut(step)
+    assert_all_is_well(desk, 10)
+
+
+def test_a_part_that_cannot_be_written_ahead_leaves_nothing_and_is_written_when_it_closes(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = with_a_part(desk)
+    desk.record(*range(3, 10))
+    desk.filing.write_ahead([first], 100)
+    with monkeypatch.context() as patch:
+        patch.setattr(pq.ParquetWriter, "write_table", lambda *_: exec("raise OSError(28, 'No space left')"))
+        with pytest.raises(DiskFullError, match=r"part-00001\.parquet"):
+            desk.filing.write_ahead([first + 1], 100)
+    assert list(desk.folders.tmp.iterdir()) == []
+    assert len(desk.filing.file(100)) == 7
+    assert_all_is_well(desk, 10)
+
+
+def test_a_run_that_ends_without_its_last_part_leaves_no_file(desk: Desk) -> None:
+    first = with_a_part(desk)
+    desk.record(3, 4)
+    desk.filing.write_ahead([first], 100)
+    assert len(list(desk.folders.tmp.iterdir())) == 1
+    desk.filing.close()
+    assert list(desk.folders.tmp.iterdir()) == []
+    desk.crash()
+    assert_all_is_well(desk, 5)
 
 
 # The swap of a retried row.

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from conftest import Simulate, job_of, parts_of, rows_with_ids, write_rows
+from conftest import Simulate, job_of, parts_of, rows_of, rows_with_ids, write_rows
 
 from batchfox import ledger, packing, run
+from batchfox.checkpoint import Done
+from batchfox.ledger import Unfiled
 
 
 def rows_of_parts(folder: Path) -> list[int]:
@@ -35,3 +37,32 @@ def test_by_its_age(simulate: Simulate, tmp_path: Path, monkeypatch: pytest.Monk
     found = rows_of_parts(tmp_path / "out")
     assert sum(found) == 30
     assert len(found) >= 2
+
+
+def test_rows_are_written_to_their_part_before_it_closes(simulate: Simulate, tmp_path: Path) -> None:
+    """Half of a small part at a time, from the second part on."""
+    source = write_rows(tmp_path / "in.jsonl", rows_with_ids(100))
+    run(job_of(source, tmp_path / "out", simulate(latency="uniform:0.1,0.9").url, rows_per_part=20))
+    assert sum(rows_of_parts(tmp_path / "out")) == 100
+    groups = [pq.read_metadata(path).num_row_groups for path in parts_of(tmp_path / "out")]
+    assert groups[0] == 1
+    assert max(groups[1:]) == 2
+    assert len({row["id"] for row in rows_of(tmp_path / "out")}) == 100
+    assert list((tmp_path / "out" / "_batchfox" / "tmp").iterdir()) == []
+
+
+@pytest.mark.parametrize(("rows_per_part", "groups"), [(10_000, [1_000] * 9), (1_500, [750]), (7, [3, 3]), (1, [])])
+def test_groups_are_of_a_thousand_rows_or_half_a_part(rows_per_part: int, groups: list[int]) -> None:
+    unfiled = Unfiled({}, rows_per_part, 0.0)
+    taken = []
+    for number in range(rows_per_part):
+        unfiled.add(b"%d" % number, Done(status="completed", row_index=number), 1, 0.0, slot=number + 1)
+        if unfiled.is_full():
+            break
+        if unfiled.has_group():
+            taken.append(unfiled.take_group())
+    written = [slot for group in taken for slot in group]
+    assert written == list(range(1, len(written) + 1))
+    assert [len(group) for group in taken] == groups
+    unfiled.filed([b"%d" % number for number in range(rows_per_part)], 1.0)
+    assert not unfiled.has_group()
