@@ -157,12 +157,14 @@ class Filing:
 
     def write_ahead(self, slots: list[int], most_rows: int) -> None:
         """Writes recorded outcomes to the part that closes next, as far as it has room for them. Nothing is recorded of
-        that. The first part fixes the types by all of its rows: it is written when it closes."""
+        that. The first part fixes the types by all of its rows: it is written when it closes. Rows of a part that could
+        not be written are in that one, and the next run writes it."""
         if self.types() is None:
             return
         with self._opened(self._next_number()) as part:
             room = most_rows - len(part.slots)
-            part.add(self._recorded_rows(f"slot IN {_LISTED} AND state = 3", _listed(slots[:room])))
+            free = f"slot IN {_LISTED} AND state = 3 AND slot NOT IN (SELECT slot FROM assigned)"
+            part.add(self._recorded_rows(free, _listed(slots[:room])))
 
     def file(self, most_rows: int) -> list[bytes]:
         """Files the oldest `most_rows` recorded outcomes as one part, those written ahead first. Returns the keys
@@ -198,6 +200,7 @@ class Filing:
                 parts.put_in_place(part.path, final)
             self._open = None
         else:
+            self.close()
             sync_folder(final.parent)  # the run that renamed it may have been killed before it could
             for _, key, outcome, *_ in self._assigned_rows(number):
                 entries.append(entry_of(key, outcome))
@@ -325,8 +328,9 @@ class Filing:
         parts.put_in_place(temporary, final)
 
 
-def _listed(slots: Sequence[int]) -> bytes:
-    return msgspec.json.encode(slots)
+def _listed(slots: Sequence[int]) -> str:
+    """As text: SQLite 3.45 takes bytes for JSON of its own binary form, or may."""
+    return msgspec.json.encode(slots).decode()
 
 
 def _mark_positions(db: Any, entries: list[Entry]) -> None:

@@ -376,6 +376,51 @@ def test_a_part_that_cannot_be_written_ahead_leaves_nothing_and_is_written_when_
     assert_all_is_well(desk, 10)
 
 
+def test_rows_of_a_part_that_could_not_be_written_are_not_written_ahead_for_another(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are assigned already: twice, SQLite refuses, and the checkpoint was said to be damaged."""
+    first = with_a_part(desk)
+    desk.record(*range(3, 6))
+    with monkeypatch.context() as patch:
+        patch.setattr(pq.ParquetWriter, "write_table", lambda *_: exec("raise OSError(28, 'No space left')"))
+        with pytest.raises(DiskFullError, match=r"part-00001\.parquet"):
+            desk.filing.file(100)
+    desk.record(*range(6, 10))
+    desk.filing.write_ahead(list(range(first, first + 5)), 100)
+    assert len(desk.filing.file(100)) == 4
+    desk.crash()
+    assert_all_is_well(desk, 10)
+    assert [len(pq.read_table(path)) for path in parts_of(desk.folders.root)] == [3, 3, 4]
+
+
+def test_what_is_written_ahead_of_a_part_that_is_there_already_is_in_no_other(desk: Desk) -> None:
+    first = with_a_part(desk)
+    desk.record(3, 4)
+    desk.filing.write_ahead([first], 100)
+    copied = desk.folders.data / "part-00001.parquet"
+    pq.write_table(pq.read_table(parts_of(desk.folders.root)[0]).slice(0, 2), copied)
+    assert len(desk.filing.file(100)) == 2
+    copied.unlink()
+    desk.record(5, 6)
+    assert len(desk.filing.file(100)) == 2
+    assert pq.read_table(parts_of(desk.folders.root)[1])["row_index"].to_pylist() == [5, 6]
+    assert list(desk.folders.tmp.iterdir()) == []
+
+
+def test_slots_go_to_sqlite_as_text(desk: Desk) -> None:
+    """Bytes are JSON to this SQLite, maybe. To 3.45.0 they are none, and to those after it `[1234]` is a value of their
+    binary form, and a broken one."""
+    first = with_a_part(desk)
+    desk.record(*range(3, 6))
+    said: list[str] = []
+    desk.checkpoint._db.set_trace_callback(said.append)
+    desk.filing.write_ahead([first, first + 1], 100)
+    desk.filing.file(100)
+    asked = [sql for sql in said if "json_each(" in sql]
+    assert [sql.count(f"json_each('[{first},{first + 1}]')") for sql in asked] == [1, 1], asked
+
+
 def test_a_run_that_ends_without_its_last_part_leaves_no_file(desk: Desk) -> None:
     first = with_a_part(desk)
     desk.record(3, 4)

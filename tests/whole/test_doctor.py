@@ -36,9 +36,12 @@ from conftest import (
 
 from batchfox import run
 from batchfox.core.job import Job
+from batchfox.core.lifecycle import Life
+from batchfox.core.row import key_of_id
 from batchfox.doctor import examine_output, examine_setup, repair
 from batchfox.doctor.remark import Remark
 from batchfox.errors import OutputError
+from batchfox.group import Group, encode
 from batchfox.status import look
 
 
@@ -256,6 +259,21 @@ def test_a_part_without_a_record_is_taken_up_again(out: Path, job: Job) -> None:
     assert any("not recovered: rows that were in flight" in line for line in done), "an older one does not know them"
     assert run(job).here.submits == 0
     assert len(by_id(out)) == 120
+
+
+def test_a_row_that_is_not_settled_is_repaired_as_one_of_no_part(out: Path, job: Job, tmp_path: Path) -> None:
+    """Where the first page is lost, the table of what is assigned may be taken from pages that are another's."""
+    write_rows(tmp_path / "in.jsonl", rows_with_ids(121))
+    life, group = Life(key=key_of_id("r120"), index=120, id="r120", kept={}, slot=1), Group()
+    group.add_row(life, encode({"id": "r120"}), None)
+    with contextlib.closing(sqlite3.connect(out / "_batchfox" / "checkpoint.db")) as db:
+        group.write(db)
+        db.execute("INSERT INTO assigned VALUES (1, 7)")
+        db.execute("DELETE FROM part WHERE number = 1")
+        db.commit()
+    assert problems(repair(out)[1]) == []
+    assert run(job).exit_status == 0
+    assert len(by_id(out)) == 121
 
 
 def test_what_is_done_must_be_what_the_parts_hold_row_by_row(out: Path, job: Job) -> None:
