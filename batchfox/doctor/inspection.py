@@ -128,6 +128,10 @@ class Inspector:
             for row in checkpoint.stream("SELECT * FROM row"):
                 if not is_understood(row):
                     raise DamagedError(f"the record of row {row[0]} cannot be understood")
+            open_parts = "SELECT number FROM part WHERE NOT is_filed"
+            astray = checkpoint.query(f"SELECT count(*) FROM assigned WHERE part NOT IN ({open_parts})")[0][0]
+            if astray:
+                raise DamagedError(f"{count(astray, 'row')} belong to a part that no record says is to be written")
             yield checkpoint
 
     def _say_unusable(self, error: OutputError) -> Remark:

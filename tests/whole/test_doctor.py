@@ -37,6 +37,7 @@ from conftest import (
 from batchfox import run
 from batchfox.core.job import Job
 from batchfox.core.lifecycle import Life
+from batchfox.core.outcome import Outcome
 from batchfox.core.row import key_of_id
 from batchfox.doctor import examine_output, examine_setup, repair
 from batchfox.doctor.remark import Remark
@@ -259,6 +260,34 @@ def test_a_part_without_a_record_is_taken_up_again(out: Path, job: Job) -> None:
     assert any("not recovered: rows that were in flight" in line for line in done), "an older one does not know them"
     assert run(job).here.submits == 0
     assert len(by_id(out)) == 120
+
+
+@pytest.mark.parametrize("damage", ["UPDATE assigned SET part = 9 WHERE slot < 3", "DROP TABLE assigned"])
+def test_rows_that_belong_to_a_part_that_is_not_to_be_are_written_all_the_same(
+    out: Path, job: Job, tmp_path: Path, damage: str
+) -> None:
+    """They were recorded as completed, and in no part for ever."""
+    write_rows(tmp_path / "in.jsonl", rows_with_ids(130))
+    group = Group()
+    for slot, index in enumerate(range(120, 130), 1):
+        name = f"r{index}"
+        life = Life(key=key_of_id(name), index=index, id=name, kept={}, slot=slot)
+        ended = Outcome(
+            row_index=index, row_id=name, status="completed", finished_at=1.0, run_id="r", run_date="2026-01-01"
+        )
+        group.add_row(life, encode({"id": name}), None, ended)
+    with contextlib.closing(sqlite3.connect(out / "_batchfox" / "checkpoint.db")) as db:
+        group.write(db)
+        db.execute("INSERT INTO part VALUES (3, 0, 10, '{}')")
+        db.execute("INSERT INTO assigned SELECT slot, 3 FROM row")
+        db.commit()
+        assert problems(examine_output(out)) == []
+        db.execute(damage)
+        db.commit()
+    assert len(problems(examine_output(out))) == 1
+    assert problems(repair(out)[1]) == []
+    assert run(job).here.submits == 0
+    assert len(by_id(out)) == 130
 
 
 def test_a_row_that_is_not_settled_is_repaired_as_one_of_no_part(out: Path, job: Job, tmp_path: Path) -> None:
