@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -158,17 +158,21 @@ class Filing:
     def write_ahead(self, slots: list[int], most_rows: int) -> None:
         """Writes recorded outcomes to the part that closes next, as far as it has room for them. Nothing is recorded of
         that. The first part fixes the types by all of its rows: it is written when it closes. Rows of a part that could
-        not be written are in that one, and the next run writes it."""
+        not be written stay in that one."""
         if self.types() is None:
             return
         with self._opened(self._next_number()) as part:
             room = most_rows - len(part.slots)
             free = f"slot IN {_LISTED} AND state = 3 AND slot NOT IN (SELECT slot FROM assigned)"
-            part.add(self._recorded_rows(free, _listed(slots[:room])))
+            _add(part, self._recorded_rows(free, _listed(slots[:room])))
 
     def file(self, most_rows: int) -> list[bytes]:
-        """Files the oldest `most_rows` recorded outcomes as one part, those written ahead first. Returns the keys
-        filed, none if there were none."""
+        """Files the oldest `most_rows` recorded outcomes as one part, those written ahead first; before that, alone, a
+        part that could not be written. Returns the keys filed, none if there were none."""
+        left = self._checkpoint.query("SELECT min(number) FROM part WHERE NOT is_filed")[0][0]
+        if left is not None:
+            self.close()
+            return self._finish(left)
         ahead = [] if self._open is None else self._open.slots
         with self._checkpoint.transaction() as db:
             number = self._next_number()
@@ -193,7 +197,7 @@ class Filing:
         shared: list[Shared] = []
         if parts.count_rows(final) != rows:
             with self._opened(number) as part:
-                part.add(self._assigned_rows(number, part.slots))
+                _add(part, self._assigned_rows(number, part.slots))
                 part.close()
                 entries, shared = part.entries, part.shared
                 self._take_out_old(number)
@@ -231,12 +235,12 @@ class Filing:
         self._types = columns.infer(kept, self._known_types())
         self._checkpoint.put(types=columns.encode_types(self._types))
 
-    def _assigned_rows(self, number: int, written: Sequence[int] = ()) -> Iterator[RecordedRow]:
+    def _assigned_rows(self, number: int, written: Sequence[int] = ()) -> Generator[RecordedRow]:
         """The rows assigned to a part, but for those written already, a few at a time."""
         where = f"slot IN (SELECT slot FROM assigned WHERE part = ?) AND slot NOT IN {_LISTED}"
         return self._recorded_rows(where, number, _listed(written))
 
-    def _recorded_rows(self, where: str, *values: Any) -> Iterator[RecordedRow]:
+    def _recorded_rows(self, where: str, *values: Any) -> Generator[RecordedRow]:
         sql = f"SELECT slot, key, outcome, kept FROM row WHERE {where} ORDER BY slot"
         for slot, key, outcome, kept in self._checkpoint.stream(sql, values):
             yield slot, key, decode_outcome(outcome), decode_columns(kept), len(outcome) + len(kept)
@@ -326,6 +330,13 @@ class Filing:
         temporary = self._folders.tmp / final.name
         parts.write(temporary, parts.schema_of(types), [])
         parts.put_in_place(temporary, final)
+
+
+def _add(part: OpenPart, rows: Generator[RecordedRow]) -> None:
+    """Where an error comes between, what is not read is let go at once: a query that stays open would have this
+    connection see, and lock, what was before."""
+    with contextlib.closing(rows):
+        part.add(rows)
 
 
 def _listed(slots: Sequence[int]) -> str:

@@ -376,22 +376,28 @@ def test_a_part_that_cannot_be_written_ahead_leaves_nothing_and_is_written_when_
     assert_all_is_well(desk, 10)
 
 
-def test_rows_of_a_part_that_could_not_be_written_are_not_written_ahead_for_another(
+def test_a_part_that_could_not_be_written_is_written_first_and_its_rows_are_in_no_other(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They are assigned already: twice, SQLite refuses, and the checkpoint was said to be damaged."""
+    """Nobody may have heard of the full disk: a run ended as finished, with exit 0 and without the part. Rows that were
+    assigned a second time were said to be a damaged checkpoint."""
     first = with_a_part(desk)
-    desk.record(*range(3, 6))
+    desk.record(*range(3, 303))
+    monkeypatch.setattr(open_part, "ROWS_PER_TABLE", 50)
     with monkeypatch.context() as patch:
         patch.setattr(pq.ParquetWriter, "write_table", lambda *_: exec("raise OSError(28, 'No space left')"))
-        with pytest.raises(DiskFullError, match=r"part-00001\.parquet"):
-            desk.filing.file(100)
-    desk.record(*range(6, 10))
-    desk.filing.write_ahead(list(range(first, first + 5)), 100)
-    assert len(desk.filing.file(100)) == 4
-    desk.crash()
-    assert_all_is_well(desk, 10)
-    assert [len(pq.read_table(path)) for path in parts_of(desk.folders.root)] == [3, 3, 4]
+        with pytest.raises(DiskFullError, match=r"part-00001\.parquet") as told:
+            desk.filing.file(300)
+    its_own, desk.checkpoint = desk.checkpoint, Checkpoint(desk.checkpoint.path)
+    desk.record(*range(303, 307))  # by another connection, as in a run
+    desk.checkpoint.close()
+    desk.checkpoint = its_own
+    desk.filing.write_ahead(list(range(first + 298, first + 302)), 300)
+    assert [len(desk.filing.file(300)) for _ in range(3)] == [300, 4, 0]
+    assert told, "the error, and where it came from, may be kept"
+    assert_all_is_well(desk, 307)
+    assert [len(pq.read_table(path)) for path in parts_of(desk.folders.root)] == [3, 300, 4]
+    assert list(desk.folders.tmp.iterdir()) == []
 
 
 def test_what_is_written_ahead_of_a_part_that_is_there_already_is_in_no_other(desk: Desk) -> None:
