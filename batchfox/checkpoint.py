@@ -260,13 +260,13 @@ class Checkpoint:
     def unfiled(self) -> dict[bytes, Done]:
         """Keys whose outcome is recorded but not filed."""
         with at_the_border(self.path):
-            outcomes = ((key, decode_outcome(outcome)) for key, outcome in self.query(_UNFILED))
+            outcomes = ((key, decode_outcome(outcome)) for key, outcome in self.stream(_UNFILED))
             return {key: Done(status=outcome.status, row_index=outcome.row_index) for key, outcome in outcomes}
 
     def unfiled_hashes(self) -> dict[bytes, bytes | None]:
         """The same keys: the first 8 bytes of their request's hash."""
         with at_the_border(self.path):
-            hashes = ((key, decode_outcome(outcome).request_hash) for key, outcome in self.query(_UNFILED))
+            hashes = ((key, decode_outcome(outcome).request_hash) for key, outcome in self.stream(_UNFILED))
             return {key: bytes.fromhex(text)[:8] if text else None for key, text in hashes}
 
     def running_hashes(self) -> dict[bytes, bytes]:

@@ -217,8 +217,9 @@ class Feed:
         return self._fleet.stopped is None
 
     def _as_before(self, entry: Entry) -> list[Entry]:
-        """The rows that may be decided now that this one is read: itself; or, without ids, none while it is to be seen
-        whether its block is as it was, and then all that were held. Raises `InputError` where it is not."""
+        """The rows that may be decided now that this one is read: itself; or, without ids, only one that ended, while
+        it is to be seen whether its block is as it was, and then all that were held. Raises `InputError` where it is
+        not."""
         row = entry[0]
         if self._has_ids:
             return [entry]
@@ -227,13 +228,13 @@ class Feed:
             self._ledger.note_block(*new)
             return [entry]
         _, done, again, _ = entry
-        if done is not None and again is None:  # its columns are not needed again, and a block of them may be large
-            entry = (msgspec.structs.replace(row, columns={}), done, again, False)
-        self._held.append(entry)
-        if not self._comparison.is_settled:
-            return []
-        held, self._held = self._held, []
-        return held
+        has_ended = (done is not None and again is None) or self._ledger.unfiled.get(row.key) is not None
+        ready = [entry] if has_ended else []  # nothing is sent for it: a block of such rows need not be kept
+        if not has_ended:
+            self._held.append(entry)
+        if self._comparison.is_settled:
+            ready, self._held = [*ready, *self._held], []
+        return ready
 
     async def _is_shared(self, life: Life, again: Again | None) -> bool:
         """Has another row the same request, so that this one gets its answer?"""
