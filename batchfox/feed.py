@@ -14,13 +14,14 @@ from typing import Protocol
 
 import msgspec
 
-from batchfox.checkpoint import Again, Checkpoint, Done
+from batchfox.checkpoint import Again, Checkpoint
 from batchfox.core.blocks import Comparison
 from batchfox.core.dispatch import Fleet
 from batchfox.core.lifecycle import Life
 from batchfox.core.outcome import Outcome
 from batchfox.core.prepare import Invalid, Preparer
 from batchfox.core.row import Row
+from batchfox.finished import Done
 from batchfox.ledger import Ledger
 from batchfox.repeats import repeats_of
 from batchfox.skimming import Passed, Skimmer, skimmer_of
@@ -198,13 +199,13 @@ class Feed:
             return msgspec.structs.replace(rows, incomplete=ended, met=[], repeated=sum(repeated))
         retries = self._checkpoint.retries([row.key for row in rows]) if self._has_retries else {}
         if self._has_ids:
-            done = self._checkpoint.finished_ids([row.key for row in rows])
+            done = self._checkpoint.finished.ids([row.key for row in rows])
             repeated = [True] * len(rows) if self._repeats is None else self._repeats.among(rows, done, retries)
             return [
                 (row, done.get(row.key), retries.get(row.key), is_again)
                 for row, is_again in zip(rows, repeated, strict=True)
             ]
-        positions = self._checkpoint.finished_positions([row.index for row in rows])
+        positions = self._checkpoint.finished.positions([row.index for row in rows])
         return [(row, positions.get(row.index), retries.get(row.key), False) for row in rows]
 
     async def _wait_for_room(self) -> bool:
