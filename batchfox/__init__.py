@@ -17,9 +17,9 @@ from batchfox.version import __version__
 if TYPE_CHECKING:
     from batchfox.core.job import Job
     from batchfox.errors import BatchfoxError
-    from batchfox.execution import arun, run
     from batchfox.jobfile import load_job
     from batchfox.options import Options
+    from batchfox.running import arun, run
     from batchfox.summary import Summary
 
 __all__ = ["BatchfoxError", "Job", "Options", "Summary", "__version__", "arun", "load_job", "run"]
@@ -29,9 +29,9 @@ _HOMES = {
     "Job": "batchfox.core.job",
     "Options": "batchfox.options",
     "Summary": "batchfox.summary",
-    "arun": "batchfox.execution",
+    "arun": "batchfox.running",
     "load_job": "batchfox.jobfile",
-    "run": "batchfox.execution",
+    "run": "batchfox.running",
 }
 
 

@@ -91,7 +91,7 @@ class Workshop:
         """What makes media fit, where the job wants that; its processes end with the execution."""
         if not media.fits:
             return None
-        threads = self.thread("fit", number_of_workers())
+        threads = self.thread("fit", number_of_workers() + 1)
         workers = self._stack.enter_context(contextlib.closing(Workers(float(media.fit_time))))
         return Fitter(media, door, Cache(self._folder / "fitted", media.fit_cache), workers, threads)
 

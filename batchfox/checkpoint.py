@@ -8,7 +8,6 @@ network file system keeps its checkpoint elsewhere (`[output] checkpoint`).
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator
@@ -18,10 +17,10 @@ from typing import Any
 
 import msgspec
 
-from batchfox.core import blocks
 from batchfox.core.lifecycle import Life
 from batchfox.core.outcome import STATUSES
 from batchfox.errors import OutputError
+from batchfox.finished import Done, Finished
 from batchfox.group import RECORD_FIELDS, STATES, Group, Record, decode_outcome, decode_record
 from batchfox.kept import decode_columns
 from batchfox.sqlite_border import at_the_border, damaged
@@ -44,7 +43,6 @@ _STEPS = {
 _AS_ASSIGNED = "CREATE TEMP VIEW assigned AS SELECT slot, part FROM row WHERE part IS NOT NULL"
 _STATE_OF = {number: state for state, number in STATES.items()}
 _MOST_KEYS = 512
-_IN_PLACE_KEYS = 512
 # Fewer free pages (of 4 kB) than these are left where they are.
 LEAST_FREE_PAGES = 256
 # So long a connection waits for another one that writes.
@@ -58,13 +56,6 @@ _CACHE_KB = 4000
 NO_PART = -1
 _UNFILED = "SELECT key, outcome FROM row WHERE state = 3"
 _RUNNING = "SELECT key, record FROM row WHERE state = 2"
-
-
-class Done(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A finished key: how it ended, and at which position of the input."""
-
-    status: str
-    row_index: int
 
 
 class Again(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -86,6 +77,7 @@ class Checkpoint:
         """
         self.path = path
         self.is_blank = False
+        self.finished = Finished(self.query)
         with at_the_border(path):
             _refuse_lost_head(path)
             if read_only:
@@ -260,13 +252,13 @@ class Checkpoint:
     def unfiled(self) -> dict[bytes, Done]:
         """Keys whose outcome is recorded but not filed."""
         with at_the_border(self.path):
-            outcomes = ((key, decode_outcome(outcome)) for key, outcome in self.query(_UNFILED))
+            outcomes = ((key, decode_outcome(outcome)) for key, outcome in self.stream(_UNFILED))
             return {key: Done(status=outcome.status, row_index=outcome.row_index) for key, outcome in outcomes}
 
     def unfiled_hashes(self) -> dict[bytes, bytes | None]:
         """The same keys: the first 8 bytes of their request's hash."""
         with at_the_border(self.path):
-            hashes = ((key, decode_outcome(outcome).request_hash) for key, outcome in self.query(_UNFILED))
+            hashes = ((key, decode_outcome(outcome).request_hash) for key, outcome in self.stream(_UNFILED))
             return {key: bytes.fromhex(text)[:8] if text else None for key, text in hashes}
 
     def running_hashes(self) -> dict[bytes, bytes]:
@@ -278,57 +270,7 @@ class Checkpoint:
     def last_slot(self) -> int:
         return int(self.query("SELECT coalesce(max(slot), 0) FROM row")[0][0])
 
-    # What is finished.
-
-    def finished_ids(self, keys: list[bytes]) -> dict[bytes, Done]:
-        """Of these keys of rows with ids, the finished ones."""
-        return {key: Done(status=STATUSES[status], row_index=row_index) for key, status, row_index in self.ends(keys)}
-
-    def are_completed_in_place(self, keys: list[bytes], first: int) -> bool:
-        """Did the rows of these keys all complete, at the positions `first`, `first + 1`, …? One answer for many rows
-        is a third cheaper than theirs."""
-        for start in range(0, len(keys), _IN_PLACE_KEYS):
-            some = keys[start : start + _IN_PLACE_KEYS]
-            if self.query(_in_place_sql(len(some)), (*some, first + start)) != [(len(some),)]:
-                return False
-        return True
-
-    def ends(self, keys: list[bytes]) -> list[tuple[bytes, int, int]]:
-        """The same, as key, place of its status in `STATUSES`, and position in the input."""
-        found: list[tuple[bytes, int, int]] = []
-        for start in range(0, len(keys), _MOST_KEYS):
-            some = keys[start : start + _MOST_KEYS]
-            marks = ",".join("?" * len(some))
-            found += self.query(f"SELECT key, status, row_index FROM finished WHERE key IN ({marks})", some)
-        return found
-
-    def hashes(self, keys: list[bytes]) -> dict[bytes, bytes | None]:
-        """Of these keys of rows with ids, the finished ones: the first 8 bytes of their request's hash, None for a
-        row that made no request."""
-        found: dict[bytes, bytes | None] = {}
-        for start in range(0, len(keys), _MOST_KEYS):
-            some = keys[start : start + _MOST_KEYS]
-            found |= self.query(f"SELECT key, hash FROM finished WHERE key IN ({','.join('?' * len(some))})", some)
-        return found
-
-    def finished_positions(self, indices: list[int]) -> dict[int, Done]:
-        """Of these positions of an input without ids, the finished ones (as completed or failed, no finer)."""
-        found: dict[int, Done] = {}
-        bitmaps: dict[int, Any] = {}
-        for index in indices:
-            block, at = blocks.place(index)
-            if block not in bitmaps:
-                bitmaps[block] = self.bitmaps(block)
-            maps = bitmaps[block]
-            if maps and blocks.has(maps[0], at):
-                status = "failed" if blocks.has(maps[1], at) else "completed"
-                found[index] = Done(status=status, row_index=index)
-        return found
-
-    def bitmaps(self, block: int) -> tuple[bytes, bytes] | None:
-        """Of a block of an input without ids: what is finished, and what of that did not complete."""
-        rows = self.query("SELECT done, incomplete FROM finished_block WHERE block = ?", (block,))
-        return rows[0] if rows else None
+    # What is marked for fresh attempts, what was read, what is filed.
 
     def retries(self, keys: list[bytes]) -> dict[bytes, Again]:
         """Of these keys, those that `--retry` named and whose new outcome is not filed yet."""
@@ -371,15 +313,6 @@ def _as_it_lies(path: Path) -> str:
 
 def _schema() -> str:
     return files("batchfox").joinpath("checkpoint.sql").read_text()
-
-
-@functools.cache
-def _in_place_sql(keys: int) -> str:
-    places = ",".join(f"(?,{place})" for place in range(keys))
-    return (
-        f"SELECT count(*) FROM (VALUES {places}) AS wanted CROSS JOIN finished ON finished.key = wanted.column1 "
-        f"WHERE finished.status = {STATUSES.index('completed')} AND finished.row_index = ? + wanted.column2"
-    )
 
 
 def _fields(record: Record) -> dict[str, Any]:

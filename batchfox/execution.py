@@ -1,19 +1,12 @@
-"""Composition: open, recover, run, close. (Named so that `from batchfox import run` can mean the function.)"""
+"""One execution of a job, composed: open, recover, run, close."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import gc
-import os
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Unpack
-
-import msgspec
 
 from batchfox import history, metrics, runs
 from batchfox.api import Api
@@ -33,27 +26,29 @@ from batchfox.core.rulebook import RuleBook
 from batchfox.core.sections import SIMULATOR
 from batchfox.core.wire import PRICES_PATH
 from batchfox.descriptors import room_for_connections
-from batchfox.errors import ApiGoneError, BatchfoxError, JobError, MachineError, UserError, machine_error, path_error
+from batchfox.errors import ApiGoneError, BatchfoxError, MachineError, UserError
 from batchfox.feed import Feed
 from batchfox.fetching import Fetcher
 from batchfox.fit.workers import demand_packages
 from batchfox.guarding import past_figures
-from batchfox.jobfile import find_key, load_job, refuse_key_in_job, secret_of
+from batchfox.heap import quiet_heap, settle_heap
+from batchfox.jobfile import find_key, refuse_key_in_job, secret_of
 from batchfox.key_ledger import KeyLedger, account_of
 from batchfox.late import LateRows, file_late
 from batchfox.log import Log
 from batchfox.marking import mark_rows
 from batchfox.media import MediaDoor
-from batchfox.monitor import Display, Monitor, Silence
+from batchfox.monitor import Display, Monitor
 from batchfox.nightly_retry import mark_again
 from batchfox.opening import fix_job, open_output, output_root
-from batchfox.options import Options, OptionValues
+from batchfox.options import Options
 from batchfox.pool import Pool
 from batchfox.purse import DayPurse, held_purse
 from batchfox.rehearsal import api_of
 from batchfox.retry import check_statuses
 from batchfox.reviving import Reviver
 from batchfox.schedule.planned import ends_at, zone_of
+from batchfox.signals import stopping_by_signals
 from batchfox.source import open_with_ids
 from batchfox.stale import refuse_stale
 from batchfox.steering import Steering
@@ -61,7 +56,6 @@ from batchfox.summary import Summary
 from batchfox.telling import After
 from batchfox.viewing import Viewer
 
-SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 # Connections beside those of submits, for polls and free questions.
 MORE_CONNECTIONS = 100
 MOST_SUBMIT_CONNECTIONS = 256
@@ -77,74 +71,6 @@ class SystemClock:
 
     def unix(self) -> float:
         return time.time()
-
-
-def run(
-    job: Job | str | Path,
-    options: Options | None = None,
-    *,
-    display: Display | None = None,
-    only: frozenset[bytes] | None = None,
-    **changes: Unpack[OptionValues],
-) -> Summary:
-    """Runs a job (or the job file at this path) to its end, or resumes it, and returns what it did.
-
-    `options`, or its fields as keywords: `run(job, limit=10, retry="failed")`. `only`: keys of rows; of those that are
-    not done it takes these alone, and the next run goes on with the others (`batchfox run --pilot`). Raises a
-    `BatchfoxError` whose `exit_status` is the contract's where the run could not start or the machine failed;
-    everything recorded until then stays. Where an event loop is running already (a notebook, an async function), use
-    `await arun(...)`.
-    """
-    if _is_loop_running():
-        raise UserError(
-            "run() cannot be used where an event loop is running already, as in a notebook or an async function: use "
-            "`await arun(...)` there, which takes the same arguments"
-        )
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.run(arun(job, options, display=display, only=only, **changes))
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(arun(job, options, display=display, only=only, **changes))
-
-
-async def arun(
-    job: Job | str | Path,
-    options: Options | None = None,
-    *,
-    display: Display | None = None,
-    only: frozenset[bytes] | None = None,
-    **changes: Unpack[OptionValues],
-) -> Summary:
-    """`run` for a program that has an event loop already."""
-    chosen = msgspec.structs.replace(options or Options(), **changes)
-    if isinstance(job, (str, os.PathLike)):
-        job = load_job(job)
-    elif not isinstance(job, Job):
-        raise JobError(
-            f"expected a Job or the path of a job file, got a {type(job).__name__}; Job.from_dict takes a dict"
-        )
-    after = After(job)
-    try:
-        summary = await _execute(Execution(job, chosen, display or Silence(), after, only=only))
-    except Exception as error:
-        await after.failed(error)
-        raise
-    if only is None:  # a pilot is no end
-        await after.ended(summary)
-    return summary
-
-
-async def _execute(execution: Execution) -> Summary:
-    """One execution; what the machine refused is told in our words."""
-    try:
-        return await execution.run()
-    except (OSError, ExceptionGroup) as error:
-        if isinstance(error, OSError) and (mistake := path_error(error)) is not None:
-            raise mistake from error
-        if (trouble := machine_error(error)) is None:
-            raise
-        raise trouble from error
 
 
 class Execution:
@@ -292,10 +218,10 @@ class Execution:
             late = LateRows(shop.connect, shop.thread("late"), self._folders.data, has_ids=self._has_ids)
             self._after.is_spend_told = pool.is_spend_told
             pool.each_beat.append(lambda: self._see_spend(pool))
-            pool.warm_up = _settle_heap
+            pool.warm_up = settle_heap
             if fleet.lives:
-                _settle_heap()
-            with self._signals(pool), _quiet_heap():
+                settle_heap()
+            with stopping_by_signals(lambda number: self._stop(pool, number)), quiet_heap():
                 async with (
                     serving(self._folders.own, steering.carry_out, self._warn_unsteered),
                     self._measured(viewer),
@@ -419,26 +345,11 @@ class Execution:
         except OSError as error:
             self._log.warning("runs_not_listed", path=str(self._folders.runs), error=str(error))
 
-    @contextlib.contextmanager
-    def _signals(self, pool: Pool) -> Iterator[None]:
-        """The first SIGINT, SIGTERM or SIGHUP stops gently, the second at once."""
-        loop = asyncio.get_running_loop()
-
-        def stop(number: int) -> None:
-            self._signal = self._signal or number
-            self._log.info("stop_requested", signal=signal.Signals(number).name)
-            pool.request_stop()
-
-        handled = []
-        for number in SIGNALS:
-            with contextlib.suppress(ValueError, RuntimeError):  # not in the main thread: the caller has the signals
-                loop.add_signal_handler(number, stop, number)
-                handled.append(number)
-        try:
-            yield
-        finally:
-            for number in handled:
-                loop.remove_signal_handler(number)
+    def _stop(self, pool: Pool, number: int) -> None:
+        """The first signal stops gently, the second at once."""
+        self._signal = self._signal or number
+        self._log.info("stop_requested", signal=signal.Signals(number).name)
+        pool.request_stop()
 
     def _close(self, pool: Pool, feed: Feed, monitor: Monitor, *, outdated: int) -> Summary:
         """Puts the end on record, and says what was done."""
@@ -479,35 +390,6 @@ class Execution:
             retry_left=0 if ending.is_finished else marked,
             outdated=outdated,
         )
-
-
-def _is_loop_running() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
-
-
-def _settle_heap() -> None:
-    """What is loaded by now stays: the collector need not look at it again and again while rows pass through. Rows hold
-    no circles, so they need no collector to go. A run that finds nothing to do is spared it."""
-    import pyarrow  # noqa: F401 - loaded now, so that it is part of what stays
-
-    gc.collect()
-    gc.freeze()
-
-
-@contextlib.contextmanager
-def _quiet_heap() -> Iterator[None]:
-    """The collector looks rarely; it is left as it was found."""
-    before = gc.get_threshold()
-    gc.set_threshold(50_000, 20, 100)
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
-        gc.unfreeze()
 
 
 def _first(group: BaseExceptionGroup[BatchfoxError]) -> BatchfoxError:

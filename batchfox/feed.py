@@ -14,13 +14,14 @@ from typing import Protocol
 
 import msgspec
 
-from batchfox.checkpoint import Again, Checkpoint, Done
+from batchfox.checkpoint import Again, Checkpoint
 from batchfox.core.blocks import Comparison
 from batchfox.core.dispatch import Fleet
 from batchfox.core.lifecycle import Life
 from batchfox.core.outcome import Outcome
 from batchfox.core.prepare import Invalid, Preparer
 from batchfox.core.row import Row
+from batchfox.finished import Done
 from batchfox.ledger import Ledger
 from batchfox.repeats import repeats_of
 from batchfox.skimming import Passed, Skimmer, skimmer_of
@@ -198,13 +199,13 @@ class Feed:
             return msgspec.structs.replace(rows, incomplete=ended, met=[], repeated=sum(repeated))
         retries = self._checkpoint.retries([row.key for row in rows]) if self._has_retries else {}
         if self._has_ids:
-            done = self._checkpoint.finished_ids([row.key for row in rows])
+            done = self._checkpoint.finished.ids([row.key for row in rows])
             repeated = [True] * len(rows) if self._repeats is None else self._repeats.among(rows, done, retries)
             return [
                 (row, done.get(row.key), retries.get(row.key), is_again)
                 for row, is_again in zip(rows, repeated, strict=True)
             ]
-        positions = self._checkpoint.finished_positions([row.index for row in rows])
+        positions = self._checkpoint.finished.positions([row.index for row in rows])
         return [(row, positions.get(row.index), retries.get(row.key), False) for row in rows]
 
     async def _wait_for_room(self) -> bool:
@@ -217,8 +218,9 @@ class Feed:
         return self._fleet.stopped is None
 
     def _as_before(self, entry: Entry) -> list[Entry]:
-        """The rows that may be decided now that this one is read: itself; or, without ids, none while it is to be seen
-        whether its block is as it was, and then all that were held. Raises `InputError` where it is not."""
+        """The rows that may be decided now that this one is read: itself; or, without ids, only one that ended, while
+        it is to be seen whether its block is as it was, and then all that were held. Raises `InputError` where it is
+        not."""
         row = entry[0]
         if self._has_ids:
             return [entry]
@@ -227,13 +229,13 @@ class Feed:
             self._ledger.note_block(*new)
             return [entry]
         _, done, again, _ = entry
-        if done is not None and again is None:  # its columns are not needed again, and a block of them may be large
-            entry = (msgspec.structs.replace(row, columns={}), done, again, False)
-        self._held.append(entry)
-        if not self._comparison.is_settled:
-            return []
-        held, self._held = self._held, []
-        return held
+        has_ended = (done is not None and again is None) or self._ledger.unfiled.get(row.key) is not None
+        ready = [entry] if has_ended else []  # nothing is sent for it: a block of such rows need not be kept
+        if not has_ended:
+            self._held.append(entry)
+        if self._comparison.is_settled:
+            ready, self._held = [*ready, *self._held], []
+        return ready
 
     async def _is_shared(self, life: Life, again: Again | None) -> bool:
         """Has another row the same request, so that this one gets its answer?"""

@@ -11,12 +11,13 @@ from collections.abc import Callable
 
 import msgspec
 
-from batchfox.checkpoint import NO_PART, Again, Done
+from batchfox.checkpoint import NO_PART, Again
 from batchfox.core.lifecycle import Life
 from batchfox.core.outcome import Outcome
 from batchfox.core.prepare import Invalid, hide_in_error, outcome_of
 from batchfox.core.secret import NO_SECRET, Secret
 from batchfox.core.settle import Orders
+from batchfox.finished import Done
 from batchfox.kept import encode_columns
 from batchfox.recorder import Recorder
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from batchfox.checkpoint import Checkpoint, Done
+from batchfox.checkpoint import Checkpoint
 from batchfox.core.places import Places
 from batchfox.core.row import Row
+from batchfox.finished import Done
 
 _MOST_KEYS = 500
 

@@ -103,11 +103,11 @@ class Skimmer:
         self, first: int, lines: Sequence[Line], keys: list[bytes]
     ) -> list[Passed | Sequence[Line]] | None:
         if self._are_in_place:
-            if self._checkpoint.are_completed_in_place(keys, first):
+            if self._checkpoint.finished.are_completed_in_place(keys, first):
                 line, _, position = lines[-1]
                 return [Passed(first=first, rows=len(lines), incomplete=[], line=line, position=position)]
             self._are_in_place = False
-        ends = {end[0]: end for end in self._checkpoint.ends(keys)}
+        ends = {end[0]: end for end in self._checkpoint.finished.ends(keys)}
         met = [ends.get(key) for key in keys]
         if met.count(None) * 2 > len(met):
             return None
@@ -128,7 +128,7 @@ class Skimmer:
         self, first: int, lines: Sequence[Line], texts: list[bytes]
     ) -> list[Passed | Sequence[Line]] | None:
         block = first // blocks.ROWS_PER_BLOCK
-        maps = self._checkpoint.bitmaps(block)
+        maps = self._checkpoint.finished.bitmaps(block)
         if len(texts) != blocks.ROWS_PER_BLOCK or maps is None or maps[0] != blocks.FULL:
             return None
         digest = blake2b(digest_size=16)

@@ -68,8 +68,8 @@ def find_stale(
         if stop.is_set():
             break
         keys = [row.key for row in batch]
-        hashes = checkpoint.hashes(keys)
-        repeated = repeats.among(batch, checkpoint.finished_ids(keys), ())
+        hashes = checkpoint.finished.hashes(keys)
+        repeated = repeats.among(batch, checkpoint.finished.ids(keys), ())
         stale: list[bytes] = []
         for row, is_again in zip(batch, repeated, strict=True):
             answered = running.get(row.key) or hashes.get(row.key)

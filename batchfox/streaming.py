@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import msgspec
 
-from batchfox.core import wire
 from batchfox.core.chunks import Ear
+from batchfox.core.completion import read_answer
 from batchfox.core.dispatch import Fleet
 from batchfox.core.event import Accepted, Answer, Answered, ApiError, Doubted, Streamed, StreamEnd, SubmitEvent
 from batchfox.core.lifecycle import Life
@@ -144,7 +144,7 @@ class Streams:
     def _answer(self, ear: Ear) -> Answer | None:
         """What was heard, where it is all."""
         told = ear.fold.completion() if ear.fold.is_whole else None
-        return None if told is None else wire.read_answer(self._sender.hide(told.decode()).encode(), ear.fold.charge)
+        return None if told is None else read_answer(self._sender.hide(told.decode()).encode(), ear.fold.charge)
 
     def _why(self, ear: Ear, error: ApiError | None) -> ApiError:
         """Why it was not all: the stream's own word goes before the connection's."""

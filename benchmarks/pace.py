@@ -1,8 +1,8 @@
 """What `batchfox run` makes of a rate limit that nobody told it: how much is used, refused, and how fast it follows.
 
 Each scenario is the real command against `batchfox simulate`, both processes of their own, all scenarios at once. The
-simulator's book is read every second. Where the limit changes, it doubles and is later halved again. Exits 1 where a
-bound broke.
+simulator's book is read every second. Where the limit changes, it doubles and is later halved again. Where chance
+refuses, five seeds run, and the one whose use is the median is judged. Exits 1 where a bound broke.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ CALM_S = 10
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scenario:
-    """`simulate`: options of the simulator. `hidden`: submits a minute that it takes, or that the job allows."""
+    """`simulate`: options of the simulator. `hidden`: submits a minute that it takes, or that the job allows. `seeds`:
+    how many runs, each of a seed of its own."""
 
     name: str
     hidden: int
@@ -45,6 +46,12 @@ class Scenario:
     is_changing: bool = False
     least_used: float = 0.9
     most_refused: float | None = 0.02
+    seeds: int = 1
+
+    @property
+    def until_s(self) -> int:
+        """How long the limit stays as it is."""
+        return DOUBLE_S if self.is_changing else END_S
 
 
 BUCKET = ("--rate-limit", "bucket")
@@ -81,6 +88,7 @@ SCENARIOS = (
         settings=("limits.requests_per_minute=600",),
         least_used=0.7,
         most_refused=None,
+        seeds=5,
     ),
     Scenario(
         name="job says 600, 5 % refused by chance",
@@ -89,6 +97,7 @@ SCENARIOS = (
         settings=("limits.requests_per_minute=600",),
         least_used=0.5,
         most_refused=None,
+        seeds=5,
     ),
 )
 
@@ -141,13 +150,13 @@ def look_at(url: str) -> Look:
     return Look(time.monotonic(), totals["submits_accepted"], totals["submits_refused"].get("429", 0))
 
 
-def play(scenario: Scenario, folder: Path, found: Found) -> None:
-    """One scenario, from the first submit to the end."""
+def play(scenario: Scenario, seed: int, folder: Path, found: Found) -> None:
+    """One run of a scenario, from the first submit to the end."""
     rows = int(scenario.hidden / 60 * END_S * 2.5)
     lines = (json.dumps({"id": n, "prompt": f"Question {n}: why?"}) for n in range(rows))
     (folder / "in.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     batchfox = [sys.executable, "-m", "batchfox"]
-    simulate = [*batchfox, "simulate", "--latency", LATENCY, *scenario.simulate]
+    simulate = [*batchfox, "simulate", "--latency", LATENCY, "--seed", str(seed), *scenario.simulate]
     with subprocess.Popen(simulate, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as simulator:
         assert simulator.stdout is not None
         url = simulator.stdout.readline().strip()
@@ -189,13 +198,18 @@ def watch(scenario: Scenario, url: str, found: Found) -> None:
             call(f"{url}/__control", {"rpm": changes[second]})
 
 
-def judge(scenario: Scenario, found: Found) -> tuple[str, list[str]]:
-    """The figures in words, and the bounds that broke."""
-    if found.error is not None:
-        return found.error, [f"{scenario.name}: {found.error}"]
-    until = DOUBLE_S if scenario.is_changing else END_S
+def judge(scenario: Scenario, runs: list[Found]) -> tuple[str, list[str]]:
+    """The figures of the run whose use is the median, in words, and the bounds that broke."""
+    if error := next((found.error for found in runs if found.error is not None), None):
+        return error, [f"{scenario.name}: {error}"]
+    until = scenario.until_s
+    runs = sorted(runs, key=lambda found: found.used(scenario.hidden, BEGIN_S, until))
+    found = runs[len(runs) // 2]
     used, refused = found.used(scenario.hidden, BEGIN_S, until), found.refused(BEGIN_S, until)
     said, broken = [f"{used:.2f} used, {refused:.2%} refused"], []
+    if len(runs) > 1:
+        least, most = (found.used(scenario.hidden, BEGIN_S, until) for found in (runs[0], runs[-1]))
+        said.append(f"median of {len(runs)} seeds ({least:.2f} to {most:.2f})")
     if used < scenario.least_used:
         broken.append(f"used {used:.2f}, not {scenario.least_used}")
     if scenario.most_refused is not None and refused >= scenario.most_refused:
@@ -219,24 +233,26 @@ def main() -> None:
     chosen = SCENARIOS if arguments.only is None else SCENARIOS[arguments.only - 1 : arguments.only]
     print(children.describe_machine(), flush=True)
     with tempfile.TemporaryDirectory() as name:
-        played: list[tuple[Scenario, Found, threading.Thread]] = []
+        played: list[tuple[Scenario, list[Found]]] = []
+        threads: list[threading.Thread] = []
         for number, scenario in enumerate(chosen):
-            folder = Path(name) / str(number)
-            folder.mkdir()
-            found = Found()
-            thread = threading.Thread(target=play, args=(scenario, folder, found))
-            thread.start()
-            played.append((scenario, found, thread))
-        for _, _, thread in played:
+            runs = [Found() for _ in range(scenario.seeds)]
+            for seed, found in enumerate(runs):
+                folder = Path(name) / f"{number}-{seed}"
+                folder.mkdir()
+                threads.append(threading.Thread(target=play, args=(scenario, seed, folder, found)))
+                threads[-1].start()
+            played.append((scenario, runs))
+        for thread in threads:
             thread.join()
     broken: list[str] = []
     least = 1.0
-    for scenario, found, _ in played:
-        said, wrong = judge(scenario, found)
+    for scenario, runs in played:
+        said, wrong = judge(scenario, runs)
         print(f"{scenario.name:<38} {said}")
         broken += wrong
-        if found.error is None:
-            least = min(least, found.used(scenario.hidden, BEGIN_S, DOUBLE_S))
+        used = [found.used(scenario.hidden, BEGIN_S, DOUBLE_S) for found in runs if found.error is None]
+        least = min([least, *used])
     for what in broken:
         print(f"broken: {what}")
     print(f"{len(played)} scenarios, {len(broken)} bounds broken; the least use of a limit after a minute: {least:.2f}")

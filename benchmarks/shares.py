@@ -157,7 +157,7 @@ def _patch(clock: Clock, step: str, place: str) -> None:
 def _run_child(job: str, rows: int) -> None:
     """Runs the job in this process with the steps wrapped, and prints the table."""
     from batchfox import pool
-    from batchfox.execution import run
+    from batchfox.running import run
 
     clock = Clock()
     clock.calibrate()

@@ -230,7 +230,7 @@ def _run(context: click.Context, job: str | None, read: Any, options: Any) -> in
 def _execute(read: Any, options: Any, *, only: frozenset[bytes] | None = None) -> Any:
     from batchfox.descriptors import raise_descriptor_limit
     from batchfox.display import make_display
-    from batchfox.execution import run
+    from batchfox.running import run
 
     raise_descriptor_limit(read.limits.in_flight)
     # A scheduled run may share its terminal with others: it writes lines.

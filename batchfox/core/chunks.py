@@ -11,9 +11,10 @@ from typing import Any
 
 import msgspec
 
+from batchfox.core.completion import charge_of
 from batchfox.core.event import ApiError
 from batchfox.core.sse import Message, Parser
-from batchfox.core.wire import charge_of, error_of
+from batchfox.core.wire import error_of
 
 # What one stream may tell: more is no answer, and thousands of streams are heard at once.
 MOST_CHARACTERS = 4 << 20

@@ -13,7 +13,8 @@ import msgspec
 
 from batchfox.core import verdict
 from batchfox.core.event import ApiError, Deferred, Halted, NotSent, Unsendable
-from batchfox.core.wire import Reply, read_error, retry_after_s
+from batchfox.core.retry_after import retry_after_s
+from batchfox.core.wire import Reply, read_error
 
 UPLOAD_PATH = "/v1/files/upload/stream"
 _decode = msgspec.json.Decoder().decode

@@ -1,4 +1,5 @@
-"""The API's dialect: replies → events. With `shape.py` and `rules.py` the only place that knows JSON field names.
+"""The API's dialect: replies → events. With `completion.py`, `shape.py` and `rules.py` the only place that knows
+JSON field names.
 
 Any bytes may come in; what comes out is always one event. Source: api.md and the seeds 000-004.
 """
@@ -6,19 +7,16 @@ Any bytes may come in; what comes out is always one event. Source: api.md and th
 from __future__ import annotations
 
 import json
-import math
 import re
-from datetime import UTC
-from email.utils import parsedate_to_datetime
-from typing import Annotated, Any, TypeGuard
+from typing import Any
 from urllib.parse import quote
 
 import msgspec
 
 from batchfox.core import verdict
+from batchfox.core.completion import charge_of, read_answer
 from batchfox.core.event import (
     Accepted,
-    Answer,
     Answered,
     ApiError,
     Deferred,
@@ -33,6 +31,8 @@ from batchfox.core.event import (
     TaskFailed,
     Unheard,
 )
+from batchfox.core.lenient import has_surrogate, loads, text_of
+from batchfox.core.retry_after import moment_of, retry_after_s
 
 SUBMIT_PATH = "/v1/llm/generations"
 MODELS_PATH = "/v1/configs/llm_generations_models"
@@ -41,8 +41,6 @@ _PLAIN_ID = re.compile(r"[A-Za-z0-9_-]+")
 _PLAIN_PATH = re.compile(r"/(?!/)[A-Za-z0-9._~!$&'()*+,;=:@%/?-]*")
 _TASK_OBJECT = "llm.generation.task"
 _MOST_MESSAGE = 2000
-_MOST_WAIT_S = 3600.0
-_INT64 = 1 << 63
 
 
 def task_path(task_id: str) -> str:
@@ -87,37 +85,8 @@ class _Task(msgspec.Struct, gc=False):
     stream: Any = None
 
 
-_Count = Annotated[int, msgspec.Meta(ge=-(2**63), lt=2**63 - 1)] | None
-
-
-class _Message(msgspec.Struct, gc=False):
-    content: str | None = None
-    reasoning_content: str | None = None
-
-
-class _Choice(msgspec.Struct, gc=False):
-    message: _Message
-    finish_reason: str | None = None
-
-
-class _Usage(msgspec.Struct, gc=False):
-    prompt_tokens: _Count = None
-    completion_tokens: _Count = None
-    total_tokens: _Count = None
-
-
-class _Completion(msgspec.Struct, gc=False):
-    """A ChatCompletion in its documented form."""
-
-    choices: list[_Choice]
-    model: str | None = None
-    usage: _Usage | None = None
-
-
-_decode_completion = msgspec.json.Decoder(_Completion).decode
 _decode_task = msgspec.json.Decoder(_Task).decode
 _decode_raw_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
-_decode_any = msgspec.json.Decoder().decode
 
 
 def read_submit(reply: Reply, now_unix_s: float, *, is_sync: bool) -> SubmitEvent:
@@ -144,7 +113,7 @@ def _read_submitted(reply: Reply, *, is_sync: bool) -> SubmitEvent:
     if task is not None:
         if is_sync and (answer := read_answer(reply.body, charge_of(task.usage, final=True))) is not None:
             return Answered(answer=answer, http_status=reply.status)
-        if isinstance(task.id, str) and task.id and task.object != "chat.completion" and not _has_surrogate(task.id):
+        if isinstance(task.id, str) and task.id and task.object != "chat.completion" and not has_surrogate(task.id):
             reserved = charge_of(task.usage, final=False)
             stream = stream_path(task.id, task.stream)
             return Accepted(task_id=task.id, reserved=reserved, stream=stream, http_status=reply.status)
@@ -242,110 +211,9 @@ def _first_result(results: msgspec.Raw) -> bytes | None:
         return None
 
 
-def read_answer(raw: bytes, charge: float | None) -> Answer | None:
-    """The ChatCompletion in `raw`, or None where it is none: neither `choices` nor a `message` (seed 004's form)."""
-    try:
-        completion = raw.decode("utf-8")
-    except UnicodeDecodeError:
-        return None
-    try:
-        known = _decode_completion(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return _read_odd_answer(raw, completion, charge)
-    if not known.choices:
-        return _read_odd_answer(raw, completion, charge)
-    choice, usage = known.choices[0], known.usage
-    return Answer(
-        completion=completion,
-        text=choice.message.content,
-        reasoning=choice.message.reasoning_content,
-        finish_reason=choice.finish_reason,
-        model=known.model,
-        prompt_tokens=usage.prompt_tokens if usage else None,
-        completion_tokens=usage.completion_tokens if usage else None,
-        total_tokens=usage.total_tokens if usage else None,
-        credits=charge,
-    )
-
-
-def _read_odd_answer(raw: bytes, completion: str, charge: float | None) -> Answer | None:
-    """A completion that is not quite of the documented form: whatever of it can be read, part by part."""
-    value = _loads(raw)
-    if not isinstance(value, dict):
-        return None
-    choices = value.get("choices")
-    choice = choices[0] if isinstance(choices, list) and choices else value
-    if not isinstance(choice, dict) or not isinstance(choice.get("message"), dict):
-        return None
-    message = choice["message"]
-    usage = value.get("usage")
-    usage = usage if isinstance(usage, dict) else {}
-    return Answer(
-        completion=completion,
-        text=_text_of(message.get("content")),
-        reasoning=_text(message.get("reasoning_content")),
-        finish_reason=_text(choice.get("finish_reason")),
-        model=_text(value.get("model")),
-        prompt_tokens=_count(usage.get("prompt_tokens")),
-        completion_tokens=_count(usage.get("completion_tokens")),
-        total_tokens=_count(usage.get("total_tokens")),
-        credits=charge,
-    )
-
-
-def _loads(raw: bytes) -> Any:
-    try:
-        return _decode_any(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        try:  # bytes that are no UTF-8 must not hide the code and type of an error
-            return json.loads(raw.decode("utf-8", "replace"))
-        except (ValueError, RecursionError):
-            return None
-
-
-def _text_of(content: Any) -> str | None:
-    """A message's content as text; an array of blocks is joined by its text blocks."""
-    if isinstance(content, list):
-        texts = [block.get("text") for block in content if isinstance(block, dict)]
-        content = "".join(text for text in texts if isinstance(text, str)) if texts else None
-    return _text(content)
-
-
-def _text(value: Any) -> str | None:
-    """A string that UTF-8 can hold, or None. A lone surrogate becomes U+FFFD."""
-    if not isinstance(value, str):
-        return None
-    return value.encode("utf-8", "replace").decode() if _has_surrogate(value) else value
-
-
-def _has_surrogate(text: str) -> bool:
-    return not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text)
-
-
-def _is_number(value: Any) -> TypeGuard[float]:
-    """A number that 64 bits can hold; neither NaN nor infinite."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < _INT64
-
-
-def _count(value: Any) -> int | None:
-    return int(value) if _is_number(value) else None
-
-
-def charge_of(usage: Any, *, final: bool) -> float | None:
-    """Credits in a task's `usage`: the charge in a final reply, the reservation in a submit's."""
-    if not isinstance(usage, dict):
-        return None
-    names = ("credits_charged", "credits_used", "credits_consumed", "credits") if final else ("credits_reserved",)
-    for name in names:
-        value = usage.get(name)
-        if _is_number(value) and value >= 0:
-            return float(value)
-    return None
-
-
 def read_error(reply: Reply) -> ApiError:
     """The error in a reply's body. HTML, empty and broken bodies are shown by their beginning."""
-    value = _loads(reply.body) if reply.body else None
+    value = loads(reply.body) if reply.body else None
     inner = value.get("error") if isinstance(value, dict) else None
     error = error_of(inner, default_code=None)
     return error if error != ApiError() else ApiError(message=f"HTTP {reply.status}: {_glimpse(reply.body)}")
@@ -363,7 +231,7 @@ def error_of(value: Any, *, default_code: str | None) -> ApiError:
 
 
 def _said(value: Any) -> str | None:
-    text = _text(value)
+    text = text_of(value)
     return _short(text) if text and any(letter.isprintable() and not letter.isspace() for letter in text) else None
 
 
@@ -374,29 +242,3 @@ def _short(text: str) -> str:
 def _glimpse(body: bytes) -> str:
     text = " ".join(body[:400].decode("utf-8", "replace").split())
     return (text[:160] + "…" if len(text) > 160 else text) or "an empty body"
-
-
-def retry_after_s(header: str | None, now_unix_s: float) -> float | None:
-    """Seconds that `Retry-After` asks for: a number of seconds or an HTTP date; None where it says nothing sane.
-
-    Never negative, and never more than an hour: a wrong clock at the other end must not park the run for a day.
-    """
-    if header is None:
-        return None
-    try:
-        wait_s = float(header.strip())
-    except ValueError:
-        moment = moment_of(header)
-        if moment is None:
-            return None
-        wait_s = moment - now_unix_s
-    return min(max(wait_s, 0.0), _MOST_WAIT_S) if math.isfinite(wait_s) else None
-
-
-def moment_of(header: str | None) -> float | None:
-    """An HTTP date as unix seconds; None where it is none."""
-    try:
-        moment = parsedate_to_datetime((header or "").strip())
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return None

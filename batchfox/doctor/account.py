@@ -12,7 +12,8 @@ import msgspec
 from batchfox.api import Api
 from batchfox.core.balance import SUBSCRIPTION_PATH, USAGE_PATH, read_balance
 from batchfox.core.job import Job
-from batchfox.core.wire import MODELS_PATH, Reply, moment_of
+from batchfox.core.retry_after import moment_of
+from batchfox.core.wire import MODELS_PATH, Reply
 from batchfox.doctor.reaching import find_obstacle
 from batchfox.doctor.remark import Remark, note
 from batchfox.errors import ApiGoneError, UserError

@@ -122,14 +122,14 @@ class Past:
         one, or not, or has no id, so that its request cannot have changed."""
         if self._checkpoint is None or not self._has_ids:
             return [None] * len(rows)
-        hashes = self._checkpoint.hashes([row.key for row in rows]) | self._answered
+        hashes = self._checkpoint.finished.hashes([row.key for row in rows]) | self._answered
         return [hashes.get(row.key) for row in rows]
 
     def _filed(self, rows: Sequence[Row], keys: list[bytes]) -> dict[bytes, str]:
         assert self._checkpoint is not None
         if self._has_ids:
-            return {key: done.status for key, done in self._checkpoint.finished_ids(keys).items()}
-        done = self._checkpoint.finished_positions([row.index for row in rows])
+            return {key: done.status for key, done in self._checkpoint.finished.ids(keys).items()}
+        done = self._checkpoint.finished.positions([row.index for row in rows])
         return {row.key: self._refine(row.index, done[row.index].status) for row in rows if row.index in done}
 
     def _refine(self, position: int, status: str) -> str:

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchfox.core.chunks import Ear, Fold
+from batchfox.core.completion import read_answer
 from batchfox.core.sse import Message
-from batchfox.core.wire import read_answer, stream_path
+from batchfox.core.wire import stream_path
 
 
 def chunk(finish_reason: str | None = None, index: int = 0, **delta: Any) -> dict[str, Any]:

@@ -28,7 +28,8 @@ from batchfox.core.event import (
     Unheard,
 )
 from batchfox.core.outcome import COLUMNS, Outcome, Status
-from batchfox.core.wire import Reply, read_error, read_poll, read_submit, retry_after_s, task_path
+from batchfox.core.retry_after import retry_after_s
+from batchfox.core.wire import Reply, read_error, read_poll, read_submit, task_path
 
 NOW = 1_700_000_000.0
 COMPLETION: dict[str, Any] = {

@@ -23,8 +23,9 @@ from boundaries import Trace, install, trace_posts
 IMPORTED = (
     "batchfox.cli.run",
     "batchfox.columns",
-    "batchfox.execution",
+    "batchfox.open_part",
     "batchfox.parts",
+    "batchfox.running",
     "batchfox.show",
     "dotenv.main",
     "encodings.idna",

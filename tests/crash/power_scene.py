@@ -177,9 +177,9 @@ class Scene:
             assert checkpoint.query("PRAGMA integrity_check") == [("ok",)], "the checkpoint is damaged"
             states = dict(checkpoint.query("SELECT key, state FROM row"))
             if self._id:
-                finished = {key: done.status for key, done in checkpoint.finished_ids(self._keys).items()}
+                finished = {key: done.status for key, done in checkpoint.finished.ids(self._keys).items()}
             else:
-                by_index = checkpoint.finished_positions(list(range(len(self._keys))))
+                by_index = checkpoint.finished.positions(list(range(len(self._keys))))
                 finished = {self._keys[index]: done.status for index, done in by_index.items()}
             parts = dict(checkpoint.query("SELECT number, is_filed FROM part"))
         completed = {key for key, status in finished.items() if status == "completed"}

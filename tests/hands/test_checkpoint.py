@@ -15,12 +15,13 @@ import msgspec
 import pytest
 from conftest import GUARD_S
 
-from batchfox.checkpoint import VERSION, Again, Checkpoint, Done
+from batchfox.checkpoint import VERSION, Again, Checkpoint
 from batchfox.core.event import Answer, ApiError
 from batchfox.core.lifecycle import Life, State
 from batchfox.core.outcome import STATUSES, Outcome
 from batchfox.core.row import key_of_id, key_of_position
 from batchfox.errors import DamagedError, MachineError, OutputError
+from batchfox.finished import Done
 from batchfox.group import Group, decode_outcome, encode
 
 
@@ -193,11 +194,11 @@ def test_finished_ids_and_positions_are_found_among_many(tmp_path: Path) -> None
         rows = [(key_of_id(f"r{n}"), n % len(STATUSES), n, None) for n in range(2_000)]
         db.executemany("INSERT INTO finished VALUES (?, ?, ?, ?)", rows)
     keys = [key_of_id(f"r{n}") for n in range(1_500, 2_500)]
-    found = checkpoint.finished_ids(keys)
+    found = checkpoint.finished.ids(keys)
     assert found == {
         key_of_id(f"r{n}"): Done(status=STATUSES[n % len(STATUSES)], row_index=n) for n in range(1_500, 2_000)
     }
-    assert checkpoint.finished_positions([0, 19_999]) == {}
+    assert checkpoint.finished.positions([0, 19_999]) == {}
     checkpoint.close()
 
 
@@ -391,15 +392,15 @@ def test_many_keys_are_in_place_only_if_each_completed_where_it_stands(tmp_path:
         with checkpoint.transaction() as db:
             rows = [(key, 0, 1000 + place, None) for place, key in enumerate(keys)]
             db.executemany("INSERT INTO finished VALUES (?, ?, ?, ?)", rows)
-        assert checkpoint.are_completed_in_place(keys, 1000)
-        assert checkpoint.are_completed_in_place(keys[7:], 1007)
-        assert not checkpoint.are_completed_in_place(keys, 1001)
-        assert not checkpoint.are_completed_in_place([*keys[:200], *keys[201:], keys[200]], 1000)
-        assert not checkpoint.are_completed_in_place([*keys[:-1], keys[0]], 1000)
-        assert not checkpoint.are_completed_in_place([*keys, key_of_id("new")], 1000)
+        assert checkpoint.finished.are_completed_in_place(keys, 1000)
+        assert checkpoint.finished.are_completed_in_place(keys[7:], 1007)
+        assert not checkpoint.finished.are_completed_in_place(keys, 1001)
+        assert not checkpoint.finished.are_completed_in_place([*keys[:200], *keys[201:], keys[200]], 1000)
+        assert not checkpoint.finished.are_completed_in_place([*keys[:-1], keys[0]], 1000)
+        assert not checkpoint.finished.are_completed_in_place([*keys, key_of_id("new")], 1000)
         with checkpoint.transaction() as db:
             db.execute("UPDATE finished SET status = 1 WHERE key = ?", (keys[250],))
-        assert not checkpoint.are_completed_in_place(keys, 1000)
+        assert not checkpoint.finished.are_completed_in_place(keys, 1000)
 
 
 # A group that is begun in one place and synced in another.

@@ -128,7 +128,7 @@ def test_outcomes_are_filed_oldest_first_in_parts_of_the_size_asked_for(desk: De
     assert [row["row_index"] for row in rows_of(desk.folders.root)] == list(range(25))
     assert desk.checkpoint.counts() == {"completed": 25}
     assert desk.checkpoint.query("SELECT count(*) FROM row") == [(0,)], "what is filed is state no more"
-    assert len(desk.checkpoint.finished_ids([key_of_id(f"r{n}") for n in range(30)])) == 25
+    assert len(desk.checkpoint.finished.ids([key_of_id(f"r{n}") for n in range(30)])) == 25
     assert list(desk.folders.tmp.iterdir()) == []
 
 
@@ -195,7 +195,7 @@ def test_positions_of_rows_without_ids_are_marked_with_how_they_ended(tmp_path: 
     desk.record(0, 5, 10_000 - 1, 10_000)
     desk.record(7, status="failed")
     desk.filing.file(100)
-    found = desk.checkpoint.finished_positions([*range(10), 10_000 - 1, 10_000, 10**6])
+    found = desk.checkpoint.finished.positions([*range(10), 10_000 - 1, 10_000, 10**6])
     assert {index: done.status for index, done in found.items()} == {
         0: "completed",
         5: "completed",
@@ -464,7 +464,7 @@ def assert_swapped(desk: Desk) -> None:
     assert sorted((row["row_id"], row["error_message"]) for row in old) == [("r2", "old 2"), ("r4", "old 4")]
     assert desk.checkpoint.counts() == {"completed": 6, "failed": 1}
     assert [rows for (rows,) in desk.checkpoint.query("SELECT rows FROM part ORDER BY number")] == [3, 1, 3]
-    assert desk.checkpoint.finished_ids([key_of_id("r2")])[key_of_id("r2")].status == "completed"
+    assert desk.checkpoint.finished.ids([key_of_id("r2")])[key_of_id("r2")].status == "completed"
 
 
 def test_a_new_outcome_replaces_the_old_one_which_is_kept(desk: Desk) -> None:

@@ -39,7 +39,7 @@ def test_a_key_is_repeated_where_it_was_met_before(order: list[int], ended: int,
             found: list[bool] = []
             for start in range(0, len(rows), batch):
                 some = rows[start : start + batch]
-                found += repeats.among(some, checkpoint.finished_ids([row.key for row in some]), ())
+                found += repeats.among(some, checkpoint.finished.ids([row.key for row in some]), ())
     assert found == [name in order[:index] for index, name in enumerate(order)]
 
 
@@ -55,5 +55,5 @@ def test_rows_that_were_passed_over_were_met_and_others_that_ended_there_were_no
         assert repeats is not None
         repeats.pass_over(0, 10)
         rows = rows_of_input([*[99] * 10, 5, 10, 10, 11])[10:]
-        done = checkpoint.finished_ids([row.key for row in rows])
+        done = checkpoint.finished.ids([row.key for row in rows])
         assert repeats.among(rows, done, ()) == [True, False, True, False]

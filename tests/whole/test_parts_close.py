@@ -9,7 +9,7 @@ import pytest
 from conftest import Simulate, job_of, parts_of, rows_of, rows_with_ids, write_rows
 
 from batchfox import ledger, packing, run
-from batchfox.checkpoint import Done
+from batchfox.finished import Done
 from batchfox.ledger import Unfiled
 
 
