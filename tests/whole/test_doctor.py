@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -38,9 +39,10 @@ from batchfox import run
 from batchfox.core.job import Job
 from batchfox.core.lifecycle import Life
 from batchfox.core.outcome import Outcome
-from batchfox.core.row import key_of_id
+from batchfox.core.row import key_of_id, key_of_position
 from batchfox.doctor import examine_output, examine_setup, repair
 from batchfox.doctor.remark import Remark
+from batchfox.doctor.salvage import is_understood
 from batchfox.errors import OutputError
 from batchfox.group import Group, encode
 from batchfox.status import look
@@ -260,6 +262,30 @@ def test_a_part_without_a_record_is_taken_up_again(out: Path, job: Job) -> None:
     assert any("not recovered: rows that were in flight" in line for line in done), "an older one does not know them"
     assert run(job).here.submits == 0
     assert len(by_id(out)) == 120
+
+
+@pytest.mark.parametrize(
+    "flipped",
+    [
+        {"request_hash": "0g" * 16},
+        {"run_date": "2026-13-01"},
+        {"finished_at": 1e300},
+        {"finished_at": float("nan")},
+        {"submitted_at": -1e12},
+        {"polls": 1 << 31},
+        {"http_status": 99_999},
+        {"row_index": 5},
+    ],
+)
+def test_a_record_that_no_part_takes_is_not_saved(flipped: dict[str, Any]) -> None:
+    """A flipped bit that SQLite does not see: each run ended with a traceback, after a repair too."""
+    good = Outcome(row_index=4, row_id="4", status="completed", finished_at=1.0, run_id="r", run_date="2026-01-01")
+
+    def saved(outcome: Outcome) -> bool:
+        return is_understood((1, key_of_position(4), 3, None, encode({"n": 1}), encode(outcome), None, None))
+
+    assert saved(msgspec.structs.replace(good, request_hash="ab" * 16, submitted_at=0.5, polls=3, http_status=200))
+    assert not saved(msgspec.structs.replace(good, **flipped))
 
 
 @pytest.mark.parametrize("damage", ["UPDATE assigned SET part = 9 WHERE slot < 3", "DROP TABLE assigned"])
