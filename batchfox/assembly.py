@@ -36,10 +36,11 @@ from batchfox.crew import Clock
 from batchfox.errors import JobError
 from batchfox.feed import Feed
 from batchfox.fetching import Fetcher
-from batchfox.filing import Filing, Folders
+from batchfox.filing import Filing
 from batchfox.fit.cache import Cache
 from batchfox.fit.fitter import Fitter
 from batchfox.fit.workers import Workers, number_of_workers
+from batchfox.folders import Folders
 from batchfox.ledger import Ledger, Unfiled
 from batchfox.loading import Loader
 from batchfox.media import MediaDoor

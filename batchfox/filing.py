@@ -22,6 +22,7 @@ from batchfox.core.prepare import UNREADABLE
 from batchfox.core.row import key_of_id
 from batchfox.durable import sync_folder
 from batchfox.errors import OutputError
+from batchfox.folders import Folders
 from batchfox.group import decode_outcome
 from batchfox.kept import decode_columns
 from batchfox.part_names import number_of, part_name
@@ -34,40 +35,6 @@ if TYPE_CHECKING:
 
 # Slots as one value.
 _LISTED = "(SELECT value FROM json_each(?))"
-
-
-class Folders(msgspec.Struct, frozen=True, kw_only=True):
-    """Where things are in an output."""
-
-    root: Path
-
-    @property
-    def data(self) -> Path:
-        return self.root / "data"
-
-    @property
-    def own(self) -> Path:
-        return self.root / "_batchfox"
-
-    @property
-    def tmp(self) -> Path:
-        return self.own / "tmp"
-
-    @property
-    def superseded(self) -> Path:
-        return self.own / "superseded"
-
-    @property
-    def log(self) -> Path:
-        return self.own / "log.jsonl"
-
-    @property
-    def runs(self) -> Path:
-        return self.own / "runs.jsonl"
-
-    @property
-    def job(self) -> Path:
-        return self.own / "job.toml"
 
 
 class Filing:

@@ -19,7 +19,7 @@ from batchfox.doctor.rebuild import id_column_of
 from batchfox.doctor.remark import Remark, note
 from batchfox.doctor.salvage import Remains, is_understood, sure_types
 from batchfox.errors import DamagedError, JobError, OutputError
-from batchfox.filing import Folders
+from batchfox.folders import Folders
 from batchfox.history import unfinished_run
 from batchfox.paths import say_no_output
 from batchfox.reserve import RESERVE_BYTES

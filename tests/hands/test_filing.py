@@ -19,7 +19,8 @@ from batchfox.core.outcome import COLUMNS, Outcome, Status
 from batchfox.core.prepare import UNREADABLE
 from batchfox.core.row import key_of_id, key_of_line, key_of_position
 from batchfox.errors import DiskFullError, OutputError
-from batchfox.filing import Filing, Folders
+from batchfox.filing import Filing
+from batchfox.folders import Folders
 from batchfox.group import Group, encode
 
 
