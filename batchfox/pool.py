@@ -339,6 +339,8 @@ class Pool:
             self._polls.wake.set()
         if life.state is not State.RUNNING:
             self._submits.wake.set()
+        elif before is State.SENDING:
+            self._submits.note_reply()
         if self._feed is not None and not self._feed.has_room.is_set() and self.fleet.room():
             self._feed.has_room.set()  # a row that was sent leaves room for the next, long before it is settled
         if life.state is not State.RUNNING or self.fleet.stopped is not None:

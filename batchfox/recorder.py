@@ -105,6 +105,8 @@ class Recorder:
             for waiter in waiters:
                 if not waiter.done():
                     waiter.set_result(None)
+            if waiters:
+                await asyncio.sleep(0)  # who waited goes on first: what it records next is of the next group
             if self._is_closing and not self.group and not self._waiters:
                 return
 

@@ -124,6 +124,7 @@ class Submits:
         self._large: set[bytes] = set()
         self._bodies = Bodies(fleet.orders.bytes_in_flight)
         self._sync_s = 0.0
+        self._is_held_back = False
         self.wake = asyncio.Event()
         self._preparing = Preparing(fleet, crew, preparer=builder, held=self._bodies, clock=clock, wake=self.wake)
 
@@ -141,6 +142,12 @@ class Submits:
     def sync_s(self) -> float:
         """How long it took lately until an intent was on the disk."""
         return self._sync_s
+
+    def note_reply(self) -> None:
+        """A POST has its reply, which may be what rows wait for: few are let onto the wire at first, and one where
+        nobody seems to be there."""
+        if self._is_held_back:
+            self.wake.set()
 
     def leave(self) -> None:
         """The run leaves: rows whose media are still being read or uploaded are not sent."""
@@ -168,7 +175,9 @@ class Submits:
             else:
                 self._crew.check_limits()
                 due = fleet.next_submit_at(now)
+                self._is_held_back = fleet.has_waiting and fleet.in_flight < fleet.orders.in_flight
                 await wait_for(self.wake, None if due is None else max(due - now, 0.001))
+                self._is_held_back = False
 
     def _follow(self, pace: Paces) -> None:
         """The limiter goes at the pace; after a time in which everybody waited, without a burst."""

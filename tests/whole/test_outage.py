@@ -10,7 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import KEY, Simulate, job_of, log_events, put_forward, rows_with_ids, write_rows
+from conftest import (
+    KEY,
+    MODEL,
+    Simulate,
+    Starter,
+    eventually,
+    job_of,
+    log_events,
+    put_forward,
+    rows_with_ids,
+    write_rows,
+)
 
 from batchfox import assembly, execution, run
 from batchfox.core import breaker, timing
@@ -250,3 +261,17 @@ def test_a_row_alone_that_is_never_taken_ends_in_doubt_after_its_attempts(
     summary = run(job_of(source, tmp_path / "out", simulator.url), quiet=True)
     assert (summary.exit_status, summary.by_status) == (3, {"in_doubt": 1})
     assert simulator.book()["totals"]["submits_received"] == 4
+
+
+def test_after_an_outage_rows_leave_though_no_task_ends_and_the_input_is_over(
+    start: Starter, simulate: Simulate, tmp_path: Path
+) -> None:
+    """The one submit that shows that the API is back lets the others leave: none waits for a task of ten minutes."""
+    simulator = simulate(latency="constant:600", outage="503")
+    source = write_rows(tmp_path / "in.jsonl", rows_with_ids(60))
+    command: list[str | Path] = ["run", "--input", source, "--output", tmp_path / "out", "--model", MODEL]
+    child = start(*command, "--base-url", simulator.url, "--set", "limits.requests_per_minute=60000")
+    eventually(lambda: simulator.book()["totals"]["submits_received"] >= 10 or child.is_over(), "refused submits")
+    simulator.control(outage=None)
+    eventually(lambda: simulator.book()["totals"]["submits_accepted"] == 60 or child.is_over(), "all tasks")
+    assert not child.is_over(), child.err
