@@ -142,6 +142,11 @@ class Submits:
         """How long it took lately until an intent was on the disk."""
         return self._sync_s
 
+    @property
+    def is_key_short(self) -> bool:
+        """Do other runs of the key have what its rate lets pass?"""
+        return self._share.is_short
+
     def leave(self) -> None:
         """The run leaves: rows whose media are still being read or uploaded are not sent."""
         self._preparing.leave()

@@ -85,6 +85,7 @@ class Viewer:
             input_share=self._rows.progress(),
             limit_per_minute=limits.requests_per_minute,
             tokens_limit=limits.tokens_per_minute,
+            tokens_share=fleet.gate.tokens.per_minute,
             in_flight_limit=limits.in_flight,
             credits_limit=limits.credits,
             cooling_s=max(fleet.gate.pace.resumes_at - now, 0.0),

@@ -25,11 +25,13 @@ MARGIN = 0.999
 
 
 class Grant(msgspec.Struct, frozen=True, kw_only=True):
-    """`submits` may leave until `until`; None: as many as the run's own limiter lets pass. 0: ask again in `wait_s`."""
+    """`submits` may leave until `until`; None: as many as the run's own limiter lets pass. 0: ask again in `wait_s`.
+    `is_shared`: other runs that live draw on the same rate."""
 
     submits: int | None
     until: float = 0.0
     wait_s: float = 0.0
+    is_shared: bool = False
 
 
 class Level(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,14 +65,17 @@ def draw(
     if lowest is None or now >= shared_until:
         return Grant(submits=None, until=now + FREE_S), Level(at=now)
     if now < others_free_until:
-        return Grant(submits=0, wait_s=others_free_until - now), Level(at=now, shared_until=shared_until)
+        return Grant(submits=0, wait_s=others_free_until - now, is_shared=True), Level(
+            at=now, shared_until=shared_until
+        )
     capacity, per_s = shared_bucket(lowest)
     room = min(_room(level, now), capacity)
     share = max(int(capacity / len(limits)), 1)
     submits = min(most, share, int(room + 1e-9))
     left = Level(room=room - submits, at=now, per_minute=lowest, shared_until=shared_until)
     if submits == 0:
-        return Grant(submits=0, wait_s=min(max((1.0 - room) / per_s, 0.002), LOOK_AGAIN_S)), left
+        wait_s = min(max((1.0 - room) / per_s, 0.002), LOOK_AGAIN_S)
+        return Grant(submits=0, wait_s=wait_s, is_shared=len(limits) > 1), left
     return Grant(submits=submits, until=now + KEEPS_S), left
 
 
