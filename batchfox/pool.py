@@ -419,7 +419,7 @@ class Pool:
         return Scene(
             is_paused=fleet.paused_at is not None,
             is_away=self.outage() is not None,
-            is_cooling=not gate.pace.is_open(now),
+            is_cooling=now < fleet.cools_until,
             is_money_short=gate.is_budget_binding,
             is_token_short=gate.tokens.opens_at > now,
             is_key_short=self._submits.is_key_short,

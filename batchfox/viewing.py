@@ -88,7 +88,7 @@ class Viewer:
             tokens_share=fleet.gate.tokens.per_minute,
             in_flight_limit=limits.in_flight,
             credits_limit=limits.credits,
-            cooling_s=max(fleet.gate.pace.resumes_at - now, 0.0),
+            cooling_s=max(fleet.cools_until - now, 0.0),
             recent_per_s=ended_per_s,
             sent_per_s=sent_per_s,
             binds=self._steady.see(binding(self._pool.scene())),

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from batchfox.core.bucket import Bucket
+from batchfox.core.bucket import Bucket, bucket
 
 WINDOW_S = 60.0
 # How long drawn submits may wait, and how long a run that is free to go need not ask again.
@@ -45,9 +45,9 @@ class Level(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def shared_bucket(per_minute: float) -> Bucket:
-    """Half a second's worth at once; with what drips in while a minute passes, and what was drawn before and kept, no
-    more than `per_minute`."""
-    capacity = max(1.0, per_minute / WINDOW_S * KEEPS_S)
+    """Half a second's worth at once, as much as a run's own bucket holds at least; with what drips in while a minute
+    passes, and what was drawn before and kept, no more than `per_minute`."""
+    capacity = max(bucket(per_minute).capacity, per_minute / WINDOW_S * KEEPS_S)
     whole = per_minute if per_minute < 1 else float(int(per_minute))
     drip = (per_minute - capacity) if per_minute > WINDOW_S else whole
     return Bucket(capacity, drip / (WINDOW_S + KEEPS_S) * MARGIN)
