@@ -36,10 +36,11 @@ from batchfox.crew import Clock
 from batchfox.errors import JobError
 from batchfox.feed import Feed
 from batchfox.fetching import Fetcher
-from batchfox.filing import Filing, Folders
+from batchfox.filing import Filing
 from batchfox.fit.cache import Cache
 from batchfox.fit.fitter import Fitter
 from batchfox.fit.workers import Workers, number_of_workers
+from batchfox.folders import Folders
 from batchfox.ledger import Ledger, Unfiled
 from batchfox.loading import Loader
 from batchfox.media import MediaDoor
@@ -91,7 +92,7 @@ class Workshop:
         """What makes media fit, where the job wants that; its processes end with the execution."""
         if not media.fits:
             return None
-        threads = self.thread("fit", number_of_workers())
+        threads = self.thread("fit", number_of_workers() + 1)
         workers = self._stack.enter_context(contextlib.closing(Workers(float(media.fit_time))))
         return Fitter(media, door, Cache(self._folder / "fitted", media.fit_cache), workers, threads)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from batchfox.core.prepare import UNREADABLE
 from batchfox.core.row import key_of_id
 from batchfox.durable import sync_folder
 from batchfox.errors import OutputError
+from batchfox.folders import Folders
 from batchfox.group import decode_outcome
 from batchfox.kept import decode_columns
 from batchfox.part_names import number_of, part_name
@@ -34,40 +35,6 @@ if TYPE_CHECKING:
 
 # Slots as one value.
 _LISTED = "(SELECT value FROM json_each(?))"
-
-
-class Folders(msgspec.Struct, frozen=True, kw_only=True):
-    """Where things are in an output."""
-
-    root: Path
-
-    @property
-    def data(self) -> Path:
-        return self.root / "data"
-
-    @property
-    def own(self) -> Path:
-        return self.root / "_batchfox"
-
-    @property
-    def tmp(self) -> Path:
-        return self.own / "tmp"
-
-    @property
-    def superseded(self) -> Path:
-        return self.own / "superseded"
-
-    @property
-    def log(self) -> Path:
-        return self.own / "log.jsonl"
-
-    @property
-    def runs(self) -> Path:
-        return self.own / "runs.jsonl"
-
-    @property
-    def job(self) -> Path:
-        return self.own / "job.toml"
 
 
 class Filing:
@@ -157,16 +124,22 @@ class Filing:
 
     def write_ahead(self, slots: list[int], most_rows: int) -> None:
         """Writes recorded outcomes to the part that closes next, as far as it has room for them. Nothing is recorded of
-        that. The first part fixes the types by all of its rows: it is written when it closes."""
+        that. The first part fixes the types by all of its rows: it is written when it closes. Rows of a part that could
+        not be written stay in that one."""
         if self.types() is None:
             return
         with self._opened(self._next_number()) as part:
             room = most_rows - len(part.slots)
-            part.add(self._recorded_rows(f"slot IN {_LISTED} AND state = 3", _listed(slots[:room])))
+            free = f"slot IN {_LISTED} AND state = 3 AND slot NOT IN (SELECT slot FROM assigned)"
+            _add(part, self._recorded_rows(free, _listed(slots[:room])))
 
     def file(self, most_rows: int) -> list[bytes]:
-        """Files the oldest `most_rows` recorded outcomes as one part, those written ahead first. Returns the keys
-        filed, none if there were none."""
+        """Files the oldest `most_rows` recorded outcomes as one part, those written ahead first; before that, alone, a
+        part that could not be written. Returns the keys filed, none if there were none."""
+        left = self._checkpoint.query("SELECT min(number) FROM part WHERE NOT is_filed")[0][0]
+        if left is not None:
+            self.close()
+            return self._finish(left)
         ahead = [] if self._open is None else self._open.slots
         with self._checkpoint.transaction() as db:
             number = self._next_number()
@@ -191,13 +164,14 @@ class Filing:
         shared: list[Shared] = []
         if parts.count_rows(final) != rows:
             with self._opened(number) as part:
-                part.add(self._assigned_rows(number, part.slots))
+                _add(part, self._assigned_rows(number, part.slots))
                 part.close()
                 entries, shared = part.entries, part.shared
                 self._take_out_old(number)
                 parts.put_in_place(part.path, final)
             self._open = None
         else:
+            self.close()
             sync_folder(final.parent)  # the run that renamed it may have been killed before it could
             for _, key, outcome, *_ in self._assigned_rows(number):
                 entries.append(entry_of(key, outcome))
@@ -228,12 +202,12 @@ class Filing:
         self._types = columns.infer(kept, self._known_types())
         self._checkpoint.put(types=columns.encode_types(self._types))
 
-    def _assigned_rows(self, number: int, written: Sequence[int] = ()) -> Iterator[RecordedRow]:
+    def _assigned_rows(self, number: int, written: Sequence[int] = ()) -> Generator[RecordedRow]:
         """The rows assigned to a part, but for those written already, a few at a time."""
         where = f"slot IN (SELECT slot FROM assigned WHERE part = ?) AND slot NOT IN {_LISTED}"
         return self._recorded_rows(where, number, _listed(written))
 
-    def _recorded_rows(self, where: str, *values: Any) -> Iterator[RecordedRow]:
+    def _recorded_rows(self, where: str, *values: Any) -> Generator[RecordedRow]:
         sql = f"SELECT slot, key, outcome, kept FROM row WHERE {where} ORDER BY slot"
         for slot, key, outcome, kept in self._checkpoint.stream(sql, values):
             yield slot, key, decode_outcome(outcome), decode_columns(kept), len(outcome) + len(kept)
@@ -325,8 +299,16 @@ class Filing:
         parts.put_in_place(temporary, final)
 
 
-def _listed(slots: Sequence[int]) -> bytes:
-    return msgspec.json.encode(slots)
+def _add(part: OpenPart, rows: Generator[RecordedRow]) -> None:
+    """Where an error comes between, what is not read is let go at once: a query that stays open would have this
+    connection see, and lock, what was before."""
+    with contextlib.closing(rows):
+        part.add(rows)
+
+
+def _listed(slots: Sequence[int]) -> str:
+    """As text: SQLite 3.45 takes bytes for JSON of its own binary form, or may."""
+    return msgspec.json.encode(slots).decode()
 
 
 def _mark_positions(db: Any, entries: list[Entry]) -> None:

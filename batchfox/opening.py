@@ -21,7 +21,7 @@ from batchfox.stale import ASKED
 from batchfox.words import count
 
 if TYPE_CHECKING:
-    from batchfox.filing import Folders
+    from batchfox.folders import Folders
 
 
 def output_root(job: Job, unix_s: float) -> Path:

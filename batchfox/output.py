@@ -14,7 +14,7 @@ from pathlib import Path
 from batchfox.core.job import Job
 from batchfox.durable import make_folder, rename, sync_folder
 from batchfox.errors import JobError, OutputBusyError, OutputError, machine_error
-from batchfox.filing import Folders
+from batchfox.folders import Folders
 from batchfox.owners import say_owner
 from batchfox.swap import finish_swap
 

@@ -28,7 +28,7 @@ from batchfox.core.job import Job
 from batchfox.core.prepare import Preparer
 from batchfox.doctor.salvage import sure_types
 from batchfox.errors import InputError, JobError, OutputBusyError, OutputError
-from batchfox.filing import Folders
+from batchfox.folders import Folders
 from batchfox.jobfile import load_job, secret_of
 from batchfox.source import Source
 from batchfox.sqlite_border import damaged

@@ -8,7 +8,7 @@ from pathlib import Path
 from batchfox.audit.finding import MOST_EXAMPLES, Finding
 from batchfox.audit.recorded import Recorded
 from batchfox.audit.written import Written
-from batchfox.filing import Folders
+from batchfox.folders import Folders
 from batchfox.part_names import part_name
 from batchfox.words import count
 

@@ -19,7 +19,7 @@ from batchfox.core.outcome import STATUSES
 from batchfox.core.prepare import key_of_outcome
 from batchfox.doctor.census import carried_types
 from batchfox.errors import OutputError
-from batchfox.filing import Folders
+from batchfox.folders import Folders
 from batchfox.words import shorten
 
 # Told now and then how far it is: what is read, and rows so far.

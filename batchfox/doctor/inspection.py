@@ -19,7 +19,7 @@ from batchfox.doctor.rebuild import id_column_of
 from batchfox.doctor.remark import Remark, note
 from batchfox.doctor.salvage import Remains, is_understood, sure_types
 from batchfox.errors import DamagedError, JobError, OutputError
-from batchfox.filing import Folders
+from batchfox.folders import Folders
 from batchfox.history import unfinished_run
 from batchfox.paths import say_no_output
 from batchfox.reserve import RESERVE_BYTES
@@ -128,6 +128,10 @@ class Inspector:
             for row in checkpoint.stream("SELECT * FROM row"):
                 if not is_understood(row):
                     raise DamagedError(f"the record of row {row[0]} cannot be understood")
+            open_parts = "SELECT number FROM part WHERE NOT is_filed"
+            astray = checkpoint.query(f"SELECT count(*) FROM assigned WHERE part NOT IN ({open_parts})")[0][0]
+            if astray:
+                raise DamagedError(f"{count(astray, 'row')} belong to a part that no record says is to be written")
             yield checkpoint
 
     def _say_unusable(self, error: OutputError) -> Remark:

@@ -140,7 +140,7 @@ def _write_rows(db: Any, census: Census, remains: Remains, account: Account) -> 
         sql = "INSERT INTO row (slot, key, state, record, kept, outcome, old_part) VALUES (?, ?, ?, ?, ?, ?, ?)"
         db.execute(sql, (slot, key, state, record, columns, outcome, old_part))
         account.saved[_STATES[state]] += 1
-        if part is not None:
+        if part is not None and state == 3:
             db.execute("INSERT INTO assigned VALUES (?, ?)", (slot, part))
             assigned[part] += 1
     db.executemany("INSERT INTO part VALUES (?, 0, ?, '{}')", assigned.items())

@@ -17,7 +17,7 @@ from batchfox.doctor.rebuild import Account, id_column_of, rebuild
 from batchfox.doctor.remark import Remark
 from batchfox.doctor.salvage import Remains
 from batchfox.durable import make_folder, rename
-from batchfox.filing import Folders
+from batchfox.folders import Folders
 from batchfox.output import hold
 from batchfox.swap import building_path, swap_in
 from batchfox.words import count

@@ -6,6 +6,7 @@ import contextlib
 import shutil
 import sqlite3
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ import msgspec
 from batchfox.checkpoint import Checkpoint
 from batchfox.columns import decode_types
 from batchfox.core import blocks
+from batchfox.core.outcome import COLUMNS, Outcome
 from batchfox.core.row import key_of_id, key_of_line, key_of_position
 from batchfox.group import decode_outcome, decode_record
 from batchfox.kept import decode_columns
+from batchfox.open_part import entry_of
 
 _HEADER = b"SQLite format 3\0"
 _SIZE_IS_VALID_FOR = slice(24, 28)  # of the header: unlike what stands at 92, the file's own size counts
@@ -24,6 +27,8 @@ _AT_ONCE = 100
 _STEPS_OF_ONE = 500  # more rows than one page holds
 _END = 1 << 48
 
+# What a column's numbers stay below; times in microseconds, less than 1,142 years from 1970.
+_LIMITS = {"int16": 1 << 15, "int32": 1 << 31, "int64": 1 << 63, "timestamp": 1 << 55}
 # slot, key, state, record, kept, outcome, part, old_part
 SavedRow = tuple[int, bytes, int, bytes | None, bytes, bytes | None, int | None, int | None]
 
@@ -173,7 +178,8 @@ def sure_types(encoded: Any) -> dict[str, Any] | None:
 
 
 def is_understood(row: SavedRow) -> bool:
-    """Can this record be read, and does its key name the row that it says it is?"""
+    """Can this record be read and, where the row is settled, written to a part? Does its key name the row that it says
+    it is?"""
     _, key, state, record, kept, outcome, part, old_part = row
     if not all(number is None or isinstance(number, int) for number in (part, old_part)):
         return False
@@ -181,11 +187,24 @@ def is_understood(row: SavedRow) -> bool:
         decode_columns(kept)
         if state == 3:
             settled = decode_outcome(outcome or b"")
-            return _is_key_of(key, settled.row_id, settled.row_index)
+            entry_of(key, settled)
+            return _can_be_written(settled) and _is_key_of(key, settled.row_id, settled.row_index)
         known = decode_record(record or b"")
+        bytes.fromhex(known.request_hash or "")
         return state in (0, 1, 2) and _is_key_of(key, known.id, known.index)
-    except (msgspec.MsgspecError, UnicodeDecodeError, TypeError):
+    except (msgspec.MsgspecError, OverflowError, TypeError, ValueError):
         return False
+
+
+def _can_be_written(outcome: Outcome) -> bool:
+    """Does each value fit its column? Raises `ValueError` or `OverflowError` for times and days that are none."""
+    date.fromisoformat(outcome.run_date)
+    numbers = (
+        (value, _LIMITS[kind])
+        for value, kind in zip(outcome.record(), COLUMNS.values(), strict=True)
+        if kind in _LIMITS
+    )
+    return all(value is None or -limit <= value < limit for value, limit in numbers)
 
 
 def _is_run(run: tuple[Any, ...]) -> bool:

@@ -36,7 +36,7 @@ _LOCKS = 64
 
 
 class Fitter:
-    """One output's. `threads`: as many as workers."""
+    """One output's. `threads`: more than workers, so that none waits while a result is kept and the next is opened."""
 
     def __init__(self, media: Media, door: MediaDoor, cache: Cache, workers: Workers, threads: Executor) -> None:
         self._media = media

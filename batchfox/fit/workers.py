@@ -121,11 +121,12 @@ class _Worker:
 
 
 class Workers:
-    """Threads may share it; as many as ask at once, so many processes there are."""
+    """Threads may share it; as many as ask at once, so many processes there are, `most` at most."""
 
-    def __init__(self, limit_s: float) -> None:
-        """`limit_s`: seconds for one medium."""
+    def __init__(self, limit_s: float, most: int | None = None) -> None:
+        """`limit_s`: seconds for one medium. `most`: by default as many as cores."""
         self._limit_s = limit_s
+        self._places = threading.Semaphore(most or number_of_workers())
         self._lock = threading.Lock()
         self._idle: list[_Worker] = []
         self._busy: set[_Worker] = set()
@@ -135,10 +136,14 @@ class Workers:
         """What became of the medium behind the handle `source`. A worker that dies is replaced, and the medium tried
         once more. Raises `RefusedError`, `MachineError`, `UserError`, `WorkersClosedError`."""
         handles = [source] if target is None else [source, target]
-        line = msgspec.json.encode(order)
+        with self._places:
+            return _judged(self._answer(msgspec.json.encode(order), handles))
+
+    def _answer(self, line: bytes, handles: list[int]) -> Answer:
         for is_last in (False, True):
+            source, *targets = handles
             os.lseek(source, 0, os.SEEK_SET)
-            if target is not None:
+            for target in targets:
                 os.ftruncate(target, 0)
                 os.lseek(target, 0, os.SEEK_SET)
             worker = self._take()
@@ -156,7 +161,7 @@ class Workers:
                 self._end(worker)
                 raise
             self._give_back(worker)
-            return _judged(answer)
+            return answer
         raise AssertionError("unreachable")
 
     def close(self) -> None:

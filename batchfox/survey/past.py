@@ -12,7 +12,7 @@ from batchfox.core.blocks import Comparison
 from batchfox.core.job import Job
 from batchfox.core.prepare import key_of_outcome
 from batchfox.core.row import Row
-from batchfox.filing import Folders
+from batchfox.folders import Folders
 from batchfox.marks import Marks
 from batchfox.narrowing import Where
 from batchfox.opening import refuse_change, refuse_lost

@@ -162,6 +162,7 @@ TABLE: dict[str, Boundary] = {
     **_pair("an outcome is recorded", _CHECKPOINT, "commit", when=_records(SETTLED), on_the_wire=0),
     "inside a transaction": Boundary(owner="boundaries:Connection", attribute="commit_now", side="before"),
     # A part.
+    "after rows are written ahead": Boundary(owner=_FILING, attribute="write_ahead", side="after"),
     "before rows are assigned to a part": Boundary(owner=_FILING, attribute="file", side="before"),
     "after rows are assigned to a part": Boundary(owner=_FILING, attribute="_finish", side="before"),
     **_pair("the types are fixed", _CHECKPOINT, "put", when=_puts("types")),

@@ -405,6 +405,8 @@ RETRIES = (
     ("after a task id is recorded", 1),
     ("before an outcome is recorded", 1),
     ("after an outcome is recorded", 1),
+    ("after rows are written ahead", 1),
+    ("after rows are written ahead", 2),
     ("after rows are assigned to a part", 1),
     ("before old outcomes are taken out", 1),
     ("before old outcomes are kept", 1),

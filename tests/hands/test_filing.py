@@ -19,7 +19,8 @@ from batchfox.core.outcome import COLUMNS, Outcome, Status
 from batchfox.core.prepare import UNREADABLE
 from batchfox.core.row import key_of_id, key_of_line, key_of_position
 from batchfox.errors import DiskFullError, OutputError
-from batchfox.filing import Filing, Folders
+from batchfox.filing import Filing
+from batchfox.folders import Folders
 from batchfox.group import Group, encode
 
 
@@ -374,6 +375,57 @@ def test_a_part_that_cannot_be_written_ahead_leaves_nothing_and_is_written_when_
     assert list(desk.folders.tmp.iterdir()) == []
     assert len(desk.filing.file(100)) == 7
     assert_all_is_well(desk, 10)
+
+
+def test_a_part_that_could_not_be_written_is_written_first_and_its_rows_are_in_no_other(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody may have heard of the full disk: a run ended as finished, with exit 0 and without the part. Rows that were
+    assigned a second time were said to be a damaged checkpoint."""
+    first = with_a_part(desk)
+    desk.record(*range(3, 303))
+    monkeypatch.setattr(open_part, "ROWS_PER_TABLE", 50)
+    with monkeypatch.context() as patch:
+        patch.setattr(pq.ParquetWriter, "write_table", lambda *_: exec("raise OSError(28, 'No space left')"))
+        with pytest.raises(DiskFullError, match=r"part-00001\.parquet") as told:
+            desk.filing.file(300)
+    its_own, desk.checkpoint = desk.checkpoint, Checkpoint(desk.checkpoint.path)
+    desk.record(*range(303, 307))  # by another connection, as in a run
+    desk.checkpoint.close()
+    desk.checkpoint = its_own
+    desk.filing.write_ahead(list(range(first + 298, first + 302)), 300)
+    assert [len(desk.filing.file(300)) for _ in range(3)] == [300, 4, 0]
+    assert told, "the error, and where it came from, may be kept"
+    assert_all_is_well(desk, 307)
+    assert [len(pq.read_table(path)) for path in parts_of(desk.folders.root)] == [3, 300, 4]
+    assert list(desk.folders.tmp.iterdir()) == []
+
+
+def test_what_is_written_ahead_of_a_part_that_is_there_already_is_in_no_other(desk: Desk) -> None:
+    first = with_a_part(desk)
+    desk.record(3, 4)
+    desk.filing.write_ahead([first], 100)
+    copied = desk.folders.data / "part-00001.parquet"
+    pq.write_table(pq.read_table(parts_of(desk.folders.root)[0]).slice(0, 2), copied)
+    assert len(desk.filing.file(100)) == 2
+    copied.unlink()
+    desk.record(5, 6)
+    assert len(desk.filing.file(100)) == 2
+    assert pq.read_table(parts_of(desk.folders.root)[1])["row_index"].to_pylist() == [5, 6]
+    assert list(desk.folders.tmp.iterdir()) == []
+
+
+def test_slots_go_to_sqlite_as_text(desk: Desk) -> None:
+    """Bytes are JSON to this SQLite, maybe. To 3.45.0 they are none, and to those after it `[1234]` is a value of their
+    binary form, and a broken one."""
+    first = with_a_part(desk)
+    desk.record(*range(3, 6))
+    said: list[str] = []
+    desk.checkpoint._db.set_trace_callback(said.append)
+    desk.filing.write_ahead([first, first + 1], 100)
+    desk.filing.file(100)
+    asked = [sql for sql in said if "json_each(" in sql]
+    assert [sql.count(f"json_each('[{first},{first + 1}]')") for sql in asked] == [1, 1], asked
 
 
 def test_a_run_that_ends_without_its_last_part_leaves_no_file(desk: Desk) -> None:

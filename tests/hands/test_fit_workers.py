@@ -160,6 +160,20 @@ def test_a_worker_that_dies_costs_its_medium_only(long_film: Path, tmp_path: Pat
     assert set(children()) == others
 
 
+def test_more_threads_than_workers_wait_for_one(tmp_path: Path) -> None:
+    own, others = Workers(GUARD_S, most=1), set(children())
+
+    def ask(number: int) -> str | None:
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        return fit(own, picture("PNG"), Order(image=ImageFit(format="jpeg")), folder)[0]
+
+    with ThreadPoolExecutor(3) as threads:
+        assert list(threads.map(ask, range(6))) == ["image/jpeg"] * 6
+    assert len(set(children()) - others) == 1
+    own.close()
+
+
 def test_a_medium_has_a_time_limit(long_film: Path, tmp_path: Path) -> None:
     own = Workers(0.3)
     with pytest.raises(RefusedError, match=r"more than 0\.3 s \(media\.fit_time\)"):

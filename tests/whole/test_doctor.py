@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -36,9 +37,14 @@ from conftest import (
 
 from batchfox import run
 from batchfox.core.job import Job
+from batchfox.core.lifecycle import Life
+from batchfox.core.outcome import Outcome
+from batchfox.core.row import key_of_id, key_of_position
 from batchfox.doctor import examine_output, examine_setup, repair
 from batchfox.doctor.remark import Remark
+from batchfox.doctor.salvage import is_understood
 from batchfox.errors import OutputError
+from batchfox.group import Group, encode
 from batchfox.status import look
 
 
@@ -256,6 +262,73 @@ def test_a_part_without_a_record_is_taken_up_again(out: Path, job: Job) -> None:
     assert any("not recovered: rows that were in flight" in line for line in done), "an older one does not know them"
     assert run(job).here.submits == 0
     assert len(by_id(out)) == 120
+
+
+@pytest.mark.parametrize(
+    "flipped",
+    [
+        {"request_hash": "0g" * 16},
+        {"run_date": "2026-13-01"},
+        {"finished_at": 1e300},
+        {"finished_at": float("nan")},
+        {"submitted_at": -1e12},
+        {"polls": 1 << 31},
+        {"http_status": 99_999},
+        {"row_index": 5},
+    ],
+)
+def test_a_record_that_no_part_takes_is_not_saved(flipped: dict[str, Any]) -> None:
+    """A flipped bit that SQLite does not see: each run ended with a traceback, after a repair too."""
+    good = Outcome(row_index=4, row_id="4", status="completed", finished_at=1.0, run_id="r", run_date="2026-01-01")
+
+    def saved(outcome: Outcome) -> bool:
+        return is_understood((1, key_of_position(4), 3, None, encode({"n": 1}), encode(outcome), None, None))
+
+    assert saved(msgspec.structs.replace(good, request_hash="ab" * 16, submitted_at=0.5, polls=3, http_status=200))
+    assert not saved(msgspec.structs.replace(good, **flipped))
+
+
+@pytest.mark.parametrize("damage", ["UPDATE assigned SET part = 9 WHERE slot < 3", "DROP TABLE assigned"])
+def test_rows_that_belong_to_a_part_that_is_not_to_be_are_written_all_the_same(
+    out: Path, job: Job, tmp_path: Path, damage: str
+) -> None:
+    """They were recorded as completed, and in no part for ever."""
+    write_rows(tmp_path / "in.jsonl", rows_with_ids(130))
+    group = Group()
+    for slot, index in enumerate(range(120, 130), 1):
+        name = f"r{index}"
+        life = Life(key=key_of_id(name), index=index, id=name, kept={}, slot=slot)
+        ended = Outcome(
+            row_index=index, row_id=name, status="completed", finished_at=1.0, run_id="r", run_date="2026-01-01"
+        )
+        group.add_row(life, encode({"id": name}), None, ended)
+    with contextlib.closing(sqlite3.connect(out / "_batchfox" / "checkpoint.db")) as db:
+        group.write(db)
+        db.execute("INSERT INTO part VALUES (3, 0, 10, '{}')")
+        db.execute("INSERT INTO assigned SELECT slot, 3 FROM row")
+        db.commit()
+        assert problems(examine_output(out)) == []
+        db.execute(damage)
+        db.commit()
+    assert len(problems(examine_output(out))) == 1
+    assert problems(repair(out)[1]) == []
+    assert run(job).here.submits == 0
+    assert len(by_id(out)) == 130
+
+
+def test_a_row_that_is_not_settled_is_repaired_as_one_of_no_part(out: Path, job: Job, tmp_path: Path) -> None:
+    """Where the first page is lost, the table of what is assigned may be taken from pages that are another's."""
+    write_rows(tmp_path / "in.jsonl", rows_with_ids(121))
+    life, group = Life(key=key_of_id("r120"), index=120, id="r120", kept={}, slot=1), Group()
+    group.add_row(life, encode({"id": "r120"}), None)
+    with contextlib.closing(sqlite3.connect(out / "_batchfox" / "checkpoint.db")) as db:
+        group.write(db)
+        db.execute("INSERT INTO assigned VALUES (1, 7)")
+        db.execute("DELETE FROM part WHERE number = 1")
+        db.commit()
+    assert problems(repair(out)[1]) == []
+    assert run(job).exit_status == 0
+    assert len(by_id(out)) == 121
 
 
 def test_what_is_done_must_be_what_the_parts_hold_row_by_row(out: Path, job: Job) -> None:
