@@ -6,6 +6,7 @@ import contextlib
 import sys
 import time
 from datetime import UTC, datetime
+from math import ceil
 from typing import Any
 
 import click
@@ -61,7 +62,7 @@ class PlainDisplay(_Paced):
         shown = view.shown
         of = f" of {numbers.of_total}" if numbers.is_total_rough else f"/{numbers.total:,}" if numbers.total else ""
         binds = f", limit: {shown.binds}" if shown.binds is not None else ""
-        cooling = f", cooling down {shown.cooling_s:.0f} s" if shown.cooling_s > 0 else ""
+        cooling = f", cooling down {ceil(shown.cooling_s)} s" if shown.cooling_s > 0 else ""
         took = f", latency {words}" if (words := latency_words(shown)) else ""
         left = f", {duration(numbers.left_s)} left" if numbers.left_s is not None else ""
         outage = f"; {outage_words(figures['outage'], time.time())}" if figures["outage"] else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from math import ceil
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -112,7 +113,7 @@ def state_of(figures: Mapping[str, Any], shown: Shown, vitals: Vitals, age_s: fl
     if settled >= OF_ROWS and vitals.not_completed >= MANY * settled:
         return "rows fail", BAD
     if shown.cooling_s > age_s:
-        return f"cooling down {shown.cooling_s - age_s:.0f} s", CARE
+        return f"cooling down {ceil(shown.cooling_s - age_s)} s", CARE
     return ("finishing" if shown.binds == "tail" else "running"), GOOD
 
 
@@ -136,7 +137,7 @@ def _speed(shown: Shown, vitals: Vitals, most: int, width: int, age_s: float) ->
     if shown.binds is not None:
         text.append(f"  limit: {shown.binds}", "bold")
         cools_s = shown.cooling_s - age_s if shown.binds == "cool-down" else 0.0
-        why = f" (after a 429, {cools_s:.0f} s to go)" if cools_s > 0 else f" ({BINDS.get(shown.binds, '')})"
+        why = f" (after a 429, {ceil(cools_s)} s to go)" if cools_s > 0 else f" ({BINDS.get(shown.binds, '')})"
         if len(text) + len(why) <= width - _NAMES:
             text.append(why, "dim")
     return "speed", text

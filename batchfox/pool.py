@@ -421,9 +421,10 @@ class Pool:
         return Scene(
             is_paused=fleet.paused_at is not None,
             is_away=self.outage() is not None,
-            is_cooling=not gate.pace.is_open(now),
+            is_cooling=now < fleet.cools_until,
             is_money_short=gate.is_budget_binding,
             is_token_short=gate.tokens.opens_at > now,
+            is_key_short=self._submits.is_key_short,
             is_held_full=fleet.bytes_held >= fleet.orders.bytes_in_flight,
             is_input_over=self._is_input_over or fleet.stopped is not None,
             is_limited_by_server=gate.pace.is_limited,
@@ -433,6 +434,7 @@ class Pool:
             queued=fleet.waiting,
             preparing=self._submits.preparing,
             sync_s=self._submits.sync_s,
+            polls_late_s=0.0 if fleet.next_poll_at() is None else fleet.watch.behind_s(now),
         )
 
     def outage(self) -> dict[str, Any] | None:

@@ -37,6 +37,11 @@ class Share:
         self._grant = await loop.run_in_executor(self._thread, self._ledger.lease, MOST, self._clock.now())
         return 0.0 if self.room > 0 else max(self._grant.wait_s, 0.001)
 
+    @property
+    def is_short(self) -> bool:
+        """Had other runs of the key what its rate lets pass, when this one last asked?"""
+        return self._grant.submits == 0 and self._grant.is_shared
+
     def take(self, most: int) -> int:
         """So many submits leave now, 0 where none may."""
         taken, grant = min(most, self.room), self._grant

@@ -149,6 +149,11 @@ class Submits:
         if self._is_held_back:
             self.wake.set()
 
+    @property
+    def is_key_short(self) -> bool:
+        """Do other runs of the key have what its rate lets pass?"""
+        return self._share.is_short
+
     def leave(self) -> None:
         """The run leaves: rows whose media are still being read or uploaded are not sent."""
         self._preparing.leave()

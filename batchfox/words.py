@@ -123,7 +123,10 @@ def pace_words(figures: Mapping[str, Any], shown: Shown) -> str:
     elif figures["per_minute"] < limit * 0.99:
         text += f" of {limit:,.0f}"
     if shown.tokens_limit is not None:
-        text += f", {figures['tokens_of_minute']:,.0f} of {shown.tokens_limit:,.0f} tokens/min"
+        share = shown.tokens_limit if shown.tokens_share is None else shown.tokens_share
+        text += f", {figures['tokens_of_minute']:,.0f} of {share:,.0f} tokens/min"
+        if share < shown.tokens_limit * 0.99:
+            text += f" (its part of {shown.tokens_limit:,.0f})"
     if figures["throttles"]:
         text += f", throttled {figures['throttles']:,}x"
     return text

@@ -271,6 +271,12 @@ class Fleet:
             chosen.append(life)
         return chosen
 
+    @property
+    def cools_until(self) -> float:
+        """Until then every model that rows wait for is held back after a 429."""
+        pace = self.gate.pace
+        return min((pace.of(model).resumes_at for model in self._queue.models()), default=pace.resumes_at)
+
     def asks_freely(self, now: float) -> bool:
         """Is a free question to be asked now, before a submit is risked as a probe? The reply goes to the gate."""
         is_wanted = bool(self._queue) and self._may_submit

@@ -76,6 +76,10 @@ class Queue:
             return len(lane.new)
         return min((len(lane.new) for lane in self._lanes.values()), default=0)
 
+    def models(self) -> list[str | None]:
+        """Those that rows wait for."""
+        return [model for model, lane in self._lanes.items() if lane]
+
     def _lane(self, life: Life) -> Lane:
         lane = self._lanes.get(life.model)
         if lane is None:

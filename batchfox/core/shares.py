@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from batchfox.core.bucket import Bucket
+from batchfox.core.bucket import Bucket, bucket
 
 WINDOW_S = 60.0
 # How long drawn submits may wait, and how long a run that is free to go need not ask again.
@@ -25,11 +25,13 @@ MARGIN = 0.999
 
 
 class Grant(msgspec.Struct, frozen=True, kw_only=True):
-    """`submits` may leave until `until`; None: as many as the run's own limiter lets pass. 0: ask again in `wait_s`."""
+    """`submits` may leave until `until`; None: as many as the run's own limiter lets pass. 0: ask again in `wait_s`.
+    `is_shared`: other runs that live draw on the same rate."""
 
     submits: int | None
     until: float = 0.0
     wait_s: float = 0.0
+    is_shared: bool = False
 
 
 class Level(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,9 +45,9 @@ class Level(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def shared_bucket(per_minute: float) -> Bucket:
-    """Half a second's worth at once; with what drips in while a minute passes, and what was drawn before and kept, no
-    more than `per_minute`."""
-    capacity = max(1.0, per_minute / WINDOW_S * KEEPS_S)
+    """Half a second's worth at once, as much as a run's own bucket holds at least; with what drips in while a minute
+    passes, and what was drawn before and kept, no more than `per_minute`."""
+    capacity = max(bucket(per_minute).capacity, per_minute / WINDOW_S * KEEPS_S)
     whole = per_minute if per_minute < 1 else float(int(per_minute))
     drip = (per_minute - capacity) if per_minute > WINDOW_S else whole
     return Bucket(capacity, drip / (WINDOW_S + KEEPS_S) * MARGIN)
@@ -63,14 +65,17 @@ def draw(
     if lowest is None or now >= shared_until:
         return Grant(submits=None, until=now + FREE_S), Level(at=now)
     if now < others_free_until:
-        return Grant(submits=0, wait_s=others_free_until - now), Level(at=now, shared_until=shared_until)
+        return Grant(submits=0, wait_s=others_free_until - now, is_shared=True), Level(
+            at=now, shared_until=shared_until
+        )
     capacity, per_s = shared_bucket(lowest)
     room = min(_room(level, now), capacity)
     share = max(int(capacity / len(limits)), 1)
     submits = min(most, share, int(room + 1e-9))
     left = Level(room=room - submits, at=now, per_minute=lowest, shared_until=shared_until)
     if submits == 0:
-        return Grant(submits=0, wait_s=min(max((1.0 - room) / per_s, 0.002), LOOK_AGAIN_S)), left
+        wait_s = min(max((1.0 - room) / per_s, 0.002), LOOK_AGAIN_S)
+        return Grant(submits=0, wait_s=wait_s, is_shared=len(limits) > 1), left
     return Grant(submits=submits, until=now + KEEPS_S), left
 
 

@@ -12,9 +12,9 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
     """What a display shows beside the run's figures; it goes into the progress record, for `batchfox status --watch`.
 
     `is_total_rough`: `total_rows` follows from the share of the input that is read, and is no count. `binds`: what
-    keeps the run from being faster, a word of `binding.BINDS`. `rates` and `medians`: rows a second and median
-    latencies of the last beats of ten seconds. `recent_per_s`, `sent_per_s`: rows ended and submits sent a second, in
-    the last minute. `tail_s`: how long the last tasks take.
+    keeps the run from being faster, a word of `binding.BINDS`. `tokens_share`: this run's part of `tokens_limit`.
+    `rates` and `medians`: rows a second and median latencies of the last beats of ten seconds. `recent_per_s`,
+    `sent_per_s`: rows ended and submits sent a second, in the last minute. `tail_s`: how long the last tasks take.
     """
 
     title: str
@@ -24,6 +24,7 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
     input_share: float | None = None
     limit_per_minute: float | None = None
     tokens_limit: float | None = None
+    tokens_share: float | None = None
     in_flight_limit: int = 0
     credits_limit: float | None = None
     cooling_s: float = 0.0

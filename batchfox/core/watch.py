@@ -96,6 +96,11 @@ class Watch:
         due = self._agenda.next_due()
         return None if due is None else max(due, self._pace.ready_at())
 
+    def behind_s(self, now: float) -> float:
+        """How long the poll that is due first waits for its turn, 0 where none does."""
+        due = self._agenda.next_due()
+        return 0.0 if due is None else max(now - due, 0.0)
+
     def asks_upstream(self, life: Life) -> bool:
         """Should this poll have the router refresh? Where its cache was found behind, and now and then once a task is
         late. After `completed` without results not at first (api.md: asking again without brings them), then by

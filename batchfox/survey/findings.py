@@ -163,7 +163,9 @@ def _describe_requests(found: Survey) -> Iterator[str]:
         models = ", ".join(cast.unpriced)
         without = f"; without {count(sum(cast.unpriced.values()), 'request')} of unlisted models ({models})"
         yield f"credits, roughly: at most {credit(cast.credits)} by the price list{without if cast.unpriced else ''}"
-    if cast.minutes is not None:
+    if cast.minutes is not None and cast.binding == "limits.tokens_per_minute":
+        yield f"time: {duration(60 * cast.minutes)} by {cast.binding}, less where answers are shorter than they may be"
+    elif cast.minutes is not None:
         yield f"time: {duration(60 * cast.minutes)} or more, by {cast.binding}"
     else:
         times = f"{cast.rounds:,} times as long as" if cast.rounds > 1 else "as long as"

@@ -47,7 +47,7 @@ def ask_prices(job: Job) -> PriceList:
 
 class Forecast(msgspec.Struct, kw_only=True):
     """Sums over the requests. `credits` at most, those of `unpriced` models aside; None without a price list.
-    `minutes` by the limit that binds, `binding`."""
+    `minutes` by the limit that binds, `binding`: at least, but by tokens at most, since answers may be shorter."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -81,6 +81,8 @@ class Forecast(msgspec.Struct, kw_only=True):
         limits = job.limits
         by_limit = {
             "limits.requests_per_minute": requests / (limits.requests_per_minute or math.inf),
+            # A poll a task is the least there can be.
+            "limits.polls_per_minute": requests / (limits.polls_per_minute or math.inf),
             "limits.tokens_per_minute": (self.prompt_tokens + self.completion_tokens)
             / (limits.tokens_per_minute or math.inf),
         }

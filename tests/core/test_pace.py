@@ -89,7 +89,21 @@ def test_less_than_one_a_minute_is_one_in_several_minutes(per_minute: float) -> 
 def test_a_bucket_lets_one_request_through_and_no_great_burst() -> None:
     for per_minute in (0.1, *WHOLE):
         capacity, _ = bucket(per_minute)
-        assert 1.0 <= capacity <= max(1.0, per_minute / 60.0 * 0.05)
+        assert 1.0 <= capacity <= 1.0 + per_minute / 60.0 * 0.05
+
+
+@pytest.mark.parametrize("per_minute", [90, 600, 1200, 6_000, 60_000])
+def test_a_token_taken_a_little_late_is_not_lost_and_no_second_holds_more_than_its_share(per_minute: float) -> None:
+    capacity, per_s = bucket(per_minute)
+    level, now, times = capacity, 0.0, list[float]()
+    while now < 20.0:
+        wait_s = max(level + 1.0 - capacity, 0.0) / per_s
+        wait_s += 0.006 if wait_s > 0.0 else 0.0  # a timer's step, and the sync of an intent
+        now, level = now + wait_s, max(level - wait_s * per_s, 0.0) + 1.0
+        times.append(now)
+    assert (len(times) - 1) / (times[-1] - times[0]) * 60.0 >= 0.97 * per_minute
+    most = max(sum(at <= later < at + 1.0 for later in times[n : n + 1_200]) for n, at in enumerate(times[:400]))
+    assert most <= 1.05 * per_minute / 60.0 + 1.0
 
 
 def test_a_change_of_pace_within_a_minute_does_not_pass_the_limit() -> None:

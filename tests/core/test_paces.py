@@ -42,6 +42,18 @@ def test_a_model_that_is_held_back_holds_no_other_back() -> None:
     assert world.fleet.gate.pace.of("slow").per_s < 4.0 < world.fleet.gate.pace.of("fast").per_s
 
 
+def test_a_run_cools_down_while_all_models_that_rows_wait_for_do() -> None:
+    fleet = make_fleet(in_flight=10, per_minute=60_000.0)
+    for index, model in enumerate(["a", "b", "b", "a"]):
+        fleet.offer(life(index, model=model))
+    sent = [row for at in (1.0, 2.0, 3.0) for row in fleet.submits(at, 0.0, 1)]
+    assert [row.model for row in sent] == ["a", "b"]
+    fleet.receive(sent[1].key, throttled(50.0), 3.5, 0.0)
+    assert fleet.cools_until < 3.5, "the row of a may go"
+    assert [row.model for at in (4.0, 5.0) for row in fleet.submits(at, 0.0, 1)] == ["a"]
+    assert fleet.cools_until == 53.5, "those of b may not, and no other waits"
+
+
 def test_the_jobs_limit_is_for_all_models_together() -> None:
     api = Limited({"a": 1000.0, "b": 1000.0})
     rows = [life(index, model="ab"[index % 2]) for index in range(4000)]

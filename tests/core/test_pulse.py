@@ -76,6 +76,8 @@ def test_what_binds_is_one_word() -> None:
         "outage": {"is_away": True},
         "credits": {"is_money_short": True},
         "tokens": {"is_token_short": True},
+        "polls": {"in_flight": 200, "polls_late_s": 2.0},
+        "key": {"is_key_short": True, "is_limited_by_server": True},
         "in flight": {"in_flight": 200},
         "media": {"in_flight": 200, "preparing": 150},
         "disk": {"sync_s": 0.5},
@@ -87,6 +89,8 @@ def test_what_binds_is_one_word() -> None:
     assert found == {word: word for word in words}
     assert set(words) == set(BINDS)
     assert binding(Scene(is_input_over=True)) is None
+    assert binding(Scene(is_input_over=True, in_flight=3, polls_late_s=2.0)) == "polls"
+    assert binding(msgspec.structs.replace(busy, polls_late_s=2.0)) == "rate", "nothing waits for them"
     steady = Steady()
     assert [steady.see(word) for word in ("rate", "rate", "input", "rate", "pause")] == [*["rate"] * 4, "pause"]
 

@@ -23,8 +23,8 @@ class Pool:
     def __init__(self) -> None:
         self.by_status: Counter[str] = Counter()
         self.now = 0.0
-        gate = SimpleNamespace(pace=SimpleNamespace(resumes_at=0.0))
-        self.fleet = SimpleNamespace(gate=gate, submits_sent=0, lives={})
+        gate = SimpleNamespace(tokens=SimpleNamespace(per_minute=None))
+        self.fleet = SimpleNamespace(gate=gate, cools_until=0.0, submits_sent=0, lives={})
         self.is_tail, self.scene = False, Scene
         self.ledger = SimpleNamespace(tally=SimpleNamespace(by_status=self.by_status))
 

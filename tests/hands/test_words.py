@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from batchfox.words import count, credit, duration, exit_means, moment, shorten
+from batchfox.core.vitals import Shown
+from batchfox.words import count, credit, duration, exit_means, moment, pace_words, shorten
 
 
 @pytest.mark.parametrize(
@@ -54,3 +55,11 @@ def test_a_limited_run_does_not_claim_every_row() -> None:
     assert exit_means(0, is_limited=True) == f"every row taken is completed; {left}"
     assert exit_means(4, is_limited=True) == exit_means(4)
     assert exit_means(5) == ""
+
+
+def test_tokens_are_told_of_this_runs_part_of_them() -> None:
+    figures = {"per_minute": 600.0, "tokens_of_minute": 12.0, "throttles": 0}
+    alone = Shown(title="job", limit_per_minute=600, tokens_limit=5_500, tokens_share=5_500)
+    assert pace_words(figures, alone) == "600/min, 12 of 5,500 tokens/min"
+    shared = Shown(title="job", limit_per_minute=600, tokens_limit=5_500, tokens_share=10)
+    assert pace_words(figures, shared) == "600/min, 12 of 10 tokens/min (its part of 5,500)"

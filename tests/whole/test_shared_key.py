@@ -3,16 +3,19 @@ the key."""
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conftest import KEY, Child, Remote, Starter, by_id, environment, eventually, rows_with_ids, write_rows
 
 from batchfox.errors import UserError
 from batchfox.key_ledger import KeyLedger
+from batchfox.sharing import Share
 
 LIMIT = 1_200
 ROWS = 50
@@ -76,3 +79,21 @@ class Closing:
 
     def close(self) -> None:
         self.ledger.leave()
+
+
+async def test_a_run_knows_when_others_have_what_its_keys_rate_lets_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    ledger = KeyLedger(KEY, "http://api", 60)
+    with contextlib.closing(Closing(ledger)), concurrent.futures.ThreadPoolExecutor(1) as thread:
+        clock = SimpleNamespace(now=time.monotonic)
+        share = Share(ledger, thread, clock=clock)
+        assert (await share.ready_in_s(), share.is_short) == (0.0, False), "it is alone"
+        with contextlib.closing(Closing(KeyLedger(KEY, "http://api", 6_000))):
+            share = Share(ledger, thread, clock=clock)
+            assert await share.ready_in_s() > 0.0
+            assert share.is_short
+        share = Share(ledger, thread, clock=clock)
+        assert await share.ready_in_s() > 0.0
+        assert not share.is_short, "of a run that has ended what it sent counts on, but it has no part"

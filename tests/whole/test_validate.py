@@ -58,6 +58,23 @@ def test_rows_are_counted_by_what_would_become_of_them(tmp_path: Path) -> None:
     assert "9 rows: 2 valid, 5 invalid" in text
 
 
+@pytest.mark.parametrize(
+    ("limits", "said"),
+    [
+        ({"requests_per_minute": 4, "polls_per_minute": 20}, "time: 2:30 or more, by limits.requests_per_minute"),
+        ({"requests_per_minute": 20, "polls_per_minute": 4}, "time: 2:30 or more, by limits.polls_per_minute"),
+        (
+            {"requests_per_minute": 60, "tokens_per_minute": 100},
+            "time: 1:43:00 by limits.tokens_per_minute, less where",
+        ),
+    ],
+)
+def test_the_time_is_told_by_the_limit_that_binds(limits: dict[str, float], said: str, tmp_path: Path) -> None:
+    source = write_rows(tmp_path / "in.jsonl", [{"id": n, "prompt": "why?"} for n in range(10)])
+    text = "\n".join(describe(survey(job_of(source, tmp_path / "out", "http://127.0.0.1:9", limits=limits))))
+    assert said in text, text
+
+
 def test_what_is_done_is_counted_as_done(simulate: Simulate, tmp_path: Path) -> None:
     simulator = simulate()
     source = write_rows(tmp_path / "in.jsonl", rows_with_ids(10))
