@@ -26,7 +26,7 @@ import work
 
 # Step -> the functions that do it, as module:name or module:class.name.
 STEPS: dict[str, tuple[str, ...]] = {
-    "read: lines, JSON, digest": ("source:Source.batches",),
+    "read: lines, JSON, digest": ("source:Source.skimmed",),
     "read: rows known already?": ("feed:Feed._read",),
     "feed": ("feed:Feed._decide",),
     "prepare": ("core.prepare:Preparer.prepare",),
@@ -42,9 +42,9 @@ STEPS: dict[str, tuple[str, ...]] = {
     "ledger": ("ledger:Ledger.record", "ledger:Ledger.record_outcome"),
     "show": ("monitor:Monitor.show",),
     "checkpoint: commit": ("checkpoint:Checkpoint.commit",),
-    "part: assign, read, mark": ("filing:Filing.file",),
+    "part: assign, read, mark": ("filing:Filing.file", "filing:Filing.write_ahead"),
     "part: to Arrow": ("parts:build",),
-    "part: write Parquet": ("parts:write",),
+    "part: write Parquet": ("parts:PartFile.add", "parts:PartFile.close"),
 }
 OTHER_THREADS = ("read", "checkpoint", "part")
 GARBAGE = "garbage collection"
@@ -187,6 +187,8 @@ def _run_child(job: str, rows: int) -> None:
 
 def _print_table(clock: Clock, measured: dict[str, float], rows: int) -> None:
     steps = [*STEPS, GARBAGE]
+    if missed := [step for step in STEPS if not clock.calls[step]]:
+        raise SystemExit(f"never called, so the table would be wrong: {', '.join(missed)}")
     calls = {step: clock.calls[step] for step in steps}
     spent = {step: clock.spent[step] - calls[step] * clock.within_s for step in steps}
     threads = {step for step in steps if step.split(":")[0] in OTHER_THREADS}
