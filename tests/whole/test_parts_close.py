@@ -41,13 +41,14 @@ def test_by_its_age(simulate: Simulate, tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_rows_are_written_to_their_part_before_it_closes(simulate: Simulate, tmp_path: Path) -> None:
     """Half of a small part at a time, from the second part on."""
-    source = write_rows(tmp_path / "in.jsonl", rows_with_ids(100))
-    run(job_of(source, tmp_path / "out", simulate(latency="uniform:0.1,0.9").url, rows_per_part=20))
-    assert sum(rows_of_parts(tmp_path / "out")) == 100
+    source = write_rows(tmp_path / "in.jsonl", rows_with_ids(160))
+    url = simulate(latency="constant:0.2").url
+    run(job_of(source, tmp_path / "out", url, rows_per_part=20, limits={"in_flight": 8}))
+    assert sum(rows_of_parts(tmp_path / "out")) == 160
     groups = [pq.read_metadata(path).num_row_groups for path in parts_of(tmp_path / "out")]
     assert groups[0] == 1
     assert max(groups[1:]) == 2
-    assert len({row["id"] for row in rows_of(tmp_path / "out")}) == 100
+    assert len({row["id"] for row in rows_of(tmp_path / "out")}) == 160
     assert list((tmp_path / "out" / "_batchfox" / "tmp").iterdir()) == []
 
 
