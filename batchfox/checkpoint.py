@@ -286,7 +286,7 @@ class Checkpoint:
 
     def block_digests(self) -> dict[int, tuple[int, bytes]]:
         """Rows read and their digest, by block, as an earlier run left them."""
-        return {number: (rows, digest) for number, rows, digest in self.query("SELECT * FROM block")}
+        return {number: (rows, digest) for number, rows, digest in self.query("SELECT block, rows, digest FROM block")}
 
     def counts(self) -> dict[str, int]:
         """Rows in the output's parts, by status."""

@@ -17,7 +17,7 @@ from batchfox.doctor.agreement import compare, say_files
 from batchfox.doctor.census import Census
 from batchfox.doctor.rebuild import id_column_of
 from batchfox.doctor.remark import Remark, note
-from batchfox.doctor.salvage import Remains, is_understood, sure_types
+from batchfox.doctor.salvage import ROW_COLUMNS, Remains, is_understood, sure_types
 from batchfox.errors import DamagedError, JobError, OutputError
 from batchfox.folders import Folders
 from batchfox.history import unfinished_run
@@ -125,7 +125,7 @@ class Inspector:
                 raise DamagedError("the types of the columns cannot be understood")
             for (progress,) in checkpoint.stream("SELECT progress FROM run"):
                 checkpoint.figures(progress)
-            for row in checkpoint.stream("SELECT * FROM row"):
+            for row in checkpoint.stream(f"SELECT slot, {ROW_COLUMNS} FROM row"):
                 if not is_understood(row):
                     raise DamagedError(f"the record of row {row[0]} cannot be understood")
             open_parts = "SELECT number FROM part WHERE NOT is_filed"

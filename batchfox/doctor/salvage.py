@@ -29,7 +29,8 @@ _END = 1 << 48
 
 # What a column's numbers stay below; times in microseconds, less than 1,142 years from 1970.
 _LIMITS = {"int16": 1 << 15, "int32": 1 << 31, "int64": 1 << 63, "timestamp": 1 << 55}
-# slot, key, state, record, kept, outcome, part, old_part
+ROW_COLUMNS = "key, state, record, kept, outcome, part, old_part"
+# The slot, and these.
 SavedRow = tuple[int, bytes, int, bytes | None, bytes, bytes | None, int | None, int | None]
 
 
@@ -121,7 +122,7 @@ class Remains:
     def rows(self) -> Iterator[SavedRow]:
         """Every row on its way that can be understood."""
         assigned = self._assigned()
-        for row in self._walk("row", "slot", "key, state, record, kept, outcome, part, old_part"):
+        for row in self._walk("row", "slot", ROW_COLUMNS):
             if self._keep(is_understood(row)):
                 yield (*row[:-2], assigned.get(row[0], row[-2]), row[-1])
 

@@ -342,6 +342,17 @@ def test_what_is_done_must_be_what_the_parts_hold_row_by_row(out: Path, job: Job
     assert run(job).here.submits == 0
 
 
+def test_a_schema_that_lost_a_column_is_damage_and_can_be_repaired(out: Path, job: Job) -> None:
+    """One byte, the end of a comment's line, and the next line belongs to the comment."""
+    path = out / "_batchfox" / "checkpoint.db"
+    content = path.read_bytes()
+    assert content.count(b"once settled\n") == 1
+    path.write_bytes(content.replace(b"once settled\n", b"once settled "))
+    assert any("no such column" in what for what in problems(examine_output(out)))
+    assert problems(repair(out)[1]) == []
+    assert run(job).here.submits == 0
+
+
 def test_a_crash_is_no_problem_and_what_it_left_is_a_note(
     tmp_path: Path, start: Starter, simulate: Simulate, job: Job
 ) -> None:
