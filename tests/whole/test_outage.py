@@ -158,7 +158,7 @@ def test_polls_that_nobody_answers_are_an_outage_too(simulate: Simulate, tmp_pat
 
     class Breaker(Watcher):
         def update(self, view: View) -> None:
-            if view.figures["in_flight"] == 30 and not seen:
+            if view.figures["in_flight"] == 30 and view.figures["on_the_wire"] == 0 and not seen:
                 simulator.control(outage="503")
             if view.figures["outage"]:
                 seen.append(view.figures["outage"])
